@@ -1,0 +1,245 @@
+"""What a run is: the frozen :class:`Profile` and the names every module shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+
+LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
+ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg16",
+    "vgg19",
+    "mobilenet_v2",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+)
+CLASSIFIERS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50")
+EXTRACTORS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "vgg16", "vgg19")
+METHODS = ("kmedoids", "kmeans", "agglomerative", "dmh")
+LESION_WEIGHTS = (1.0, 5.0, 10.0)
+
+DISPLAY = {
+    "alexnet": "AlexNet",
+    "googlenet": "GoogLeNet",
+    "mobilenet_v2": "MobileNet",
+    "resnet18": "ResNet18",
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
+    "densenet121": "DenseNet121",
+    "densenet161": "DenseNet161",
+    "densenet169": "DenseNet169",
+    "densenet201": "DenseNet201",
+    "kmedoids": "k-medoids",
+    "kmeans": "k-means",
+    "agglomerative": "Agglomerative",
+    "dmh": "DMH",
+    "hard_exudates": "Hard exudates",
+    "microaneurysms": "Microaneurysms",
+    "hemorrhages": "Hemorrhages",
+    "edema": "Edema",
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every setting of a run. Two runs with equal profiles give the same bytes.
+
+    Attributes
+    ----------
+    name : str
+        ``"synthetic"``, ``"open"`` or ``"paper"``.
+    seed : int
+        Seed of every random choice of the run, >= 0.
+    n_images : int or None
+        Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
+    image_size_px : int
+        Side of the square images and masks, a multiple of 32.
+    split : tuple of float
+        Fractions of training, validation and test images, cut by patient.
+    weights : str
+        ``"imagenet"`` or ``"random"``: what the backbones start from.
+    allow_random_weights : bool
+        Whether a backbone without reachable ImageNet weights may start at random. Tables then say so.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"auto"``.
+    threads : int
+        CPU threads of torch; part of the profile because results depend on it.
+    encoders, classifiers, extractors : tuple of str
+        The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
+    epochs : int
+        Most epochs of a segmentation training; early stopping may end it before.
+    patches_per_image : int
+        Patches drawn from each training image in one epoch.
+    patch_size_px : int
+        Side of the square training patches, a multiple of 32.
+    patience : int
+        Epochs without a better validation Dice after which a training stops.
+    batch_size : int
+        Patches (segmentation) or images (classification) per step.
+    learning_rate : float
+        Adam's. The paper's is 1e-4.
+    focal_alpha, focal_gamma : float
+        Eq. 1.
+    classifier_epochs : int
+        Most epochs of a classifier of Table 3.
+    feature_size_px : int
+        Side to which masked images are scaled before the feature extractor.
+    n_components : int
+        Principal components kept, at most ``n_images * n_lesions - 1``.
+    dmh_epochs : int
+        Epochs of the projection heads.
+    dmh_lambda : float
+        Eq. 3.
+    """
+
+    name: str
+    seed: int = 0
+    n_images: int | None = None
+    image_size_px: int = 512
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    weights: str = "imagenet"
+    allow_random_weights: bool = False
+    device: str = "auto"
+    threads: int = 2
+    encoders: tuple[str, ...] = ENCODERS
+    classifiers: tuple[str, ...] = CLASSIFIERS
+    extractors: tuple[str, ...] = EXTRACTORS
+    epochs: int = 75
+    patches_per_image: int = 1
+    patch_size_px: int = 512
+    patience: int = 10
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    classifier_epochs: int = 30
+    feature_size_px: int = 224
+    n_components: int = 50
+    dmh_epochs: int = 60
+    dmh_lambda: float = 0.3
+
+    def settings(self, *names: str) -> dict:
+        """The named fields as a dictionary: the part of a profile that one step depends on."""
+        values = asdict(self)
+        return {name: values[name] for name in names}
+
+
+PROFILES = {
+    "synthetic": Profile(
+        name="synthetic",
+        n_images=160,
+        image_size_px=128,
+        split=(0.7, 0.1, 0.2),
+        weights="random",
+        allow_random_weights=True,
+        device="cpu",
+        epochs=3,
+        patch_size_px=64,
+        batch_size=8,
+        learning_rate=2e-3,
+        classifier_epochs=4,
+        feature_size_px=64,
+    ),
+    "open": Profile(
+        name="open",
+        split=(0.7, 0.1, 0.2),
+        allow_random_weights=True,
+        encoders=("mobilenet_v2",),
+        epochs=16,
+        patch_size_px=256,
+        patches_per_image=2,
+        batch_size=8,
+        learning_rate=1e-3,
+        classifier_epochs=6,
+    ),
+    "paper": Profile(name="paper", n_images=302),
+}
+
+_POSITIVE = (
+    "image_size_px",
+    "threads",
+    "epochs",
+    "patches_per_image",
+    "patch_size_px",
+    "patience",
+    "batch_size",
+    "learning_rate",
+    "classifier_epochs",
+    "feature_size_px",
+    "n_components",
+    "dmh_epochs",
+)
+
+
+def get_profile(name: str = "synthetic", **overrides) -> Profile:
+    """Look up a profile and replace some of its fields.
+
+    Parameters
+    ----------
+    name : str
+        One of ``PROFILES``.
+    **overrides
+        Fields of :class:`Profile` to replace. ``None`` keeps the profile's own value. Tuples of names may be
+        given as a list or as one comma-separated string, as ``papermill -p`` hands them over.
+
+    Raises
+    ------
+    ValueError
+        For an unknown profile, field or backbone, or a value out of range, naming what was given and listing
+        what is valid.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; valid profiles: {', '.join(PROFILES)}")
+    valid = [field.name for field in fields(Profile) if field.name != "name"]
+    unknown = sorted(set(overrides) - set(valid))
+    if unknown:
+        raise ValueError(f"unknown parameter {', '.join(unknown)}; valid parameters: {', '.join(valid)}")
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    for key, known in (("encoders", ENCODERS), ("classifiers", CLASSIFIERS), ("extractors", EXTRACTORS)):
+        if key in overrides:
+            overrides[key] = _names(key, overrides[key], known)
+    profile = replace(PROFILES[name], **overrides)
+    _check(profile)
+    return profile
+
+
+def _names(key: str, value: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Names in the order of ``known``, so that the same set always gives the same run."""
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(f"unknown {key}: {unknown or value!r}; valid {key}: {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
+def _check(profile: Profile) -> None:
+    for key in _POSITIVE:
+        value = getattr(profile, key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+            raise ValueError(f"{key} must be a positive number, got {value!r}")
+    if not isinstance(profile.seed, int) or profile.seed < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {profile.seed!r}")
+    for key in ("image_size_px", "patch_size_px"):
+        if getattr(profile, key) % 32:
+            raise ValueError(f"{key} must be a multiple of 32, got {getattr(profile, key)}")
+    if profile.patch_size_px > profile.image_size_px:
+        raise ValueError(
+            f"patch_size_px ({profile.patch_size_px}) is larger than image_size_px ({profile.image_size_px})"
+        )
+    if profile.n_images is not None and (profile.n_images < 4 or profile.n_images % 2):
+        raise ValueError(
+            f"n_images must be an even number >= 4 (half of each class), got {profile.n_images!r}"
+        )
+    if profile.weights not in ("imagenet", "random"):
+        raise ValueError(f"weights must be 'imagenet' or 'random', got {profile.weights!r}")
+    if profile.device not in ("cpu", "cuda", "auto"):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {profile.device!r}")
+    if len(profile.split) != 3 or abs(sum(profile.split) - 1) > 1e-9 or min(profile.split) <= 0:
+        raise ValueError(f"split must be three positive fractions that add up to 1, got {profile.split!r}")

@@ -1,0 +1,47 @@
+"""Where everything lies: the only module that knows folders and environment variables."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(os.environ.get("RURANET_ROOT", Path(__file__).resolve().parents[1]))
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def store() -> Path:
+    """Folder of the content-addressed store (``RURANET_STORE``, else ``data/store``)."""
+    return Path(os.environ.get("RURANET_STORE", ROOT / "data" / "store"))
+
+
+def figures(profile: str) -> Path:
+    """Folder of the tables and figures of one profile (``RURANET_FIGURES``, else ``figures``)."""
+    return Path(os.environ.get("RURANET_FIGURES", ROOT / "figures")) / profile
+
+
+def weights_dir() -> Path | None:
+    """Folder searched first for ``<backbone>.pth`` (``RURANET_WEIGHTS_DIR``), if the variable is set."""
+    value = os.environ.get("RURANET_WEIGHTS_DIR")
+    return from_root(value) if value else None
+
+
+def data_root() -> Path:
+    """Folder that holds the real data sets (``RURANET_DATA_ROOT``).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the variable is not set or names no folder.
+    """
+    value = os.environ.get("RURANET_DATA_ROOT")
+    if not value:
+        raise FileNotFoundError(
+            "RURANET_DATA_ROOT is not set: it must name the folder that holds idrid/ and srahim/ "
+            "(data/README.md says where to get them)."
+        )
+    if not from_root(value).is_dir():
+        raise FileNotFoundError(f"RURANET_DATA_ROOT is {value!r}, which is not a folder.")
+    return from_root(value)
+
+
+def from_root(value: str) -> Path:
+    """A path as the user wrote it; a relative one counts from the project's root, not from the kernel's folder."""
+    return ROOT / Path(value).expanduser()
