@@ -1,6 +1,8 @@
 """RURANET++ reproduced: the thin package that the numbered notebooks call."""
 
+import ctypes
 import os
+import sys
 
 # The instruction set decides the order in which sums are rounded, so it is fixed before torch and numpy load:
 # the same bytes on every x86 machine. Set the variables yourself to lift this.
@@ -11,5 +13,11 @@ for _name, _value in {
     "OPENBLAS_CORETYPE": "Haswell",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# glibc hands the memory of every large tensor back at once and fetches it again page by page, which costs a
+# network on the CPU up to half of its time. M_MMAP_MAX = 0 and a high M_TRIM_THRESHOLD keep it.
+if sys.platform == "linux" and hasattr(_libc := ctypes.CDLL(None), "mallopt"):
+    _libc.mallopt(-4, 0)
+    _libc.mallopt(-1, 2**31 - 1)
 
 __version__ = "0.1.0"

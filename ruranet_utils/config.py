@@ -83,12 +83,16 @@ class Profile:
         Epochs without a better validation Dice after which a training stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
+    encoder_depth : int
+        Stages of the U-Net, 3 to 5. The paper's networks have 5.
     learning_rate : float
         Adam's. The paper's is 1e-4.
     focal_alpha, focal_gamma : float
         Eq. 1.
     classifier_epochs : int
         Most epochs of a classifier of Table 3.
+    classifier_learning_rate : float
+        Adam's, for Table 3.
     feature_size_px : int
         Side to which masked images are scaled before the feature extractor.
     n_components : int
@@ -116,10 +120,12 @@ class Profile:
     patch_size_px: int = 512
     patience: int = 10
     batch_size: int = 4
+    encoder_depth: int = 5
     learning_rate: float = 1e-4
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     classifier_epochs: int = 30
+    classifier_learning_rate: float = 1e-4
     feature_size_px: int = 224
     n_components: int = 50
     dmh_epochs: int = 60
@@ -140,10 +146,12 @@ PROFILES = {
         weights="random",
         allow_random_weights=True,
         device="cpu",
-        epochs=3,
-        patch_size_px=64,
-        batch_size=8,
-        learning_rate=2e-3,
+        epochs=2,
+        patch_size_px=32,
+        patches_per_image=2,
+        encoder_depth=4,
+        batch_size=16,
+        learning_rate=3e-3,
         classifier_epochs=4,
         feature_size_px=64,
     ),
@@ -152,7 +160,7 @@ PROFILES = {
         split=(0.7, 0.1, 0.2),
         allow_random_weights=True,
         encoders=("mobilenet_v2",),
-        epochs=16,
+        epochs=10,
         patch_size_px=256,
         patches_per_image=2,
         batch_size=8,
@@ -172,6 +180,7 @@ _POSITIVE = (
     "batch_size",
     "learning_rate",
     "classifier_epochs",
+    "classifier_learning_rate",
     "feature_size_px",
     "n_components",
     "dmh_epochs",
@@ -224,6 +233,8 @@ def _check(profile: Profile) -> None:
         value = getattr(profile, key)
         if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
             raise ValueError(f"{key} must be a positive number, got {value!r}")
+    if profile.encoder_depth not in (3, 4, 5):
+        raise ValueError(f"encoder_depth must be 3, 4 or 5, got {profile.encoder_depth!r}")
     if not isinstance(profile.seed, int) or profile.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {profile.seed!r}")
     for key in ("image_size_px", "patch_size_px"):
@@ -234,9 +245,7 @@ def _check(profile: Profile) -> None:
             f"patch_size_px ({profile.patch_size_px}) is larger than image_size_px ({profile.image_size_px})"
         )
     if profile.n_images is not None and (profile.n_images < 4 or profile.n_images % 2):
-        raise ValueError(
-            f"n_images must be an even number >= 4 (half of each class), got {profile.n_images!r}"
-        )
+        raise ValueError(f"n_images must be an even number >= 4 (half of each class), got {profile.n_images!r}")
     if profile.weights not in ("imagenet", "random"):
         raise ValueError(f"weights must be 'imagenet' or 'random', got {profile.weights!r}")
     if profile.device not in ("cpu", "cuda", "auto"):

@@ -1,0 +1,291 @@
+"""Scores of segmentations, classifications and clusterings, and a bootstrap interval over patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import (
+    accuracy_score,
+    adjusted_rand_score,
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    normalized_mutual_info_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    silhouette_score,
+)
+from sklearn.metrics.cluster import contingency_matrix
+
+CLASSES = (0, 1)
+UNMATCHED = -1
+
+
+def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Count the pixels of each image by what they are and what they were said to be.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray of bool, shape (n_images, height, width)
+        Masks of one lesion.
+
+    Returns
+    -------
+    DataFrame of int, n_images rows
+        ``tp``, ``fp``, ``fn``, ``tn``, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, are not three-dimensional or hold no pixel, or the masks are not bool.
+    """
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape:
+        raise ValueError(f"predicted has shape {predicted.shape}, truth {truth.shape}: expected the same")
+    if predicted.ndim != 3 or predicted.size == 0:
+        raise ValueError(f"expected masks of shape (n_images, height, width), none 0, got {predicted.shape}")
+    if predicted.dtype != bool or truth.dtype != bool:
+        raise ValueError(f"expected bool masks, got {predicted.dtype} (predicted) and {truth.dtype} (truth)")
+    tp, fp, fn = (np.sum(m, axis=(1, 2)) for m in (predicted & truth, predicted & ~truth, ~predicted & truth))
+    return pd.DataFrame({"tp": tp, "fp": fp, "fn": fn, "tn": truth[0].size - tp - fp - fn})
+
+
+def segmentation_scores(counts: pd.DataFrame, reduction: str = "pooled") -> dict[str, float]:
+    """IoU, accuracy, precision, recall and Dice of one lesion.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        As :func:`pixel_counts` returns them.
+    reduction : {"pooled", "mean"}
+        ``"pooled"`` adds up the pixels of all images first; ``"mean"`` scores each image and averages.
+
+    Returns
+    -------
+    dict of float
+        ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice`` in [0, 1]. A score of which the denominator
+        is 0 is undefined (IoU and Dice: neither truth nor prediction; precision: no prediction; recall: no
+        truth): ``"mean"`` leaves out such images, and NaN is returned where nothing is left.
+
+    Raises
+    ------
+    ValueError
+        If there is no image or the reduction is unknown.
+    """
+    if len(counts) == 0:
+        raise ValueError("counts is empty: expected at least one image")
+    if reduction not in ("pooled", "mean"):
+        raise ValueError(f"reduction must be 'pooled' or 'mean', got {reduction!r}")
+    if reduction == "pooled":
+        counts = counts.sum().to_frame().T
+    tp, fp, fn, tn = (counts[name] for name in ("tp", "fp", "fn", "tn"))
+    scores = {  # pandas gives NaN for 0/0, and its means skip NaN
+        "iou": tp / (tp + fp + fn),
+        "accuracy": (tp + tn) / (tp + fp + fn + tn),
+        "precision": tp / (tp + fp),
+        "recall": tp / (tp + fn),
+        "dice": 2 * tp / (2 * tp + fp + fn),
+    }
+    return {name: float(score.mean()) for name, score in scores.items()}
+
+
+def classification_scores(
+    y_true: np.ndarray, y_pred: np.ndarray, y_score: np.ndarray | None = None, average: str = "binary"
+) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 of a two-class prediction, 0 where a denominator is 0.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n_images,)
+        0 or 1.
+    y_pred : ndarray of int, shape (n_images,)
+        0, 1, or -1 for "no class", which is always an error.
+    y_score : ndarray of float, shape (n_images,), optional
+        Larger for class 1. Adds ``auc``, which is NaN if ``y_true`` holds one class only.
+    average : {"binary", "weighted"}
+        ``"binary"``: the scores of class 1; ``"weighted"``: both classes, weighted by their images.
+
+    Returns
+    -------
+    dict of float
+        ``accuracy``, ``precision``, ``recall``, ``f1`` and, given ``y_score``, ``auc``, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an input is empty, not one-dimensional, of another length or holds other values, or the average is
+        unknown.
+    """
+    y_true, y_pred = _vector("y_true", y_true, CLASSES), _vector("y_pred", y_pred, (UNMATCHED, *CLASSES))
+    _same_length(y_true=y_true, y_pred=y_pred)
+    if average not in ("binary", "weighted"):
+        raise ValueError(f"average must be 'binary' or 'weighted', got {average!r}")
+    # "macro" over class 1 alone is its own score, and unlike "binary" takes predictions of -1
+    labels, average = ([1], "macro") if average == "binary" else (CLASSES, "weighted")
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y_true, y_pred, labels=list(labels), average=average, zero_division=0
+    )
+    scores = {"accuracy": accuracy_score(y_true, y_pred), "precision": precision, "recall": recall, "f1": f1}
+    if y_score is not None:
+        y_score = _vector("y_score", y_score)
+        _same_length(y_true=y_true, y_score=y_score)
+        scores["auc"] = roc_auc_score(y_true, y_score) if len(np.unique(y_true)) == 2 else np.nan
+    return {name: float(score) for name, score in scores.items()}
+
+
+def match_clusters(y_true: np.ndarray, y_cluster: np.ndarray) -> np.ndarray:
+    """Rename each cluster to a class, no two to the same, so that most images agree.
+
+    Among equally good matches the choice depends on how many images of each class a cluster holds, never on
+    its name or on the order of the images.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, shape (n_images,)
+        0 or 1.
+    y_cluster : ndarray of int, shape (n_images,)
+        Any integers; may hold more or fewer clusters than there are classes.
+
+    Returns
+    -------
+    ndarray of int, shape (n_images,)
+        0 or 1; -1 for images of a cluster that no class is left for.
+
+    Raises
+    ------
+    ValueError
+        If the inputs are empty, not one-dimensional, or differ in length, or ``y_true`` holds other values.
+
+    References
+    ----------
+    Kuhn (1955), Naval Research Logistics Quarterly 2, 83-97. doi:10.1002/nav.3800020109
+    """
+    y_true, y_cluster = _vector("y_true", y_true, CLASSES), _vector("y_cluster", y_cluster)
+    _same_length(y_true=y_true, y_cluster=y_cluster)
+    classes, clusters = np.unique(y_true), np.unique(y_cluster)
+    table = contingency_matrix(y_true, y_cluster)
+    order = np.lexsort(table)
+    rows, columns = linear_sum_assignment(table[:, order], maximize=True)
+    names = np.full(len(clusters), UNMATCHED)
+    names[order[columns]] = classes[rows]
+    return names[np.searchsorted(clusters, y_cluster)]
+
+
+def matched_accuracy(y_true: np.ndarray, y_cluster: np.ndarray) -> float:
+    """Fraction of images whose cluster, optimally renamed by :func:`match_clusters`, is their class.
+
+    In [0, 1]. Images of unmatched clusters count as errors. Parameters and errors are those of
+    :func:`match_clusters`.
+    """
+    return float(np.mean(match_clusters(y_true, y_cluster) == np.asarray(y_true)))
+
+
+def clustering_scores(features: np.ndarray, y_true: np.ndarray, y_cluster: np.ndarray) -> dict[str, float]:
+    """Scores of a clustering: against the classes, and by the features alone.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n_images, n_features)
+        What was clustered.
+    y_true, y_cluster : ndarray of int, shape (n_images,)
+        As for :func:`match_clusters`.
+
+    Returns
+    -------
+    dict of float
+        ``accuracy``, ``precision``, ``recall``, ``f1`` (matched; weighted over the classes, as the paper's),
+        ``precision_positive``, ``recall_positive``, ``f1_positive`` (matched; class 1 alone), all in [0, 1];
+        ``ari`` in [-0.5, 1]; ``nmi`` in [0, 1]; ``calinski_harabasz`` and ``davies_bouldin`` >= 0 and
+        ``silhouette`` in [-1, 1], these three NaN unless there are 2 to n_images - 1 clusters.
+
+    Raises
+    ------
+    ValueError
+        As :func:`match_clusters`, and if ``features`` is no finite matrix with one row for each image.
+    """
+    y_pred, features = match_clusters(y_true, y_cluster), np.asarray(features)
+    if features.ndim != 2 or len(features) != len(y_pred):
+        raise ValueError(f"features must have shape ({len(y_pred)}, n_features), got {features.shape}")
+    if not np.isfinite(features).all():
+        raise ValueError(f"features must be finite, got {np.sum(~np.isfinite(features))} NaN or infinite values")
+    positive = classification_scores(y_true, y_pred)
+    scores = classification_scores(y_true, y_pred, average="weighted")
+    scores |= {f"{name}_positive": positive[name] for name in ("precision", "recall", "f1")}
+    scores["ari"] = adjusted_rand_score(y_true, y_cluster)
+    scores["nmi"] = normalized_mutual_info_score(y_true, y_cluster)
+    defined = 2 <= len(np.unique(y_cluster)) < len(features)
+    for name, score in (
+        ("calinski_harabasz", calinski_harabasz_score),
+        ("davies_bouldin", davies_bouldin_score),
+        ("silhouette", silhouette_score),
+    ):
+        scores[name] = score(features, y_cluster) if defined else np.nan
+    return {name: float(score) for name, score in scores.items()}
+
+
+def ratio_interval(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    groups: np.ndarray,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of sum(numerator) / sum(denominator), drawing whole groups.
+
+    Accuracy is the ratio of (correct, 1), pooled IoU that of (tp, tp + fp + fn). Patients are drawn, not
+    images, because images of one patient resemble each other.
+
+    Parameters
+    ----------
+    numerator, denominator : ndarray of float, shape (n_images,)
+    groups : ndarray, shape (n_images,)
+        The patient of each image: integers or strings.
+    rng : numpy.random.Generator
+    level : float
+        Confidence level in (0, 1).
+    n_resamples : int
+
+    Returns
+    -------
+    low, high : float
+        Both NaN if there is one group only or every denominator is 0. Resamples that sum to 0 are left out.
+
+    Raises
+    ------
+    ValueError
+        If an input is empty, not one-dimensional, of another length or holds NaN.
+
+    References
+    ----------
+    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. doi:10.1201/9780429246593
+    """
+    numerator, denominator = _vector("numerator", numerator), _vector("denominator", denominator)
+    groups = _vector("groups", groups)
+    _same_length(numerator=numerator, denominator=denominator, groups=groups)
+    patients, index = np.unique(groups, return_inverse=True)
+    if len(patients) == 1 or not denominator.any():
+        return np.nan, np.nan
+    # scipy.stats.bootstrap does the same, but cannot leave out the undefined resamples
+    drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
+    totals, counts = (np.bincount(index, values)[drawn].sum(axis=1) for values in (numerator, denominator))
+    defined = counts != 0
+    tail = (1 - level) / 2
+    low, high = np.quantile(totals[defined] / counts[defined], (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _vector(name: str, values: np.ndarray, valid: tuple[int, ...] | None = None) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
+    if pd.isna(values).any():
+        raise ValueError(f"{name} must hold no missing values, got {pd.isna(values).sum()} NaN")
+    if valid is not None and not np.isin(values, valid).all():
+        raise ValueError(f"{name} must hold only {valid}, got {np.setdiff1d(values, valid)[:5].tolist()}")
+    return values if valid is None else values.astype(int)
+
+
+def _same_length(**vectors: np.ndarray) -> None:
+    if len({len(vector) for vector in vectors.values()}) > 1:
+        raise ValueError("lengths differ: " + ", ".join(f"{name} {v.shape}" for name, v in vectors.items()))

@@ -1,0 +1,193 @@
+"""What a run leaves behind: tables and figures whose bytes repeat, and the comparison with the paper."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from ruranet_utils.config import DISPLAY
+
+PALETTE = tuple(sns.color_palette("colorblind").as_hex())
+MISSING = "–"
+_NAMED = ("encoder", "backbone", "method", "lesion")
+
+
+def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) -> pd.DataFrame:
+    """Write ``<name>.csv`` and ``<name>.md``, each in one step; equal frames give equal bytes.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its index is not written.
+    name : str
+        File name without ending.
+    folder : Path
+        Created if it does not exist.
+    digits : int
+        Decimals that floats are rounded to. Missing values are empty in the CSV and "–" in the Markdown.
+
+    Returns
+    -------
+    DataFrame
+        The rounded frame.
+    """
+    rounded = frame.copy()
+    floats = rounded.select_dtypes("floating").columns
+    rounded[floats] = rounded[floats].round(digits) + 0.0  # -0.0 becomes 0.0
+    printed = rounded.copy().astype(object)
+    for column in floats:
+        printed[column] = [f"{value:.{digits}f}" for value in rounded[column].to_numpy(float, na_value=float("nan"))]
+    printed = printed.where(rounded.notna(), MISSING).astype(str)
+    align = ["right" if pd.api.types.is_numeric_dtype(dtype) else "left" for dtype in rounded.dtypes]
+    markdown = printed.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
+    _write(folder / f"{name}.csv", rounded.to_csv(index=False, lineterminator="\n").encode())
+    _write(folder / f"{name}.md", markdown.encode())
+    return rounded
+
+
+def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False) -> None:
+    """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``, each in one step, without dates or versions.
+
+    Parameters
+    ----------
+    fig : Figure
+        Left open.
+    name : str
+        File name without ending.
+    folder : Path
+        Created if it does not exist.
+    photographs : bool
+        Whether the figure shows photographs of patients, which may not be published: it then goes to
+        ``folder / "photographs"``, which git ignores.
+    """
+    folder = folder / "photographs" if photographs else folder
+    png, pdf = io.BytesIO(), io.BytesIO()
+    fig.savefig(png, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+    undated = {"Creator": None, "Producer": None, "CreationDate": None}
+    fig.savefig(pdf, format="pdf", dpi=200, bbox_inches="tight", metadata=undated)
+    _write(folder / f"{name}.png", png.getvalue())
+    _write(folder / f"{name}.pdf", pdf.getvalue())
+
+
+def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
+    """Set our scores beside the printed ones.
+
+    Parameters
+    ----------
+    ours, paper : DataFrame
+        Tables that share ``keys`` and ``columns``.
+    keys : list of str
+        Columns that name a row, each combination once.
+    columns : list of str
+        Columns to compare.
+
+    Returns
+    -------
+    DataFrame
+        ``keys``; for each column ``<column> paper`` and ``<column> ours``; then the further columns of ours,
+        whole numbers as ``Int64``. Our rows in our order, then the rows that only the paper has. What one side
+        does not have is missing.
+
+    Raises
+    ------
+    ValueError
+        If a frame lacks one of the columns, or has a row without a key or two rows with the same keys.
+    """
+    for name, frame in (("ours", ours), ("paper", paper)):
+        if absent := [column for column in [*keys, *columns] if column not in frame]:
+            raise ValueError(f"{name} has no column {', '.join(absent)}; its columns are {', '.join(frame)}")
+        if frame[keys].isna().any(axis=None):
+            raise ValueError(f"{name} has {frame[keys].isna().any(axis=1).sum()} rows without {', '.join(keys)}")
+        if twice := frame[keys][frame.duplicated(keys)].to_dict("records"):
+            raise ValueError(f"{name} has more than one row for {twice[:3]}; expected each combination once")
+    further = [column for column in ours if column not in keys and column not in columns]
+    # plain integers would turn into floats beside the missing values of the paper's own rows
+    ours = ours.astype({column: "Int64" for column in ours[further].select_dtypes("integer")})
+    rows = pd.concat([ours[keys], paper[keys]]).drop_duplicates()
+    both = rows.merge(paper[keys + columns], how="left", on=keys).merge(
+        ours, how="left", on=keys, suffixes=(" paper", " ours")
+    )
+    return both[[*keys, *(f"{column} {side}" for column in columns for side in ("paper", "ours")), *further]]
+
+
+def style() -> None:
+    """Set the look of all figures: legible at half a page's width, colorblind-safe, equal on all machines."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=list(PALETTE),
+        font="DejaVu Sans",  # comes with matplotlib, so every machine has it
+        rc={
+            "figure.dpi": 100,
+            "figure.figsize": (6.4, 4.0),
+            "font.size": 12,
+            "axes.labelsize": 13,
+            "axes.titlesize": 13,
+            "legend.fontsize": 11,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+            "svg.hashsalt": "ruranet",
+        },
+    )
+
+
+def show(frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = None, digits: int = 4) -> Styler:
+    """A table for a notebook, of which the HTML repeats byte for byte.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Names of encoders, backbones, methods and lesions are shown as ``config.DISPLAY`` spells them.
+    caption : str
+    best : dict, optional
+        Column to ``"max"`` or ``"min"``: its best value is set in bold.
+    digits : int
+        Decimals of floats. Missing values are shown as "–".
+
+    Raises
+    ------
+    ValueError
+        If ``best`` names a column that is not there, or asks for anything but ``"max"`` or ``"min"``.
+    """
+    best = best or {}
+    if unknown := [column for column in best if column not in frame]:
+        raise ValueError(f"best names {', '.join(unknown)}; the columns are {', '.join(frame)}")
+    if set(best.values()) - {"max", "min"}:
+        raise ValueError(f"best must ask for 'max' or 'min', got {best}")
+    named = {column: frame[column].map(lambda key: DISPLAY.get(key, key)) for column in _NAMED if column in frame}
+    frame = frame.assign(**named).reset_index(drop=True)
+    # the id must differ between the tables of a notebook, or the bold cells of one show in another
+    uuid = hashlib.sha256(f"{caption}{best}{frame.to_csv()}".encode()).hexdigest()[:8]
+    styler = _Table(frame, uuid=uuid, caption=caption or None, precision=digits, na_rep=MISSING).hide(axis="index")
+    for column, which in best.items():
+        highlight = styler.highlight_max if which == "max" else styler.highlight_min
+        highlight(subset=[column], props="font-weight: bold")
+    return styler
+
+
+class _Table(Styler):
+    def __repr__(self) -> str:
+        """Notebooks store this beside the HTML; the inherited one holds a memory address."""
+        return self.to_string(delimiter="  ")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that another process finds the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

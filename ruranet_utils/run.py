@@ -1,0 +1,89 @@
+"""What the setup cell of every notebook calls: ``run = start(profile=profile, seed=seed, ...)``."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython import get_ipython
+from matplotlib.figure import Figure
+
+from ruranet_utils import paths, report
+from ruranet_utils.cohort import Cohort, load_cohorts
+from ruranet_utils.config import Profile, get_profile
+from ruranet_utils.store import Store
+from ruranet_utils.training import resolve_device
+
+
+@dataclass(frozen=True)
+class Run:
+    """One profile with its cohorts, its store and its output folder.
+
+    Attributes
+    ----------
+    profile : Profile
+    store : Store
+    """
+
+    profile: Profile
+    store: Store
+
+    @cached_property
+    def cohorts(self) -> tuple[Cohort, Cohort]:
+        """Cohort with lesion masks, cohort with labels; the same one on the synthetic profile."""
+        return load_cohorts(self.profile, self.store)
+
+    def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write ``<name>.csv`` and ``.md`` to the profile's folder; see :func:`ruranet_utils.report.save_table`."""
+        return report.save_table(frame, name, paths.figures(self.profile.name))
+
+    def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
+        """Write ``<name>.png`` and ``.pdf``; images of patients go where git does not look."""
+        photographs = shows_images and self.profile.name != "synthetic"
+        report.save_figure(fig, name, paths.figures(self.profile.name), photographs=photographs)
+
+
+def start(profile: str = "synthetic", **parameters) -> Run:
+    """Validate a notebook's parameters, fix threads and style, and say what runs.
+
+    Parameters
+    ----------
+    profile : str
+        One of ``config.PROFILES``.
+    **parameters
+        Fields of :class:`Profile`; ``None`` keeps the profile's own value.
+
+    Raises
+    ------
+    ValueError
+        For an unknown profile, parameter or value, listing the valid ones; also for a parameter that papermill
+        injected and the notebook does not have, which papermill itself lets pass.
+    """
+    unknown = sorted(_injected() - {"profile", *parameters})
+    if unknown:
+        valid = ", ".join(["profile", *parameters])
+        raise ValueError(f"unknown parameter {', '.join(unknown)}; this notebook's parameters: {valid}")
+    chosen = get_profile(profile, **parameters)
+    torch.set_num_threads(chosen.threads)
+    report.style()
+    pd.set_option("display.max_columns", 40, "display.width", 200)
+    changed = {
+        name: value for name, value in parameters.items() if value not in (None, getattr(get_profile(profile), name))
+    }
+    extra = "".join(f" · {name} {value}" for name, value in changed.items())
+    print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
+    print(f"{resolve_device(chosen.device)} · torch {torch.__version__.split('+')[0]} · numpy {np.__version__}")
+    return Run(chosen, Store(paths.store()))
+
+
+def _injected() -> set[str]:
+    """Names assigned in the cell that papermill inserted, if this is a notebook that papermill runs."""
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", []) if shell else []
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    assignments = (node for cell in injected for node in ast.parse(cell).body if isinstance(node, ast.Assign))
+    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}

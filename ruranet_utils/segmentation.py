@@ -1,0 +1,162 @@
+"""One binary SCSE-U-Net with CombinedLoss: how it is trained and applied (Section 2.1)."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from ruranet_utils import training
+from ruranet_utils.backbones import imagenet_state, normalize, unet
+from ruranet_utils.cohort import as_float
+from ruranet_utils.config import Profile
+from ruranet_utils.patches import FullImages, Patches
+
+
+class CombinedLoss(nn.Module):
+    """Dice loss plus Focal loss (Eq. 1), both from logits.
+
+    On a batch without a positive pixel the Dice term is 0 and the Focal term alone remains.
+
+    Parameters
+    ----------
+    alpha, gamma : float
+        Eq. 1. The paper gives no values; 0.25 and 2 are those of Lin et al. 2017, doi:10.1109/ICCV.2017.324.
+    """
+
+    def __init__(self, alpha: float, gamma: float):
+        super().__init__()
+        self.dice = smp.losses.DiceLoss("binary", from_logits=True)
+        self.focal = smp.losses.FocalLoss("binary", alpha=alpha, gamma=gamma)
+
+    def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Loss of ``(n, 1, h, w)`` logits against ``(n, 1, h, w)`` masks of 0 and 1."""
+        return self.dice(logits, masks) + self.focal(logits, masks)
+
+
+class Segmentation(pl.LightningModule):
+    """Adam (beta 0.9 and 0.999) on CombinedLoss; logs ``train_loss`` and the pooled validation ``dice``."""
+
+    def __init__(self, model: nn.Module, profile: Profile):
+        super().__init__()
+        self.model = model
+        self.loss = CombinedLoss(profile.focal_alpha, profile.focal_gamma)
+        self.learning_rate = profile.learning_rate
+
+    def training_step(self, batch, batch_index):
+        images, masks = batch
+        loss = training.check_finite(self.loss(self.model(images), masks), batch_index)
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images))
+        return loss
+
+    def on_validation_epoch_start(self):
+        self.counts = []
+
+    def validation_step(self, batch, batch_index):
+        images, masks = batch
+        self.counts.append(torch.stack(smp.metrics.get_stats(self.model(images) > 0, masks.long(), mode="binary")))
+
+    def on_validation_epoch_end(self):
+        tp, fp, fn, _ = torch.cat(self.counts, dim=1).sum(dim=(1, 2)).float()
+        self.log("dice", 2 * tp / (2 * tp + fp + fn).clamp(min=1))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.999))
+
+
+def build(encoder: str, attention: str | None, profile: Profile, *, pretrained: bool) -> nn.Module:
+    """The U-Net of a profile; ``pretrained=False`` where a trained state is loaded afterwards."""
+    weights = profile.weights if pretrained else "random"
+    state = imagenet_state(encoder, weights, profile.allow_random_weights)
+    return unet(encoder, attention, profile.encoder_depth, state, profile.seed)
+
+
+def fit(
+    images: tuple[np.ndarray, np.ndarray],
+    masks: tuple[np.ndarray, np.ndarray],
+    encoder: str,
+    attention: str | None,
+    profile: Profile,
+    description: str = "U-Net",
+) -> dict[str, np.ndarray]:
+    """Train one model for one lesion.
+
+    Parameters
+    ----------
+    images : two ndarrays of uint8, shape (n, 3, h, w)
+        Of the training and of the validation split.
+    masks : two ndarrays of bool, shape (n, h, w)
+    encoder : str
+        One of ``config.ENCODERS``.
+    attention : {"scse", None}
+    profile : Profile
+    description : str
+        Label of the progress bar.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``state.*``: parameters of the epoch with the best validation Dice; ``history``: one row per epoch with
+        epoch, training loss and validation Dice.
+
+    Raises
+    ------
+    ValueError
+        If no training image has a pixel of the lesion, or the loss is not finite.
+    """
+    if not masks[0].any():
+        raise ValueError(f"{description}: none of the {len(masks[0])} training images has a lesion pixel to learn from")
+    patches = Patches(
+        images[0],
+        masks[0],
+        size_px=profile.patch_size_px,
+        per_image=profile.patches_per_image,
+        batch_size=profile.batch_size,
+        seed=profile.seed,
+    )
+    module = Segmentation(build(encoder, attention, profile, pretrained=True), profile)
+    history = training.fit(
+        module,
+        patches,
+        FullImages(images[1], masks[1]),
+        monitor="dice",
+        epochs=profile.epochs,
+        patience=profile.patience,
+        device=profile.device,
+        seed=profile.seed,
+        description=description,
+    )
+    state = {f"state.{name}": value.cpu().numpy() for name, value in module.model.state_dict().items()}
+    return {**state, "history": history[["epoch", "train_loss", "dice"]].to_numpy()}
+
+
+def predict(
+    trained: dict[str, np.ndarray], images: np.ndarray, encoder: str, attention: str | None, profile: Profile
+) -> np.ndarray:
+    """Apply a model of :func:`fit` to whole images.
+
+    Parameters
+    ----------
+    trained : dict
+        What :func:`fit` returned.
+    images : ndarray of uint8, shape (n, 3, h, w)
+        Sides divisible by 32.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, h, w)
+        Pixels of a probability above one half.
+    """
+    model = build(encoder, attention, profile, pretrained=False)
+    names = [name for name in trained if name.startswith("state.")]
+    model.load_state_dict({name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names})
+    device = training.resolve_device(profile.device)
+    model.to(device).eval()
+    masks = np.zeros((len(images), *images.shape[2:]), dtype=bool)
+    with torch.inference_mode():
+        for row, image in enumerate(images):
+            logits = model(normalize(torch.from_numpy(as_float(image[None]))).to(device))
+            masks[row] = (logits[0, 0] > 0).cpu().numpy()
+    return masks

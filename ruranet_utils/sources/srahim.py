@@ -1,0 +1,87 @@
+"""SRahim fundus photographs: one camera, left and right eyes, labeled by the folder they lie in.
+
+References
+----------
+https://github.com/SRahimDR/DR-image-dataset (for academic purposes, with attribution)
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ruranet_utils.sources import Record, check_unique, drop_conflicts, expect_folder, list_images
+
+CLASSES = "DR and maculopathy 10 classes"
+LABELS = {
+    "1 - No DR": 0,
+    "2 - Mild DR without maculopathy": 0,
+    "3 - Mild DR with maculopathy": 1,
+    "4 - Moderate DR without maculopathy": 0,
+    "5 - Moderate DR with maculopathy": 1,
+    "6 - Severe DR without maculopathy": 0,
+    "7 - Severe DR with maculopathy": 1,
+    "8 - PDR without maculopathy": 0,
+    "9 - PDR with maculopathy": 1,
+    "10 - ADED": None,
+}
+NAME = re.compile(r"(Patient\d+)[_-]([LR])")  # one file is spelled with a hyphen
+
+
+def records(root: Path) -> list[Record]:
+    """Declare the graded photographs. Any subset of the patients will do.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that holds ``DR and maculopathy 10 classes``. If ``../manifests/srahim_originals.sha256`` is there,
+        its hashes of the original files help to find photographs that lie in two classes.
+
+    Returns
+    -------
+    list of Record
+        Sorted by class and name, without masks and without a split. Label 1: the folder says "with maculopathy".
+        "10 - ADED" carries no such label and is left out, and so are photographs with two labels (with a warning).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder of classes is missing.
+    ValueError
+        If there is no class folder or an unknown or empty one, a file name that does not parse, or a name twice.
+    """
+    top = root / CLASSES
+    expect_folder(top)
+    folders = [entry.name for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    unknown = sorted(set(folders) - set(LABELS))
+    if unknown or not folders:
+        raise ValueError(f"{top} holds {unknown or 'no folder'}, expected some of {list(LABELS)}")
+    found = [
+        _record(path, name, label)
+        for name, label in LABELS.items()
+        if name in folders
+        for path in list_images(top / name).values()
+    ]
+    check_unique(found)
+    graded = [record for record in found if record.label is not None]
+    return drop_conflicts(graded, _originals(root.parent / "manifests" / "srahim_originals.sha256"))
+
+
+def _record(path: Path, folder: str, label: int | None) -> Record:
+    match = NAME.fullmatch(path.stem)
+    if not match:
+        raise ValueError(f"{path} is not named as expected: Patient<number>_L or Patient<number>_R")
+    patient, eye = match.groups()
+    return Record(f"{patient}_{eye}", "srahim", patient, eye, label, f"folder '{folder}'", path, {}, None)
+
+
+def _originals(manifest: Path) -> list[tuple[str, str, int]]:
+    """Image id, hash and label of every graded file that the manifest lists; empty without a manifest."""
+    known = []
+    for line in manifest.read_text().splitlines() if manifest.is_file() else []:
+        digest, _, name = line.partition("  ")
+        path = Path(name)
+        record = _record(path, path.parent.name, LABELS[path.parent.name])
+        if record.label is not None:
+            known.append((record.image_id, digest, record.label))
+    return known

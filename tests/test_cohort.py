@@ -1,0 +1,266 @@
+"""Cohorts of every profile, and the two choices that must not leak: who takes part and on which side."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sources import make_idrid, make_srahim, save_mask, save_photograph
+
+from ruranet_utils import config
+from ruranet_utils.cohort import COLUMNS, Cohort, as_float, load_cohorts
+from ruranet_utils.sources import idrid, read_image, srahim
+from ruranet_utils.splits import assign_splits, balance
+from ruranet_utils.store import Store
+
+FRACTIONS = (0.7, 0.1, 0.2)
+
+
+def make_table(patients: list[tuple[int, ...]]) -> pd.DataFrame:
+    """One row per eye; each patient is given as the labels of the eyes photographed."""
+    rows = [(f"P{i:03d}", eye, label) for i, eyes in enumerate(patients) for eye, label in enumerate(eyes)]
+    table = pd.DataFrame(rows, columns=["patient_id", "eye", "label"])
+    return table.assign(image_id=table["patient_id"] + table["eye"].astype(str))
+
+
+def make_cohort(labels=(0, 1, 1)) -> Cohort:
+    n = len(labels)
+    table = pd.DataFrame({"image_id": [f"i{k}" for k in range(n)], "label": pd.array(labels, "Int64")})
+    table["patient_id"], table["split"] = "p", ["train", "val", "test"][:n]
+    images = np.arange(n * 3 * 16, dtype=np.uint8).reshape(n, 3, 4, 4)
+    masks = np.zeros((n, len(config.LESIONS), 4, 4), bool)
+    masks[1, 2, :2] = True
+    return Cohort(table, images, masks)
+
+
+@pytest.fixture
+def profile():
+    return config.get_profile("open", image_size_px=32, patch_size_px=32)
+
+
+@pytest.fixture
+def data_root(tmp_path, monkeypatch):
+    make_idrid(tmp_path / "data" / "idrid", n_train=8, n_test=2)
+    make_srahim(tmp_path / "data" / "srahim")
+    monkeypatch.setenv("RURANET_DATA_ROOT", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+eyes = st.lists(st.integers(0, 1), min_size=1, max_size=2).map(tuple)
+pure = [(0,), (0, 0), (0,), (1,), (1, 1), (1,)]  # enough for every side to get both classes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(eyes, max_size=40), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_splits_hold_each_image_once_each_patient_once_whatever_the_row_order(patients, seed, random):
+    table = make_table(pure + patients)
+    split = assign_splits(table, FRACTIONS, seed)
+    assert split.index.equals(table.index)
+    assert split.isin(["train", "val", "test"]).all()
+    assert table.assign(split=split).drop_duplicates(["patient_id", "split"])["patient_id"].is_unique
+    assert table["label"].groupby(split).nunique().eq(2).all() and split.nunique() == 3
+    rows = list(table.index)
+    random.shuffle(rows)
+    pd.testing.assert_series_equal(assign_splits(table.loc[rows], FRACTIONS, seed).sort_index(), split)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(5, 60), st.integers(5, 60), st.integers(0, 5))
+def test_splits_keep_the_fractions_of_each_class_to_within_two_patients(n_negative, n_positive, seed):
+    table = make_table([(0, 0)] * n_negative + [(1, 1)] * n_positive)
+    split = assign_splits(table, FRACTIONS, seed)
+    for label, n in ((0, n_negative), (1, n_positive)):
+        counts = split[table["label"] == label].value_counts()
+        for name, fraction in zip(("train", "val", "test"), FRACTIONS, strict=True):
+            assert abs(counts[name] - 2 * n * fraction) < 4
+
+
+def test_splits_by_hand():
+    table = make_table([(0,)] * 10 + [(1,)] * 20)
+    split = assign_splits(table, (0.8, 0.1, 0.1), seed=3)
+    assert Counter(zip(table["label"], split, strict=True)) == {
+        (0, "train"): 8, (0, "val"): 1, (0, "test"): 1, (1, "train"): 16, (1, "val"): 2, (1, "test"): 2,
+    }  # fmt: skip
+
+
+def test_splits_depend_on_the_seed():
+    table = make_table([(0, 0)] * 20 + [(1, 1)] * 20)
+    first, again, other = (assign_splits(table, FRACTIONS, seed) for seed in (0, 0, 1))
+    assert first.equals(again)
+    assert not first.equals(other)
+
+
+def test_splits_refuse_a_side_without_a_class():
+    table = make_table([(0,)] * 9 + [(1, 1)] * 2)
+    with pytest.raises(ValueError, match=r"test holds no image of class 1: .*'test': \{0: 2, 1: 0\}"):
+        assign_splits(table, FRACTIONS, seed=0)
+    with pytest.raises(ValueError, match="train holds no image of class 0"):
+        assign_splits(make_table([(1,)] * 9), FRACTIONS, seed=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(eyes, max_size=30), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_balance_is_even_and_independent_of_row_order(patients, seed, random):
+    table = make_table(pure + patients)
+    drawn = balance(table, None, seed)
+    counts = drawn["label"].value_counts()
+    assert counts[0] == counts[1] == table["label"].value_counts().min()
+    assert drawn["image_id"].is_unique
+    pd.testing.assert_frame_equal(drawn, table.loc[drawn.index])
+    rows = list(table.index)
+    random.shuffle(rows)
+    pd.testing.assert_frame_equal(balance(table.loc[rows], None, seed), drawn)
+
+
+def test_balance_keeps_patients_whole():
+    drawn = balance(make_table([(0, 0)] * 10 + [(1, 1)] * 5), 8, seed=0)
+    assert drawn.groupby("patient_id").size().tolist() == [2] * 4
+
+
+def test_balance_depends_on_the_seed():
+    table = make_table([(0, 0)] * 10 + [(1, 1)] * 5)
+    assert not balance(table, 8, seed=0).equals(balance(table, 8, seed=1))
+
+
+def test_balance_refuses_one_class_and_too_few():
+    with pytest.raises(ValueError, match=r"both classes, got \{0: 5, 1: 0\}"):
+        balance(make_table([(0,)] * 5), None, seed=0)
+    with pytest.raises(ValueError, match=r"at least 3 images of each class, got \{0: 5, 1: 2\}"):
+        balance(make_table([(0,)] * 5 + [(1,)] * 2), 6, seed=0)
+
+
+def test_subset_split_and_manifest():
+    cohort = make_cohort()
+    val = cohort.split("val")
+    assert (len(val), val.labels.tolist(), val.table.index.tolist()) == (1, [1], [0])
+    np.testing.assert_array_equal(val.images[0], cohort.images[1])
+    assert val.manifest()[[f"{lesion}_px" for lesion in config.LESIONS]].iloc[0].tolist() == [0, 0, 8, 0]
+    picked = cohort.subset(np.array([2, 0]))
+    assert picked.table["image_id"].tolist() == ["i2", "i0"]
+    np.testing.assert_array_equal(picked.masks, cohort.masks[[2, 0]])
+    assert len(cohort.subset(np.array([True, False, True]))) == 2
+    with pytest.raises(ValueError, match=r"'valid'.*train, val, test"):
+        cohort.split("valid")
+
+
+def test_labels_refuse_ungraded_images():
+    with pytest.raises(ValueError, match="1 of 3 images have no label"):
+        _ = make_cohort((0, None, 1)).labels
+
+
+def test_digest_sees_every_part():
+    cohort = make_cohort()
+    assert cohort.digest == make_cohort().digest
+    digests = {cohort.digest, make_cohort((1, 1, 1)).digest, cohort.subset(np.array([0, 1])).digest}
+    for name in ("images", "masks"):
+        changed = make_cohort()
+        getattr(changed, name)[0, 0, 0, 0] ^= 1
+        digests.add(changed.digest)
+    digests.add(Cohort(cohort.table, cohort.images, None).digest)
+    assert len(digests) == 6
+
+
+def test_as_float():
+    image = as_float(np.array([0, 51, 255], np.uint8))
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image, np.array([0, 0.2, 1], np.float32))
+
+
+def test_synthetic_profile_is_one_balanced_cohort(store):
+    profile = config.get_profile("synthetic", n_images=32, image_size_px=64)
+    segmentation, cohort = load_cohorts(profile, store)
+    assert segmentation is cohort
+    assert cohort.images.shape == (32, 3, 64, 64) and cohort.images.dtype == np.uint8
+    assert cohort.masks.shape == (32, len(config.LESIONS), 64, 64) and cohort.masks.dtype == bool
+    assert Counter(cohort.labels) == {0: 16, 1: 16}
+    assert cohort.table.drop_duplicates(["patient_id", "split"])["patient_id"].is_unique
+    assert tuple(cohort.table.columns) == COLUMNS
+    stored, _ = load_cohorts(profile, store)
+    assert stored.digest == cohort.digest, "the stored copy is the computed one"
+    other, _ = load_cohorts(config.get_profile("synthetic", n_images=32, image_size_px=64, seed=1), store)
+    assert other.digest != cohort.digest
+
+
+def test_open_profile_reads_both_sources(data_root, profile, store):
+    segmentation, diagnosis = load_cohorts(profile, store)
+    assert segmentation.images.shape == (10, 3, 32, 32)
+    assert Counter(segmentation.table["split"]) == {"train": 7, "val": 1, "test": 2}
+    assert segmentation.table["split"].tolist()[-2:] == ["test", "test"], "the official test images stay"
+    assert segmentation.lesion_notes == {"edema": idrid.EDEMA_NOTE}
+    # 8x16 of 48x64 pixels at rows 8:16, columns 8:24 become rows 5.33:10.67, columns 4:12 of 32x32
+    expected = np.zeros((32, 32), bool)
+    expected[5:11, 4:12] = True
+    for image, lesion in np.ndindex(segmentation.masks.shape[:2]):
+        absent = (image, config.LESIONS[lesion]) == (1, "hemorrhages")
+        np.testing.assert_array_equal(segmentation.masks[image, lesion], expected & (not absent))
+    assert diagnosis.masks is None
+    assert Counter(diagnosis.labels) == {0: 12, 1: 12}
+    assert diagnosis.manifest()["edema_px"].isna().all()
+    assert [c.digest for c in load_cohorts(profile, store)] == [segmentation.digest, diagnosis.digest]
+
+
+def test_open_profile_keeps_image_and_row_together(data_root, profile, store):
+    for path in (data_root / "srahim").rglob("Patient007*"):
+        path.unlink()
+    _, diagnosis = load_cohorts(profile, store)
+    assert len(diagnosis) == 20, "balanced to the smaller class"
+    files = {path.stem.replace("-", "_"): path for path in (data_root / "srahim").rglob("*.jpg")}
+    for image, name, digest in zip(
+        diagnosis.images, diagnosis.table["image_id"], diagnosis.table["sha256"], strict=True
+    ):
+        np.testing.assert_array_equal(image, read_image(files[name], 32)[0])
+        assert digest == hashlib.sha256(files[name].read_bytes()).hexdigest()
+
+
+def test_open_profile_notices_a_changed_mask(data_root, profile, store):
+    before, _ = load_cohorts(profile, store)
+    path = next((data_root / "idrid").rglob("IDRiD_01_EX.tif"))
+    save_mask(path, np.ones((48, 64), bool))
+    after, _ = load_cohorts(profile, store)
+    assert not before.masks[0, 0].all()
+    assert after.masks[0, 0].all()
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image"])
+def test_open_profile_names_an_unreadable_image_and_stores_nothing(data_root, profile, store, data):
+    next((data_root / "idrid").rglob("IDRiD_04.jpg")).write_bytes(data)
+    with pytest.raises(ValueError, match=r"IDRiD_04\.jpg cannot be read as an image"):
+        load_cohorts(profile, store)
+    assert not [path for path in store.root.rglob("*") if path.is_file()]
+
+
+def test_open_profile_refuses_a_mask_of_another_size(data_root, profile, store):
+    save_mask(next((data_root / "idrid").rglob("IDRiD_02_MA.tif")), np.ones((48, 60), bool))
+    with pytest.raises(ValueError, match=r"IDRiD_02_MA\.tif is 60x48 pixels, its image IDRiD_02\.jpg 64x48"):
+        load_cohorts(profile, store)
+
+
+def test_open_profile_refuses_one_class(data_root, profile, store):
+    for path in (data_root / "srahim" / srahim.CLASSES / "3 - Mild DR with maculopathy").iterdir():
+        path.unlink()
+        save_photograph(path.parent.with_name("1 - No DR") / path.name, int(path.name[7:10]))
+    (data_root / "srahim" / srahim.CLASSES / "3 - Mild DR with maculopathy").rmdir()
+    with pytest.raises(ValueError, match=r"both classes, got \{0: 24, 1: 0\}"):
+        load_cohorts(profile, store)
+
+
+def test_missing_data_root(tmp_path, monkeypatch, profile, store):
+    monkeypatch.setenv("RURANET_DATA_ROOT", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_cohorts(profile, store)
+    monkeypatch.delenv("RURANET_DATA_ROOT")
+    with pytest.raises(FileNotFoundError, match="RURANET_DATA_ROOT is not set"):
+        load_cohorts(profile, store)
+
+
+def test_paper_profile_says_what_to_fetch(store):
+    with pytest.raises(FileNotFoundError, match=r"data.raw.refuge2 .*victorlemosml/refuge2"):
+        load_cohorts(config.get_profile("paper"), store)

@@ -1,0 +1,261 @@
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+
+from ruranet_utils.clustering import aggregate, cluster
+from ruranet_utils.dmh import (
+    ProjectionHeads,
+    clustering_loss,
+    diversity_loss,
+    estimate_medoids,
+    inter_head_similarity,
+    total_loss,
+    train_heads,
+    update_threshold,
+)
+from ruranet_utils.metrics import matched_accuracy
+
+
+@pytest.fixture
+def outputs():
+    """Five images, four lesions, three dimensions, not of length 1: the losses may not count on it."""
+    return torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def medoids(outputs):
+    return outputs[[0, 3]].transpose(0, 1).clone()
+
+
+@pytest.fixture(scope="module")
+def two_groups():
+    """Forty images in two groups that every lesion separates, on top of an offset per lesion."""
+    rng = np.random.default_rng(0)
+    y_true = np.arange(40) % 2
+    features = rng.normal(size=(40, 4, 10)) + 20 * rng.normal(size=(4, 10))
+    features[:, :, 0] += 4.0 * y_true[:, None]
+    return features, y_true
+
+
+@pytest.fixture(scope="module")
+def trained(two_groups):
+    return train_heads(two_groups[0], epochs=100, lam=0.3, seed=0)
+
+
+def cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / sqrt(sum(x * x for x in a)) / sqrt(sum(y * y for y in b))
+
+
+def slow_pair_terms(outputs):
+    """The bracket of Eq. 4 without T, for every i < j."""
+    f = outputs.tolist()
+    n_images, n_lesions = len(f), len(f[0])
+    terms = []
+    for i in range(n_lesions):
+        for j in range(i + 1, n_lesions):
+            total = 0.0
+            for n in range(n_images):
+                total += max(cosine(f[n][i], f[m][j]) for m in range(n_images))
+                total += max(cosine(f[n][j], f[m][i]) for m in range(n_images))
+            terms.append(total / (2 * n_images))
+    return terms
+
+
+def slow_clustering_loss(outputs, medoids):
+    total = 0.0
+    for i in range(outputs.shape[1]):
+        expectation = 0.0
+        for n in range(len(outputs)):
+            to_first, to_second = (
+                sqrt(sum((a - b) ** 2 for a, b in zip(outputs[n, i].tolist(), medoid, strict=True)))
+                for medoid in medoids[i].tolist()
+            )
+            expectation += min(to_first, to_second) / len(outputs)
+        total += expectation / outputs.shape[1]
+    return total
+
+
+def test_diversity_loss_is_equation_4(outputs):
+    terms = slow_pair_terms(outputs)
+    assert len(terms) == 6
+    threshold = float(np.median(terms))  # so that ReLU cuts some pairs and not others
+    expected = sum(max(term - threshold, 0) for term in terms) / 6
+    assert diversity_loss(outputs, threshold).item() == pytest.approx(expected)
+    assert inter_head_similarity(outputs).item() == pytest.approx(np.mean(terms))
+
+
+def test_clustering_loss_is_equation_5(outputs, medoids):
+    expected = slow_clustering_loss(outputs, medoids)
+    assert clustering_loss(outputs, medoids).item() == pytest.approx(expected)
+
+
+def test_total_loss_is_equation_3(outputs, medoids):
+    expected = sum(max(t - 0.4, 0) for t in slow_pair_terms(outputs)) / 6
+    expected += 0.3 * slow_clustering_loss(outputs, medoids)
+    assert total_loss(outputs, medoids, threshold=0.4).item() == pytest.approx(expected)
+
+
+def test_losses_by_hand():
+    # Heads 0 and 1 agree on both images; head 2 is the first one turned by 90 degrees; head 3 its opposite.
+    # Rows of S_01: (1, 0), (0, 1); S_02 and S_12: (0, 1), (-1, 0); S_03 and S_13: (-1, 0), (0, -1);
+    # S_23: (0, -1), (1, 0). Maxima over rows, averaged over both directions: 1, 1/2, 0, 1/2, 0, 1/2.
+    outputs = torch.tensor(
+        [
+            [[1.0, 0], [1, 0], [0, 1], [-1, 0]],
+            [[0.0, 1], [0, 1], [-1, 0], [0, -1]],
+        ]
+    )
+    assert inter_head_similarity(outputs).item() == pytest.approx(2.5 / 6)
+    assert diversity_loss(outputs, 0.4).item() == pytest.approx((0.6 + 3 * 0.1) / 6)
+    own = outputs.transpose(0, 1)
+    assert clustering_loss(outputs, own).item() == 0
+    twice = own[:, :1].expand(-1, 2, -1)  # both medoids are the first image: the second one is sqrt(2) away
+    assert clustering_loss(outputs, twice).item() == pytest.approx(sqrt(2) / 2)
+
+
+def test_equal_heads_have_similarity_1(outputs):
+    equal = outputs[:, :1].expand(-1, 4, -1)
+    assert inter_head_similarity(equal).item() == pytest.approx(1)
+    assert diversity_loss(equal, 0.25).item() == pytest.approx(0.75)
+
+
+def test_order_of_images_and_heads_does_not_matter(outputs, medoids):
+    images, lesions = [3, 1, 4, 0, 2], [2, 0, 3, 1]
+    moved = outputs[images][:, lesions]
+    expected = total_loss(outputs, medoids, 0.4).item()
+    assert total_loss(moved, medoids[lesions], 0.4).item() == pytest.approx(expected)
+
+
+def test_gradients(outputs, medoids):
+    outputs.requires_grad_()
+    medoids = medoids + 0.1  # away from the outputs, where the distance has a derivative
+    assert torch.autograd.gradcheck(lambda x: diversity_loss(x, 0.3), outputs)
+    assert torch.autograd.gradcheck(lambda x: clustering_loss(x, medoids), outputs)
+
+
+def test_gradient_is_zero_for_an_image_that_is_its_own_medoid(outputs, medoids):
+    outputs.requires_grad_()
+    clustering_loss(outputs, medoids).backward()
+    assert torch.isfinite(outputs.grad).all()
+    assert (outputs.grad[[0, 3]] == 0).all()
+    assert (outputs.grad[[1, 2, 4]] != 0).any()
+
+
+def test_threshold_rule():
+    assert update_threshold(0.5, similarity=0.8, target=0.6) == pytest.approx(0.495)
+    assert update_threshold(0.5, similarity=0.6, target=0.6) == pytest.approx(0.505)
+    assert update_threshold(0.999, similarity=0.1, target=0.6) == 1.0
+    assert update_threshold(0.5, similarity=0.8, target=0.6, rule="fixed") == 0.5
+    with pytest.raises(ValueError, match="unknown rule 'adaptive'; valid rules: dynamic, fixed"):
+        update_threshold(0.5, 0.8, 0.6, rule="adaptive")
+
+
+def test_heads_work_on_their_own_lesion_only():
+    heads = ProjectionHeads(4, 6, 8, 3, torch.Generator().manual_seed(0))
+    features = torch.randn(7, 4, 6, generator=torch.Generator().manual_seed(1))
+    before = heads(features)
+    assert before.shape == (7, 4, 3)
+    torch.testing.assert_close(before.norm(dim=-1), torch.ones(7, 4))
+    features[:, 2] += 1
+    with torch.no_grad():
+        heads.head_bias[1] += 1
+    unchanged = (heads(features) == before).flatten(2).all(dim=2).all(dim=0)
+    assert unchanged.tolist() == [True, False, False, True]
+
+
+def test_medoids_are_images_of_their_lesion_without_gradient(outputs):
+    outputs.requires_grad_()
+    medoids = estimate_medoids(outputs)
+    assert medoids.shape == (4, 2, 3) and not medoids.requires_grad
+    for lesion in range(4):
+        for medoid in medoids[lesion]:
+            assert (outputs[:, lesion] == medoid).all(dim=1).any()
+
+
+def test_training_lowers_the_loss_and_records_it(trained):
+    history = trained.history
+    assert history.columns.tolist() == ["epoch", "loss_diversity", "loss_cluster", "threshold", "similarity"]
+    assert history["epoch"].tolist() == list(range(1, 101))
+    total = history["loss_diversity"] + 0.3 * history["loss_cluster"]
+    assert total.iloc[-1] < total.iloc[0] / 2
+    # Heads start equal, more similar than the target: the diversity loss acts, T first falls, then rises.
+    assert history["loss_diversity"].iloc[0] > 0
+    assert history["similarity"].iloc[0] > 0.5 > history["similarity"].iloc[-1]
+    threshold = history["threshold"].to_numpy()
+    factors = np.where(history["similarity"] > 0.5, 0.99, 1.01)[:-1]
+    assert threshold[0] == 0.5
+    np.testing.assert_allclose(threshold[1:], np.minimum(threshold[:-1] * factors, 1))
+
+
+def test_both_terms_of_equation_3_drive_the_training(two_groups):
+    def last(lam, threshold):
+        settings = {"epochs": 8, "lam": lam, "seed": 0, "target_similarity": threshold, "rule": "fixed"}
+        return train_heads(two_groups[0], **settings).history.iloc[-1]
+
+    # With T = 1 no pair is too similar, so Eq. 4 is silent; with lambda = 0 Eq. 5 is.
+    neither, spread, pulled = last(0, 1.0), last(0, 0.0), last(1, 1.0)
+    assert spread["similarity"] < neither["similarity"] - 0.1
+    assert pulled["loss_cluster"] < neither["loss_cluster"] - 0.1
+
+
+def test_heads_do_not_collapse(trained, two_groups):
+    embedding = trained.embedding
+    assert embedding.shape == (40, 4, 32) and embedding.dtype == np.float32
+    # Without the scaling to length 1, Eq. 5 makes every output shrink.
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=2), 1, atol=1e-5)
+    # And within the unit sphere, the images of a lesion do not all move to one point.
+    between = np.linalg.norm(embedding[:20, None] - embedding[None, 20:], axis=3)
+    assert (between.mean(axis=(0, 1)) > 0.3).all()
+    labels = cluster("kmedoids", aggregate(embedding, [1, 1, 1, 1]))
+    assert matched_accuracy(two_groups[1], labels) > 0.9
+
+
+def test_same_seed_same_embedding_and_global_state_untouched(two_groups):
+    features = two_groups[0]
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first, second = (train_heads(features, epochs=5, lam=0.3, seed=1) for _ in range(2))
+    np.testing.assert_array_equal(first.embedding, second.embedding)
+    assert first.history.equals(second.history)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not np.array_equal(first.embedding, train_heads(features, epochs=5, lam=0.3, seed=2).embedding)
+
+
+def test_order_of_images_moves_with_the_outputs(two_groups):
+    features = two_groups[0]
+    order = np.random.default_rng(3).permutation(40)
+    straight = train_heads(features, epochs=15, lam=0.3, seed=0).embedding
+    moved = train_heads(features[order], epochs=15, lam=0.3, seed=0).embedding
+    np.testing.assert_allclose(moved, straight[order], atol=1e-3)
+
+
+def test_unit_and_offset_of_a_lesion_do_not_matter(two_groups):
+    features = two_groups[0]
+    straight = train_heads(features, epochs=3, lam=0.3, seed=0).embedding
+    other = train_heads(1000 * features + np.arange(4)[:, None], epochs=3, lam=0.3, seed=0).embedding
+    np.testing.assert_allclose(other, straight, atol=1e-3)
+
+
+def test_a_lesion_that_no_image_shows_is_no_obstacle(two_groups):
+    features = two_groups[0].copy()
+    features[:, 1] = features[0, 1]
+    result = train_heads(features, epochs=5, lam=0.3, seed=0)
+    assert np.isfinite(result.embedding).all() and np.isfinite(result.history).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.full((5, 4, 3), np.nan), "hold 60 NaN or infinite values of 60"),
+        (np.ones((1, 4, 3)), "1 images cannot form 2 clusters"),
+        (np.ones((5, 4)), r"n_lesions >= 2, k\), got \(5, 4\)"),
+        (np.ones((5, 1, 3)), r"got \(5, 1, 3\)"),
+        (np.ones((5, 4, 3)), "do not vary between the 5 images"),
+    ],
+)
+def test_bad_features_are_refused(features, message):
+    with pytest.raises(ValueError, match=message):
+        train_heads(features, epochs=1, lam=0.3, seed=0)

@@ -1,0 +1,316 @@
+"""Scores against hand computation, other libraries, slow loops and what must not change them."""
+
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import bootstrap
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import binary_jaccard_index, binary_precision
+
+from ruranet_utils.metrics import (
+    classification_scores,
+    clustering_scores,
+    match_clusters,
+    matched_accuracy,
+    pixel_counts,
+    ratio_interval,
+    segmentation_scores,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+# --- segmentation ------------------------------------------------------------------------------------------------
+
+
+def hand_masks():
+    truth, predicted = np.zeros((3, 2, 3), bool), np.zeros((3, 2, 3), bool)
+    truth[0] = [[1, 1, 0], [0, 0, 0]]
+    predicted[0] = [[1, 0, 1], [1, 0, 0]]  # tp 1, fp 2, fn 1, tn 2
+    predicted[1, 0, 0] = True  # no truth: tp 0, fp 1, fn 0, tn 5
+    return predicted, truth  # the third image has neither
+
+
+def test_pixel_counts_by_hand():
+    counts = pixel_counts(*hand_masks())
+    assert counts.to_dict("list") == {"tp": [1, 0, 0], "fp": [2, 1, 0], "fn": [1, 0, 0], "tn": [2, 5, 6]}
+
+
+def test_pooled_segmentation_scores_by_hand():
+    scores = segmentation_scores(pixel_counts(*hand_masks()))
+    expected = {"iou": 1 / 5, "accuracy": 14 / 18, "precision": 1 / 4, "recall": 1 / 2, "dice": 2 / 6}
+    assert scores == pytest.approx(expected)
+
+
+def test_mean_segmentation_scores_leave_out_undefined_images():
+    scores = segmentation_scores(pixel_counts(*hand_masks()), reduction="mean")
+    expected = {
+        "iou": (1 / 4 + 0) / 2,
+        "accuracy": (3 / 6 + 5 / 6 + 1) / 3,
+        "precision": (1 / 3 + 0) / 2,
+        "recall": 1 / 2,
+        "dice": (2 / 5 + 0) / 2,
+    }
+    assert scores == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("reduction", ["pooled", "mean"])
+def test_segmentation_without_truth_or_prediction_is_undefined(reduction):
+    empty = np.zeros((2, 4, 4), bool)
+    scores = segmentation_scores(pixel_counts(empty, empty), reduction)
+    assert scores.pop("accuracy") == 1
+    assert np.isnan(list(scores.values())).all()
+
+
+def test_segmentation_scores_agree_with_torchmetrics(rng):
+    predicted, truth = rng.random((2, 5, 8, 9)) < 0.4
+    tensors = torch.from_numpy(predicted).int(), torch.from_numpy(truth).int()
+    pooled = segmentation_scores(pixel_counts(predicted, truth))
+    mean = segmentation_scores(pixel_counts(predicted, truth), "mean")
+    assert pooled["iou"] == pytest.approx(binary_jaccard_index(*tensors).item(), abs=1e-6)
+    each = [binary_precision(p, t).item() for p, t in zip(*tensors, strict=True)]
+    assert mean["precision"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert pooled["dice"] == pytest.approx(sk.f1_score(truth.ravel(), predicted.ravel()))
+
+
+@pytest.mark.parametrize("reduction", ["pooled", "mean"])
+def test_segmentation_scores_ignore_the_order_of_images(rng, reduction):
+    counts = pixel_counts(*(rng.random((2, 6, 5, 5)) < 0.3))
+    shuffled = counts.sample(frac=1, random_state=1)
+    assert segmentation_scores(counts, reduction) == pytest.approx(segmentation_scores(shuffled, reduction))
+
+
+def test_segmentation_errors():
+    masks = np.zeros((2, 4, 4), bool)
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\), truth \(2, 4, 5\)"):
+        pixel_counts(masks, np.zeros((2, 4, 5), bool))
+    with pytest.raises(ValueError, match=r"\(4, 4\)"):
+        pixel_counts(masks[0], masks[0])
+    with pytest.raises(ValueError, match=r"\(0, 4, 4\)"):
+        pixel_counts(masks[:0], masks[:0])
+    with pytest.raises(ValueError, match="float64"):
+        pixel_counts(masks.astype(float), masks)
+    with pytest.raises(ValueError, match="empty"):
+        segmentation_scores(pixel_counts(masks, masks).iloc[:0])
+    with pytest.raises(ValueError, match="'sum'"):
+        segmentation_scores(pixel_counts(masks, masks), "sum")
+
+
+# --- classification ----------------------------------------------------------------------------------------------
+
+
+def labels_of(tp, fp, fn, tn):
+    return np.repeat([1, 0, 1, 0], [tp, fp, fn, tn]), np.repeat([1, 1, 0, 0], [tp, fp, fn, tn])
+
+
+def test_classification_scores_by_hand():
+    scores = classification_scores(*labels_of(tp=3, fp=1, fn=2, tn=4))
+    assert scores == pytest.approx({"accuracy": 0.7, "precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9})
+
+
+def test_weighted_scores_give_the_row_the_paper_prints():
+    scores = classification_scores(*labels_of(tp=110, fp=7, fn=41, tn=144), average="weighted")
+    assert [round(score, 4) for score in scores.values()] == [0.8411, 0.8593, 0.8411, 0.8390]
+
+
+@pytest.mark.parametrize("average", ["binary", "weighted"])
+def test_classification_scores_agree_with_scikit_learn(rng, average):
+    y_true, y_pred, y_score = rng.integers(0, 2, 60), rng.integers(0, 2, 60), rng.random(60)
+    scores = classification_scores(y_true, y_pred, y_score, average)
+    assert scores == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(y_true, y_pred),
+            "precision": sk.precision_score(y_true, y_pred, average=average),
+            "recall": sk.recall_score(y_true, y_pred, average=average),
+            "f1": sk.f1_score(y_true, y_pred, average=average),
+            "auc": sk.roc_auc_score(y_true, y_score),
+        }
+    )
+
+
+def test_no_class_is_an_error_of_either_class():
+    y_true, y_pred = np.array([1, 1, 0, 0]), np.array([1, -1, 0, -1])
+    expected = {"accuracy": 0.5, "precision": 1, "recall": 0.5, "f1": 2 / 3}
+    assert classification_scores(y_true, y_pred) == pytest.approx(expected)
+    assert classification_scores(y_true, y_pred, average="weighted") == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_degenerate_classifications_are_defined():
+    scores = classification_scores([1, 1, 1], [0, 0, 0], y_score=[0.1, 0.2, 0.3])
+    assert np.isnan(scores.pop("auc"))
+    assert set(scores.values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], []), r"y_true .* shape \(0,\)"),
+        (([[0, 1]], [0, 1]), r"y_true .* shape \(1, 2\)"),
+        (([0, 1], [0, 1, 1]), r"y_true \(2,\), y_pred \(3,\)"),
+        (([0, 2], [0, 1]), r"y_true must hold only \(0, 1\), got \[2\]"),
+        (([0, 1], [0, 3]), r"y_pred must hold only \(-1, 0, 1\), got \[3\]"),
+        (([0.0, np.nan], [0, 1]), "y_true .* NaN"),
+        (([0, 1], [0, 1], [0.5, np.nan]), "y_score .* NaN"),
+        (([0, 1], [0, 1], [0.5]), r"y_score \(1,\)"),
+        (([0, 1], [0, 1], None, "macro"), "'macro'"),
+    ],
+)
+def test_classification_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        classification_scores(*arguments)
+
+
+# --- clustering --------------------------------------------------------------------------------------------------
+
+
+def test_clusters_are_matched_by_hand():
+    y_true = np.array([0, 0, 0, 1, 1, 1])
+    y_cluster = np.array([5, 5, 9, 9, 9, 2])
+    assert match_clusters(y_true, y_cluster).tolist() == [0, 0, 1, 1, 1, -1]
+    assert matched_accuracy(y_true, y_cluster) == pytest.approx(4 / 6)
+
+
+def test_one_cluster_is_matched_with_the_larger_class():
+    assert match_clusters([0, 1, 1], [4, 4, 4]).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 3, 4])
+def test_matching_is_as_good_as_the_best_of_all_renamings(rng, n_clusters):
+    for _ in range(20):
+        y_true, y_cluster = rng.integers(0, 2, 15), rng.integers(0, n_clusters, 15)
+        names = [0, 1] + [-1] * max(0, n_clusters - 2)
+        best = max(np.mean(np.take(p, y_cluster) == y_true) for p in permutations(names, n_clusters))
+        assert matched_accuracy(y_true, y_cluster) == pytest.approx(best)
+
+
+def test_clustering_scores_ignore_names_of_clusters_and_order_of_images(rng):
+    for _ in range(30):  # so few images that equally good matches are common
+        y_true, y_cluster, features = rng.permutation([0, 0, 0, 1, 1, 1]), rng.integers(0, 3, 6), rng.random((6, 2))
+        order, names = rng.permutation(6), rng.permutation([3, 8, 11])
+        expected = clustering_scores(features, y_true, y_cluster)
+        renamed = clustering_scores(features[order], y_true[order], names[y_cluster[order]])
+        assert renamed == pytest.approx(expected, nan_ok=True)
+
+
+def test_clustering_scores_agree_with_scikit_learn(rng):
+    y_true, features = rng.integers(0, 2, 40), rng.random((40, 3))
+    y_cluster = np.where(rng.random(40) < 0.8, 1 - y_true, y_true)  # right for most, under the other names
+    scores = clustering_scores(features, y_true, y_cluster)
+    y_pred = 1 - y_cluster
+    assert scores["accuracy"] == sk.accuracy_score(y_true, y_pred) > 0.5
+    assert scores["f1"] == pytest.approx(sk.f1_score(y_true, y_pred, average="weighted"))
+    assert scores["precision_positive"] == pytest.approx(sk.precision_score(y_true, y_pred))
+    assert scores["f1_positive"] == pytest.approx(sk.f1_score(y_true, y_pred))
+    assert scores["ari"] == pytest.approx(sk.adjusted_rand_score(y_true, y_cluster))
+    assert scores["nmi"] == pytest.approx(sk.normalized_mutual_info_score(y_true, y_cluster))
+
+
+def test_internal_scores_by_hand():
+    features = np.array([[0.0], [2.0], [10.0], [12.0]])
+    scores = clustering_scores(features, [0, 0, 1, 1], [0, 0, 1, 1])
+    assert scores["accuracy"] == scores["ari"] == scores["nmi"] == 1
+    assert scores["calinski_harabasz"] == pytest.approx((100 / 1) / (4 / 2))  # between 4·5², within 4·1²
+    assert scores["davies_bouldin"] == pytest.approx((1 + 1) / 10)
+    assert scores["silhouette"] == pytest.approx((9 / 11 + 7 / 9) / 2)  # a = 2; b = 11 or 9
+
+
+@pytest.mark.parametrize("y_cluster", [[0, 0, 0, 0], [0, 1, 2, 3]])
+def test_internal_scores_are_undefined_for_one_cluster_or_one_for_each_image(rng, y_cluster):
+    scores = clustering_scores(rng.random((4, 2)), [0, 1, 0, 1], y_cluster)
+    assert np.isnan([scores[name] for name in ("calinski_harabasz", "davies_bouldin", "silhouette")]).all()
+    assert scores["accuracy"] == 0.5
+
+
+def test_clustering_errors(rng):
+    with pytest.raises(ValueError, match=r"y_true \(2,\), y_cluster \(3,\)"):
+        match_clusters([0, 1], [0, 1, 1])
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        match_clusters([0, 2], [0, 1])
+    with pytest.raises(ValueError, match=r"y_cluster .* not empty"):
+        match_clusters([0], [])
+    with pytest.raises(ValueError, match=r"\(3, n_features\), got \(2, 5\)"):
+        clustering_scores(rng.random((2, 5)), [0, 1, 1], [0, 1, 1])
+    with pytest.raises(ValueError, match="got 1 NaN or infinite"):
+        clustering_scores(np.array([[0.0], [np.inf]]), [0, 1], [0, 1])
+
+
+# --- intervals ---------------------------------------------------------------------------------------------------
+
+
+def test_interval_of_two_patients_by_hand(rng):
+    """Of four equally likely draws two are mixed: the ratio is 0, 1/2, 1/2 or 1."""
+    low, high = ratio_interval([0, 0, 1, 1], [1, 1, 1, 1], ["a", "a", "b", "b"], rng)
+    assert (low, high) == (0.0, 1.0)
+    assert ratio_interval([0, 0, 1, 1], [1, 1, 1, 1], ["a", "a", "b", "b"], rng, level=0.2) == (0.5, 0.5)
+
+
+def test_interval_agrees_with_a_loop_and_with_scipy(rng):
+    numerator, denominator, groups = rng.random(90), rng.random(90), rng.integers(0, 30, 90)
+    ratios = []
+    for _ in range(4000):
+        drawn = [np.flatnonzero(groups == g) for g in rng.choice(np.unique(groups), len(np.unique(groups)))]
+        rows = np.concatenate(drawn)
+        ratios.append(numerator[rows].sum() / denominator[rows].sum())
+    interval = ratio_interval(numerator, denominator, groups, rng, level=0.9, n_resamples=4000)
+    assert interval == pytest.approx(np.quantile(ratios, (0.05, 0.95)), abs=0.1 * np.ptp(interval))
+    theirs = bootstrap(
+        [pd.Series(values).groupby(groups).sum().to_numpy() for values in (numerator, denominator)],
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        confidence_level=0.9,
+        n_resamples=4000,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
+    assert interval == pytest.approx(tuple(theirs), abs=0.1 * np.ptp(interval))
+
+
+def test_interval_repeats_with_a_seed_and_ignores_the_order_of_images(rng):
+    correct, groups, order = rng.random(50) < 0.7, rng.integers(0, 20, 50).astype(str), rng.permutation(50)
+    ones = np.ones(50)
+    first = ratio_interval(correct, ones, groups, np.random.default_rng(0))
+    assert first == ratio_interval(correct[order], ones, groups[order], np.random.default_rng(0))
+    assert first != ratio_interval(correct, ones, groups, np.random.default_rng(1))
+    assert first[0] < correct.mean() < first[1]
+
+
+def test_interval_covers_the_truth_although_images_of_a_patient_agree(rng):
+    groups, ones = np.repeat(np.arange(60), 4), np.ones(240)
+    hits = 0
+    for _ in range(60):
+        correct = np.repeat(rng.random(60) < 0.7, 4)  # all images of a patient right or wrong together
+        low, high = ratio_interval(correct, ones, groups, rng, n_resamples=300)
+        hits += low <= 0.7 <= high
+    assert hits >= 50  # nominally 57; drawing images instead of patients covers about 37
+
+
+def test_degenerate_intervals_are_nan(rng):
+    assert np.isnan(ratio_interval([1, 0], [1, 1], ["a", "a"], rng)).all()
+    assert np.isnan(ratio_interval([0, 0], [0, 0], ["a", "b"], rng)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_draws_without_any_pixel_are_left_out(rng):
+    low, high = ratio_interval([3, 0], [6, 0], pd.Series(["a", "b"]), rng)
+    assert (low, high) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], []), r"numerator .* shape \(0,\)"),
+        (([1, 2], [1], [0, 1]), r"denominator \(1,\)"),
+        (([1, np.nan], [1, 1], [0, 1]), "numerator .* 1 NaN"),
+        (([1, 1], [1, 1], ["a", None]), "groups .* 1 NaN"),
+    ],
+)
+def test_interval_errors(rng, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ratio_interval(*arguments, rng)
