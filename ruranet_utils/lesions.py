@@ -174,9 +174,11 @@ _FIELDS = (
     "patience",
     "patches_per_image",
     "patch_size_px",
+    "lesion_patches",
     "encoder_depth",
     "batch_size",
     "learning_rate",
+    "schedule",
     "focal_alpha",
     "focal_gamma",
 )

@@ -14,7 +14,7 @@ from ruranet_utils.cohort import as_float
 
 @dataclass
 class Patches:
-    """Batches of random patches, half of them centered on a lesion pixel; a new draw on every iteration.
+    """Batches of random patches, many of them centered near a lesion pixel; a new draw on every iteration.
 
     Parameters
     ----------
@@ -22,6 +22,8 @@ class Patches:
     masks : ndarray of bool, shape (n, h, w)
     size_px, per_image, batch_size : int
         Side of a patch, patches drawn from an image in one iteration, patches in a batch.
+    lesion_share : float
+        Probability that a patch is centered near a lesion pixel of its image, if it has one; else anywhere.
     seed : int
         The k-th iteration depends on ``(seed, k)`` alone.
     """
@@ -31,6 +33,7 @@ class Patches:
     size_px: int
     per_image: int
     batch_size: int
+    lesion_share: float
     seed: int
     iteration: int = 0
 
@@ -53,7 +56,7 @@ class Patches:
 
     def _patch(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         sides = np.array(self.masks.shape[1:])
-        if len(self._lesion_px[index]) and rng.random() < 0.5:
+        if len(self._lesion_px[index]) and rng.random() < self.lesion_share:
             center = rng.choice(self._lesion_px[index]) + rng.integers(
                 -self.size_px // 4, self.size_px // 4 + 1, size=2
             )

@@ -2,7 +2,7 @@
 
 Source: Yang et al. 2025, "RURANET++: An Unsupervised Learning Method for Diabetic Macular Edema Based on SCSE
 Attention Mechanisms and Dynamic Multi-Projection Head Clustering". The tables hold what is printed,
-including what cannot be right; :mod:`ruranet_utils.audit` says which. All scores lie in [0, 1] but
+including what cannot be right. All scores lie in [0, 1] but
 ``calinski_harabasz`` and ``davies_bouldin``, which are >= 0.
 """
 

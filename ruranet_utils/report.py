@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from ruranet_utils.config import DISPLAY
+from ruranet_utils.store import write_atomically
 
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
 MISSING = "–"
@@ -183,11 +183,4 @@ class _Table(Styler):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that another process finds the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write_bytes(content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,7 +78,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
     print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
     print(f"{resolve_device(chosen.device)} · torch {torch.__version__.split('+')[0]} · numpy {np.__version__}")
-    return Run(chosen, Store(paths.store()))
+    return Run(chosen, Store(paths.store(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
 
 
 def _injected() -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import lightning.pytorch as pl
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -13,6 +15,11 @@ from ruranet_utils.backbones import imagenet_state, normalize, unet
 from ruranet_utils.cohort import as_float
 from ruranet_utils.config import Profile
 from ruranet_utils.patches import FullImages, Patches
+
+
+# Probability of a lesion that every pixel starts with (Lin et al. 2017, Section 3.3). Without it the first epochs
+# are spent on learning that most pixels are background, and microaneurysms are not found at all.
+LESION_PRIOR = 0.01
 
 
 class CombinedLoss(nn.Module):
@@ -43,7 +50,7 @@ class Segmentation(pl.LightningModule):
         super().__init__()
         self.model = model
         self.loss = CombinedLoss(profile.focal_alpha, profile.focal_gamma)
-        self.learning_rate = profile.learning_rate
+        self.learning_rate, self.schedule = profile.learning_rate, profile.schedule
 
     def training_step(self, batch, batch_index):
         images, masks = batch
@@ -63,14 +70,21 @@ class Segmentation(pl.LightningModule):
         self.log("dice", 2 * tp / (2 * tp + fp + fn).clamp(min=1))
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.999))
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.999))
+        if self.schedule == "constant":
+            return optimizer
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, n_steps, pct_start=0.2)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def build(encoder: str, attention: str | None, profile: Profile, *, pretrained: bool) -> nn.Module:
     """The U-Net of a profile; ``pretrained=False`` where a trained state is loaded afterwards."""
     weights = profile.weights if pretrained else "random"
     state = imagenet_state(encoder, weights, profile.allow_random_weights)
-    return unet(encoder, attention, profile.encoder_depth, state, profile.seed)
+    model = unet(encoder, attention, profile.encoder_depth, state, profile.seed)
+    nn.init.constant_(model.segmentation_head[0].bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
+    return model
 
 
 def fit(
@@ -114,6 +128,7 @@ def fit(
         size_px=profile.patch_size_px,
         per_image=profile.patches_per_image,
         batch_size=profile.batch_size,
+        lesion_share=profile.lesion_patches,
         seed=profile.seed,
     )
     module = Segmentation(build(encoder, attention, profile, pretrained=True), profile)

@@ -32,9 +32,12 @@ class Store:
     ----------
     root : Path
         Created on the first write.
+    since_s : float
+        Artefacts written before this time (seconds since 1970) count as absent.
     """
 
     root: Path
+    since_s: float = 0.0
 
     def fetch(
         self, step: str, settings: Mapping, compute: Callable[[], Mapping[str, np.ndarray]], code: Sequence
@@ -58,7 +61,7 @@ class Store:
         """
         path = self.path(step, settings, code)
         start = time.perf_counter()
-        arrays = _load(path)
+        arrays = self._load(path)
         found = arrays is not None
         if not found:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
@@ -76,6 +79,18 @@ class Store:
         path = self.path(step, settings, code)
         for file in (path.with_suffix(".json"), path):
             file.unlink(missing_ok=True)
+
+    def _load(self, path: Path) -> Arrays | None:
+        record = path.with_suffix(".json")
+        if not record.exists() or record.stat().st_mtime < self.since_s:
+            return None
+        try:
+            if json.loads(record.read_text())["sha256"] == digest_file(path):
+                return load_file(path)
+        except (OSError, ValueError, KeyError):
+            pass
+        warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
+        return None
 
 
 def digest_arrays(*arrays: np.ndarray | None) -> str:
@@ -105,19 +120,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path) -> Arrays | None:
-    record = path.with_suffix(".json")
-    if not record.exists():
-        return None
-    try:
-        if json.loads(record.read_text())["sha256"] == digest_file(path):
-            return load_file(path)
-    except (OSError, ValueError, KeyError):
-        pass
-    warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=4)
-    return None
 
 
 def _save(path: Path, arrays: Arrays, record: dict) -> None:

@@ -1,0 +1,153 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · What are we looking at? The cohort
+#
+# **Question.** Which photographs enter the study, who do they belong to, what is annotated on them, and how are they split?
+#
+# | | |
+# | --- | --- |
+# | Paper | Section 3.1 |
+# | Reads | the profile's sources (`data/README.md`) |
+# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort` (csv, md); `fig_lesion_area`; `fig_examples` |
+# | Needs | synthetic: 10 s, 1 GB · open: 1 min, 1.5 GB |
+#
+# Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
+
+# %% tags=["parameters"]
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+seed = 0
+# None below: the profile's own value (ruranet_utils/config.py)
+n_images = None  # of the diagnosis cohort, half of each class
+epochs = None  # of a segmentation training
+encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
+classifiers = None  # of Table 3
+extractors = None  # of Tables 4 and 5
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from ruranet_utils.config import DISPLAY, LESIONS
+from ruranet_utils.published import TEXT
+from ruranet_utils.report import PALETTE, show
+from ruranet_utils.run import start
+
+run = start(
+    profile=profile,
+    seed=seed,
+    n_images=n_images,
+    epochs=epochs,
+    encoders=encoders,
+    classifiers=classifiers,
+    extractors=extractors,
+)
+
+# %% [markdown]
+# ## The merge
+#
+# Images are scaled to a square by bicubic interpolation. A mask pixel is set where the lesion covers at least a quarter of it, so that microaneurysms do not vanish. Patients, not images, are dealt to the splits: both eyes of a patient are always on the same side.
+
+# %%
+segmentation, diagnosis = run.cohorts
+_ = run.save_table(segmentation.manifest(), "cohort_segmentation")
+_ = run.save_table(diagnosis.manifest(), "cohort_diagnosis")
+counts = pd.concat(
+    cohort.table.assign(cohort=name, label=cohort.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded"))
+    for name, cohort in (("segmentation", segmentation), ("diagnosis", diagnosis))
+)
+counts = counts.pivot_table(
+    index=["cohort", "source", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
+)
+counts = counts[["train", "val", "test"]].assign(total=lambda table: table.sum(axis=1)).reset_index()
+counts.columns.name = None
+show(run.save_table(counts, "table_cohort"), "Images by cohort, source, label and split")
+
+# %% [markdown]
+# ## What an image looks like
+#
+# One image of each class, with the outlines of its lesions where they are annotated. Images of patients are drawn here but never written where git would pick them up.
+
+# %%
+has_masks = diagnosis if diagnosis.masks is not None else segmentation
+richest = np.argsort(-has_masks.masks.any(axis=(2, 3)).sum(axis=1), kind="stable")[:3]
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.7))
+for ax, row in zip(axes, richest, strict=True):
+    ax.imshow(has_masks.images[row].transpose(1, 2, 0))
+    for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
+        if has_masks.masks[row, lesion].any():
+            ax.contour(has_masks.masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
+    label = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")[row]
+    ax.set_title(f"{has_masks.table['image_id'][row]} · {label}", fontsize=10)
+    ax.axis("off")
+handles = [
+    plt.Line2D([], [], color=color, label=DISPLAY[name])
+    for name, color in zip(LESIONS, ("gold", "cyan", "lime", "silver"), strict=True)
+]
+_ = fig.legend(handles=handles, loc="lower center", ncol=4)
+run.save_figure(fig, "fig_examples", shows_images=True)
+
+# %% [markdown]
+# ## How large is a lesion?
+#
+# The area decides how hard a lesion is to segment: a microaneurysm covers a few pixels of the whole image.
+
+# %%
+area = segmentation.masks.mean(axis=(2, 3)) * 100
+area = pd.DataFrame(area, columns=[DISPLAY[name] for name in LESIONS]).melt(
+    var_name="lesion", value_name="area_percent"
+)
+area = area[area["area_percent"] > 0]
+fig, ax = plt.subplots(figsize=(6.4, 3.2))
+sns.boxplot(
+    area, x="area_percent", y="lesion", hue="lesion", ax=ax, fliersize=2, palette=list(PALETTE[:4]), legend=False
+)
+ax.set(xscale="log", xlabel="share of the image covered (%), images with the lesion", ylabel="")
+run.save_figure(fig, "fig_lesion_area")
+
+# %% [markdown]
+# ## Paper versus ours
+#
+# The paper's images cannot be identified: its six sources hold thousands of photographs, only one of them carries DME grades, and none annotates edema on a fundus photograph. What "edema" is in this run stands in the last row.
+
+# %%
+ours = {
+    "images for the diagnosis": (TEXT["n_patients"].value, len(diagnosis)),
+    "with DME": (TEXT["n_positive"].value, int((diagnosis.labels == 1).sum())),
+    "without DME": (TEXT["n_negative"].value, int((diagnosis.labels == 0).sum())),
+    "patients": ("302, one image each", len(np.unique(diagnosis.patients))),
+    "images with lesion masks": (302, len(segmentation)),
+    "side of an image (px)": (TEXT["image_size_px"].value, run.profile.image_size_px),
+    "train : val : test": ("8 : 1 : 1", " : ".join(f"{10 * part:g}" for part in run.profile.split)),
+    "sources": (TEXT["n_sources"].value, counts["source"].nunique()),
+    "edema masks": ("“edema regions”", segmentation.lesion_notes.get("edema", "exact, painted")),
+}
+versus = pd.DataFrame(
+    [(name, str(paper), str(here)) for name, (paper, here) in ours.items()], columns=["", "paper", "ours"]
+)
+show(run.save_table(versus.rename(columns={"": "quantity"}), "table_cohort_versus_paper"), "Cohort: paper versus ours")
+
+# %% [markdown]
+# ## Checks
+
+# %%
+for cohort in (segmentation, diagnosis):
+    assert cohort.table.groupby("patient_id")["split"].nunique().max() == 1, "a patient is on two sides"
+    assert cohort.table["image_id"].is_unique and set(cohort.table["split"]) == {"train", "val", "test"}
+assert (diagnosis.labels == 1).sum() == (diagnosis.labels == 0).sum()
+
+# %% [markdown]
+# Next: [02 · Which encoder finds which lesion?](02_backbone_study.ipynb)

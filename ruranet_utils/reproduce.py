@@ -1,0 +1,246 @@
+"""Run the notebooks headless: ``python -m ruranet_utils.reproduce``, what ``make reproduce`` calls."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import papermill
+import psutil
+import typer
+
+from ruranet_utils import paths
+from ruranet_utils.config import PROFILES, get_profile
+from ruranet_utils.store import digest_file, write_atomically
+
+LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scikit-learn-extra",
+    "segmentation-models-pytorch",
+    "torch",
+    "torchvision",
+)
+
+
+def notebooks(only: list[str] | None = None) -> list[Path]:
+    """The numbered notebooks in order, or those whose names start with one of ``only``.
+
+    Raises
+    ------
+    ValueError
+        If a prefix fits no notebook; lists the notebooks.
+    """
+    found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    for prefix in only or []:
+        if not any(path.stem.startswith(prefix) for path in found):
+            raise ValueError(f"no notebook starts with {prefix!r}; there are: {', '.join(path.stem for path in found)}")
+    return [path for path in found if not only or path.stem.startswith(tuple(only))]
+
+
+def check_parameters(chosen: list[Path], parameters: dict) -> None:
+    """Refuse names that a notebook does not declare and values that no profile takes, before anything runs.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and listing the valid ones.
+    """
+    for path in chosen:
+        valid = list(papermill.inspect_notebook(str(path)))
+        unknown = sorted(set(parameters) - set(valid))
+        if unknown:
+            raise ValueError(f"unknown parameter {', '.join(unknown)}; {path.stem} takes: {', '.join(valid)}")
+    fields = {name: value for name, value in parameters.items() if name != "profile"}
+    get_profile(parameters["profile"], **fields)
+
+
+class Watch(threading.Thread):
+    """Prints how a notebook gets on and remembers the highest memory of this process and its children."""
+
+    def __init__(self, title: str, journal: Path):
+        super().__init__(daemon=True)
+        self.title, self.journal = title, journal
+        self.start_s, self.peak_bytes, self.steps = time.perf_counter(), 0, 0
+        self.done = threading.Event()
+
+    @property
+    def time_s(self) -> float:
+        """Seconds since the notebook started."""
+        return time.perf_counter() - self.start_s
+
+    def run(self):
+        """Look once a second until ``done`` is set."""
+        while not self.done.wait(1.0):
+            self.look()
+            if sys.stdout.isatty():
+                print(f"\r{self.title}  {clock(self.time_s)}  {self.steps} steps", end="", flush=True)
+
+    def look(self):
+        """Count the steps in the journal and measure memory."""
+        self.steps = len(events(self.journal))
+        try:
+            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            self.peak_bytes = max(self.peak_bytes, sum(process.memory_info().rss for process in processes))
+        except psutil.NoSuchProcess:
+            pass
+
+
+def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
+    """Execute one notebook by papermill.
+
+    Parameters
+    ----------
+    path : Path
+    parameters : dict
+        Injected into the notebook.
+    folder : Path
+        Gets the executed notebook.
+
+    Returns
+    -------
+    dict
+        ``time_s``, ``peak_memory_mb``, and the numbers of steps ``computed`` and ``found`` in the store.
+
+    Raises
+    ------
+    papermill.PapermillExecutionError
+        If a cell fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f".{path.stem}.jsonl"
+    journal.unlink(missing_ok=True)
+    os.environ.update(RURANET_JOURNAL=str(journal), TQDM_DISABLE="1")
+    watch = Watch(path.stem, journal)
+    watch.start()
+    try:
+        papermill.execute_notebook(
+            path, folder / path.name, parameters, cwd=paths.NOTEBOOKS, progress_bar=False, kernel_name="python3"
+        )
+    finally:
+        watch.done.set()
+        watch.join()
+        watch.look()
+        steps = events(journal)
+        journal.unlink(missing_ok=True)
+    return {
+        "time_s": round(watch.time_s, 1),
+        "peak_memory_mb": round(watch.peak_bytes / 2**20),
+        "computed": sum(not step["found"] for step in steps),
+        "found": sum(step["found"] for step in steps),
+    }
+
+
+def events(journal: Path) -> list[dict]:
+    """What the store did, line by line."""
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def describe_run(parameters: dict, ran: dict[str, dict]) -> dict:
+    """Everything needed to tell where a table came from: the content of ``run.json``."""
+    profile = get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ruranet_utils", "notebooks", "uv.lock")),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+        "profile": profile.settings(*profile.__dataclass_fields__),
+        "device": profile.device,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "data": _digests(profile.name),
+        "weights": _weights(),
+        "notebooks": ran,
+    }
+
+
+def _digests(profile: str) -> dict[str, str]:
+    """SHA-256 of the manifests written by notebook 01, which hold the SHA-256 of every image."""
+    files = sorted(paths.figures(profile).glob("cohort_*.csv"))
+    return {file.name: digest_file(file) for file in files}
+
+
+def _weights() -> dict[str, str]:
+    folder = paths.weights_dir()
+    return {file.name: digest_file(file) for file in sorted(folder.glob("*.pth"))} if folder else {}
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def clock(time_s: float) -> str:
+    """Seconds as ``mm:ss``."""
+    return f"{int(time_s) // 60:02d}:{int(time_s) % 60:02d}"
+
+
+def parse_value(text: str):
+    """A command-line value as Python reads it; what is no literal is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(
+    profile: Annotated[str, typer.Option(help=f"One of: {', '.join(PROFILES)}.")] = "synthetic",
+    only: Annotated[list[str] | None, typer.Option(help="Run notebooks whose names start so, e.g. 04.")] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="List the notebooks and stop.")] = False,
+    force: Annotated[bool, typer.Option(help="Compute every step again.")] = False,
+    parameter: Annotated[
+        list[tuple[str, str]] | None, typer.Option("-p", help="NAME VALUE, as papermill's -p.")
+    ] = None,
+) -> None:
+    """Regenerate every table and figure of RURANET++."""
+    parameters = {"profile": profile, **{name: parse_value(value) for name, value in parameter or []}}
+    try:
+        chosen = notebooks(only)
+        if show_list:
+            print("\n".join(path.stem for path in chosen))
+            return
+        check_parameters(chosen, parameters)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    if force:
+        os.environ["RURANET_SINCE"] = str(time.time())
+    folder = paths.figures(profile)
+    ran, start = {}, time.perf_counter()
+    for number, path in enumerate(chosen, start=1):
+        title = f"[{number}/{len(chosen)}] {path.stem}"
+        print(f"{title} …", flush=True)
+        try:
+            ran[path.stem] = facts = run_notebook(path, parameters, folder / "notebooks")
+        except papermill.PapermillExecutionError as error:
+            last = "\n".join(line for line in error.traceback[-1].splitlines()[-12:])
+            raise SystemExit(
+                f"error: {path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
+                f"The notebook up to there: {folder / 'notebooks' / path.name}"
+            ) from None
+        except KeyboardInterrupt:
+            print("\nstopped; the same command continues where it was", flush=True)
+            raise SystemExit(130) from None
+        print(
+            f"\r{title}  {clock(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
+            f"{facts['computed']} steps computed, {facts['found']} found",
+            flush=True,
+        )
+    described = json.dumps(describe_run(parameters, ran), indent=1) + "\n"
+    write_atomically(folder / "run.json", lambda file: file.write_text(described))
+    print(f"done in {clock(time.perf_counter() - start)}: {folder}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
