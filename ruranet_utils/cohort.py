@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from ruranet_utils import paths, sources, synthetic
+from ruranet_utils import paths, phantom_rendering, phantom_vessels, sources, synthetic
 from ruranet_utils.config import LESIONS, Profile
 from ruranet_utils.sources import Record, idrid, kaggle, read_image, shrink_mask, srahim
 from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance
@@ -139,7 +139,8 @@ def _synthetic(profile: Profile, store: Store) -> Cohort:
         }
 
     settings = profile.settings("seed", "n_images", "image_size_px")
-    arrays = store.fetch("cohort", settings, compute, [synthetic, sys.modules[__name__]])
+    code = [phantom_vessels, phantom_rendering, synthetic, sys.modules[__name__]]
+    arrays = store.fetch("cohort", settings, compute, code)
     table = _table(json.loads(arrays["table"].tobytes()))
     table["split"] = assign_splits(table, profile.split, profile.seed)
     return Cohort(table, arrays["images"], arrays["masks"])

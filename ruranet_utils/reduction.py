@@ -41,6 +41,11 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
     return scores.reshape(*np.shape(features)[:-1], -1)
 
 
+def standardize(features: np.ndarray) -> np.ndarray:
+    """Standardize as :func:`reduce` does and keep all dimensions (Table 5e); float64, same shape, same errors."""
+    return _standardized_rows(features).reshape(np.shape(features))
+
+
 @one_thread
 def reconstruction_error(features: np.ndarray, n_components: int) -> float:
     """Mean squared distance between the standardized rows and their projection onto ``n_components`` (Eq. 6).

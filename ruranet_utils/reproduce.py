@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
+import click
 import papermill
 import psutil
-import typer
 
 from ruranet_utils import paths
 from ruranet_utils.config import PROFILES, get_profile
@@ -34,7 +34,7 @@ LIBRARIES = (
 )
 
 
-def notebooks(only: list[str] | None = None) -> list[Path]:
+def notebooks(only: Sequence[str] = ()) -> list[Path]:
     """The numbered notebooks in order, or those whose names start with one of ``only``.
 
     Raises
@@ -43,7 +43,7 @@ def notebooks(only: list[str] | None = None) -> list[Path]:
         If a prefix fits no notebook; lists the notebooks.
     """
     found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    for prefix in only or []:
+    for prefix in only:
         if not any(path.stem.startswith(prefix) for path in found):
             raise ValueError(f"no notebook starts with {prefix!r}; there are: {', '.join(path.stem for path in found)}")
     return [path for path in found if not only or path.stem.startswith(tuple(only))]
@@ -126,7 +126,14 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
     watch.start()
     try:
         papermill.execute_notebook(
-            path, folder / path.name, parameters, cwd=paths.NOTEBOOKS, progress_bar=False, kernel_name="python3"
+            path,
+            folder / path.name,
+            parameters,
+            cwd=paths.NOTEBOOKS,
+            kernel_name="python3",
+            progress_bar=False,
+            # A kernel of this machine, for this process: its warning of an unencrypted port is noise.
+            extra_arguments=["--log-level=ERROR"],
         )
     finally:
         watch.done.set()
@@ -195,17 +202,15 @@ def parse_value(text: str):
         return text
 
 
-def main(
-    profile: Annotated[str, typer.Option(help=f"One of: {', '.join(PROFILES)}.")] = "synthetic",
-    only: Annotated[list[str] | None, typer.Option(help="Run notebooks whose names start so, e.g. 04.")] = None,
-    show_list: Annotated[bool, typer.Option("--list", help="List the notebooks and stop.")] = False,
-    force: Annotated[bool, typer.Option(help="Compute every step again.")] = False,
-    parameter: Annotated[
-        list[tuple[str, str]] | None, typer.Option("-p", help="NAME VALUE, as papermill's -p.")
-    ] = None,
-) -> None:
+@click.command()
+@click.option("--profile", default="synthetic", show_default=True, help=f"One of: {', '.join(PROFILES)}.")
+@click.option("--only", multiple=True, help="Run only notebooks whose names start so, such as 04. Repeatable.")
+@click.option("--list", "show_list", is_flag=True, help="List the notebooks and stop.")
+@click.option("--force", is_flag=True, help="Compute every step again, whatever the store holds.")
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Notebook parameter. Repeatable.")
+def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pairs: tuple[tuple[str, str], ...]) -> None:
     """Regenerate every table and figure of RURANET++."""
-    parameters = {"profile": profile, **{name: parse_value(value) for name, value in parameter or []}}
+    parameters = {"profile": profile, **{name: parse_value(value) for name, value in pairs}}
     try:
         chosen = notebooks(only)
         if show_list:
@@ -243,4 +248,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

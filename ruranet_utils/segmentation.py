@@ -16,7 +16,6 @@ from ruranet_utils.cohort import as_float
 from ruranet_utils.config import Profile
 from ruranet_utils.patches import FullImages, Patches
 
-
 # Probability of a lesion that every pixel starts with (Lin et al. 2017, Section 3.3). Without it the first epochs
 # are spent on learning that most pixels are background, and microaneurysms are not found at all.
 LESION_PRIOR = 0.01

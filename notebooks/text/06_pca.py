@@ -115,19 +115,15 @@ show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components need
 kept = curve.set_index("k").loc[min(k, curve["k"].max())]
 versus = pd.DataFrame(
     {
-        "quantity": ["cumulative explained variance", "reconstruction error per feature", "rows", "features"],
-        "paper": [ratio, error, np.nan, np.nan],
-        "ours": [
-            kept["explained_ratio"],
-            kept["reconstruction_error_per_feature"],
-            features.shape[0] * features.shape[1],
-            features.shape[2],
-        ],
+        "quantity": ["cumulative explained variance", "reconstruction error per feature"],
+        "k": int(kept.name),
+        "paper": [ratio, error],
+        "ours": [kept["explained_ratio"], kept["reconstruction_error_per_feature"]],
+        "n": len(diagnosis),
+        "rows": features.shape[0] * features.shape[1],
+        "features": features.shape[2],
+        "weights": weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights),
     }
-).assign(
-    k=int(kept.name),
-    n=len(diagnosis),
-    weights=weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights),
 )
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
 

@@ -1,0 +1,51 @@
+PROFILE ?= synthetic
+ARGS ?=
+UV := $(shell command -v uv || echo .uv/bin/uv)
+RUN := .venv/bin/python -m
+NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
+
+.PHONY: help reproduce test lab notebooks lock clean
+help:
+	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
+	@echo "make test        lint, unit tests, nbval, one papermill run"
+	@echo "make lab         JupyterLab on the notebooks"
+	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
+	@echo "make lock        renew uv.lock and environment.yml from pyproject.toml"
+	@echo "make clean       remove the environment and the store"
+
+reproduce: .venv/stamp
+	$(RUN) ruranet_utils.reproduce --profile $(PROFILE) $(ARGS)
+
+test: .venv/stamp
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pytest -q tests
+	$(RUN) pytest -q --nbval notebooks
+
+lab: .venv/stamp
+	.venv/bin/jupyter lab notebooks
+
+notebooks: .venv/stamp $(NOTEBOOKS)
+	TQDM_DISABLE=1 .venv/bin/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=1800 notebooks/*.ipynb
+
+notebooks/%.ipynb: notebooks/text/%.py
+	.venv/bin/jupytext --quiet --update --to ipynb --output $@ $<
+
+lock: $(UV)
+	$(UV) lock
+	{ printf '# Written by `make lock`: the versions of uv.lock for conda users.\nname: ruranet\nchannels:\n  - conda-forge\n'; \
+	  printf 'dependencies:\n  - python=3.11\n  - pip\n  - pip:\n'; \
+	  $(UV) export --quiet --all-groups --no-hashes --no-annotate --no-header --no-emit-project \
+	  | sed 's/.*/      - "&"/'; } > environment.yml
+
+clean:
+	rm -rf .venv .uv data/store
+
+.venv/stamp: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --frozen --all-groups --python 3.11 --compile-bytecode
+	@touch $@
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv==0.13.9

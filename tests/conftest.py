@@ -1,0 +1,54 @@
+"""What several test files share: a tiny profile, its cohort, an empty store and the store's journal."""
+
+import json
+
+import pytest
+
+from ruranet_utils.cohort import load_cohorts
+from ruranet_utils.config import get_profile
+from ruranet_utils.store import Store
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Profile whose every step takes about a second."""
+    return get_profile(
+        "synthetic",
+        n_images=20,
+        image_size_px=64,
+        patch_size_px=32,
+        patches_per_image=1,
+        batch_size=4,
+        encoder_depth=3,
+        epochs=1,
+        classifier_epochs=1,
+        feature_size_px=32,
+        encoders="mobilenet_v2",
+        classifiers="mobilenet_v2",
+        extractors="mobilenet_v2",
+    )
+
+
+@pytest.fixture(scope="session")
+def phantoms(tiny, tmp_path_factory):
+    """The synthetic cohort of the tiny profile."""
+    return load_cohorts(tiny, Store(tmp_path_factory.mktemp("phantoms")))[0]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """A function that returns what the store did since it was last called."""
+    path = tmp_path / "journal.jsonl"
+    monkeypatch.setenv("RURANET_JOURNAL", str(path))
+
+    def read() -> list[dict]:
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+    return read

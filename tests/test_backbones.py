@@ -1,0 +1,254 @@
+"""Networks: SCSE where the paper puts it, parameters from where they should come, nothing drawn behind our back.
+
+Most networks are built on torch's "meta" device: names and shapes without any number, so that all of them fit.
+"""
+
+import re
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision import models
+
+from ruranet_utils import paths
+from ruranet_utils.backbones import (
+    WeightsNotFoundError,
+    classifier,
+    feature_extractor,
+    imagenet_state,
+    normalize,
+    seeded,
+    unet,
+    weights_origin,
+)
+from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS
+
+DIMENSIONS = {
+    "alexnet": 4096,
+    "googlenet": 1024,
+    "mobilenet_v2": 1280,
+    "resnet18": 512,
+    "resnet34": 512,
+    "resnet50": 2048,
+    "vgg16": 4096,
+    "vgg19": 4096,
+}
+REAL_WEIGHTS = paths.weights_dir() or paths.ROOT.parent / "shared" / "weights"
+PHOTOGRAPH = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No host answers, no folder of weights is set, and nothing is remembered."""
+
+    def refuse(self, *args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", refuse)
+    monkeypatch.delenv("RURANET_WEIGHTS_DIR", raising=False)
+    imagenet_state.cache_clear()
+    yield
+    imagenet_state.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def resnet18_file(tmp_path_factory):
+    """A folder that holds ``resnet18.pth``, drawn at random."""
+    folder = tmp_path_factory.mktemp("weights")
+    with seeded(99):
+        torch.save(models.resnet18(weights=None).state_dict(), folder / "resnet18.pth")
+    return folder
+
+
+def published_state(backbone: str) -> dict:
+    """Names and shapes of the parameters that torchvision's host gives out, in its naming."""
+    with torch.device("meta"):
+        options = {"aux_logits": True, "init_weights": False} if backbone == "googlenet" else {}
+        state = models.get_model(backbone, weights=None, **options).state_dict()
+    if backbone.startswith("densenet"):  # these files are older than the names and than the counters
+        state = {re.sub(r"(layer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value for name, value in state.items()}
+        state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    return state
+
+
+def scse(features: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """Roy et al. 2018, Eq. 1 to 5, with the parameters of a module: U * s(W2 r(W1 z)) + U * s(W U)."""
+    first, second = (layer for layer in module.cSE if isinstance(layer, nn.Conv2d))
+    spatial = next(layer for layer in module.sSE if isinstance(layer, nn.Conv2d))
+    squeezed = features.mean(dim=(2, 3))
+    hidden = torch.clamp(squeezed @ first.weight[:, :, 0, 0].T + first.bias, min=0)
+    channels = 1 / (1 + torch.exp(-(hidden @ second.weight[:, :, 0, 0].T + second.bias)))
+    projection = torch.einsum("nchw,c->nhw", features, spatial.weight[0, :, 0, 0]) + spatial.bias
+    pixels = 1 / (1 + torch.exp(-projection))
+    return features * channels[:, :, None, None] + features * pixels[:, None]
+
+
+def test_scse_recalibrates_the_concatenation_of_decoder_and_skip():
+    model = unet("resnet18", "scse", 3, None, seed=0).eval()
+    seen = {}
+    for name, block in enumerate(model.decoder.blocks):
+        block.attention1.register_forward_hook(
+            lambda _, inputs, output, name=name: seen.update({name: (*inputs, output)})
+        )
+    model.encoder.register_forward_hook(lambda _, inputs, output: seen.update(encoder=output))
+    with torch.no_grad():
+        model(normalize(PHOTOGRAPH))
+        encoded, (features, recalibrated) = seen["encoder"], seen[0]
+        skip, bottleneck = encoded[-2], encoded[-1]
+        upsampled = functional.interpolate(bottleneck, scale_factor=2, mode="nearest")
+        torch.testing.assert_close(features, torch.cat([upsampled, skip], dim=1))
+        expected = scse(features, model.decoder.blocks[0].attention1.attention)
+    torch.testing.assert_close(recalibrated, expected)
+    assert (expected - features).abs().mean() > 1e-2
+    assert sorted(key for key in seen if key != "encoder") == [0, 1]  # the last of three stages has no skip
+
+
+def test_without_attention_there_is_none():
+    with torch.device("meta"):
+        plain, attended = (unet("resnet18", attention, 4, None, 0).state_dict() for attention in (None, "scse"))
+    assert not [name for name in plain if "attention" in name]
+    assert {name for name in attended if "attention" not in name} == set(plain)
+    assert len(attended) > len(plain)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_takes_its_published_weights_and_gives_one_logit_per_pixel(encoder):
+    state = published_state(encoder)
+    names = list(state)
+    for depth in (4, 5):
+        with torch.device("meta"):
+            model = unet(encoder, "scse", depth, state, seed=0)  # raises if a name or a shape does not fit
+            assert model(torch.empty(2, 3, 64, 96)).shape == (2, 1, 64, 96)
+    assert list(state) == names
+
+
+@pytest.mark.parametrize("backbone", EXTRACTORS)
+def test_every_extractor_takes_its_published_weights_and_gives_its_dimension(backbone):
+    with torch.device("meta"):
+        model = feature_extractor(backbone, published_state(backbone), seed=0)
+        assert model(torch.empty(2, 3, 96, 96)).shape == (2, DIMENSIONS[backbone])
+    assert not model.training
+
+
+@pytest.mark.parametrize("backbone", CLASSIFIERS)
+def test_every_classifier_gives_one_logit_also_in_training(backbone):
+    with torch.device("meta"):
+        model = classifier(backbone, published_state(backbone), seed=0).train()
+        assert model(torch.empty(2, 3, 96, 96)).shape == (2, 1)
+
+
+def test_features_are_what_the_last_linear_layer_saw():
+    with seeded(5):
+        whole = models.mobilenet_v2(weights=None).eval()
+    extractor = feature_extractor("mobilenet_v2", whole.state_dict(), seed=0)
+    with torch.no_grad():
+        logits = functional.linear(extractor(PHOTOGRAPH), whole.classifier[1].weight, whole.classifier[1].bias)
+        torch.testing.assert_close(logits, whole(PHOTOGRAPH))
+
+
+def test_only_googlenet_with_imagenet_weights_undoes_the_normalization():
+    with torch.device("meta"):
+        assert feature_extractor("googlenet", published_state("googlenet"), 0).transform_input
+        assert classifier("googlenet", published_state("googlenet"), 0).transform_input
+        assert not feature_extractor("googlenet", None, 0).transform_input
+
+
+def test_weights_that_do_not_fit_are_refused():
+    state = published_state("mobilenet_v2")
+    with torch.device("meta"):
+        with pytest.raises(ValueError, match="the weights do not fit resnet18"):
+            feature_extractor("resnet18", state, 0)
+        del state["features.0.0.weight"]
+        with pytest.raises(ValueError, match=r"the weights do not fit mobilenet_v2: \['features.0.0.weight'\]"):
+            classifier("mobilenet_v2", state, 0)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda seed: unet("resnet18", "scse", 3, None, seed),
+        lambda seed: classifier("mobilenet_v2", None, seed),
+        lambda seed: feature_extractor("resnet18", None, seed),
+    ],
+    ids=["unet", "classifier", "extractor"],
+)
+def test_the_seed_decides_the_parameters_and_nothing_else_is_touched(build):
+    before = torch.random.get_rng_state()
+    first, again, other = (nn.utils.parameters_to_vector(build(seed).parameters()) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_folder_of_weights_comes_first_and_its_parameters_arrive(resnet18_file, monkeypatch):
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
+    saved = torch.load(resnet18_file / "resnet18.pth", weights_only=True)
+    state = imagenet_state("resnet18", "imagenet", False)
+    networks = [
+        unet("resnet18", "scse", 4, state, seed=0).encoder,
+        classifier("resnet18", state, seed=0),
+        feature_extractor("resnet18", state, seed=0),
+    ]
+    for network in networks:
+        loaded = network.state_dict()
+        body = [name for name in saved if not name.startswith("fc.")]
+        assert all(torch.equal(loaded[name], saved[name]) for name in body)
+    assert weights_origin("resnet18", "imagenet", False) == "ImageNet"
+    assert "fc.weight" in state  # the remembered parameters stay whole for the next network
+
+
+def test_without_a_file_torchvision_is_asked(monkeypatch, tmp_path):
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda self, **options: {"asked for": self})
+    assert imagenet_state("resnet50", "imagenet", False) == {"asked for": models.ResNet50_Weights.DEFAULT}
+
+
+def test_missing_weights_are_named_with_the_folder(monkeypatch, tmp_path):
+    with pytest.raises(WeightsNotFoundError, match=r"of vgg16: RURANET_WEIGHTS_DIR is not set.*no network.*vgg16\.pth"):
+        weights_origin("vgg16", "imagenet", False)
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
+    with pytest.raises(WeightsNotFoundError, match=re.escape(f"not in RURANET_WEIGHTS_DIR ({tmp_path})")):
+        imagenet_state("vgg16", "imagenet", False)
+
+
+def test_random_weights_only_where_allowed_or_asked_for(resnet18_file, monkeypatch):
+    assert weights_origin("vgg16", "imagenet", True) == "random"
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
+    assert weights_origin("resnet18", "random", False) == "random"
+    assert imagenet_state("resnet18", "random", False) is None
+
+
+def test_unknown_names_are_answered_with_the_valid_ones():
+    for build, name, valid in (
+        (lambda name: unet(name, None, 3, None, 0), "alexnet", ENCODERS),
+        (lambda name: classifier(name, None, 0), "vgg16", CLASSIFIERS),
+        (lambda name: feature_extractor(name, None, 0), "densenet121", EXTRACTORS),
+    ):
+        with pytest.raises(ValueError, match=f"unknown backbone '{name}'; valid: {', '.join(valid)}"):
+            build(name)
+    with pytest.raises(ValueError, match="unknown backbone 'lenet'; valid: alexnet, densenet121"):
+        weights_origin("lenet", "imagenet", True)
+
+
+def test_normalization_by_hand():
+    images = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) + torch.tensor([[[[0.0]]], [[[0.1]]]])
+    expected = torch.tensor([[0, 0, 0], [0.1 / 0.229, 0.1 / 0.224, 0.1 / 0.225]])
+    torch.testing.assert_close(normalize(images)[:, :, 0, 0], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        normalize(PHOTOGRAPH), models.MobileNet_V2_Weights.DEFAULT.transforms(crop_size=64, resize_size=64)(PHOTOGRAPH)
+    )
+
+
+@pytest.mark.skipif(not (REAL_WEIGHTS / "mobilenet_v2.pth").is_file(), reason="no mobilenet_v2.pth at hand")
+def test_real_weights_load_and_keep_the_scale(monkeypatch):
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(REAL_WEIGHTS))
+    assert weights_origin("mobilenet_v2", "imagenet", False) == "ImageNet"
+    state = imagenet_state("mobilenet_v2", "imagenet", False)
+    with torch.no_grad():
+        features = feature_extractor("mobilenet_v2", state, seed=0)(normalize(PHOTOGRAPH))
+        stages = unet("mobilenet_v2", "scse", 5, state, seed=0).eval().encoder(normalize(PHOTOGRAPH))
+    assert features.shape == (2, 1280) and 0.05 < features.std() < 5
+    assert all(0.05 < stage.std() < 10 for stage in stages[1:])
+    torch.testing.assert_close(functional.adaptive_avg_pool2d(stages[-1], 1).flatten(1), features)

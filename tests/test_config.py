@@ -1,0 +1,110 @@
+"""Profiles: what they refuse, what they leave alone, and that equal settings look equal."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from ruranet_utils.config import (
+    CLASSIFIERS,
+    DISPLAY,
+    ENCODERS,
+    EXTRACTORS,
+    LESIONS,
+    METHODS,
+    PROFILES,
+    Profile,
+    get_profile,
+)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_passes_its_own_checks_and_none_changes_nothing(name):
+    nothing = {field.name: None for field in fields(Profile) if field.name != "name"}
+    assert get_profile(name) == PROFILES[name] == get_profile(name, **nothing)
+    assert get_profile(name).name == name
+
+
+def test_an_override_changes_its_field_alone():
+    changed = get_profile("open", seed=7)
+    assert changed.seed == 7 and PROFILES["open"].seed == 0
+    assert get_profile("open") == get_profile(**{**changed.settings(*changed.__dataclass_fields__), "seed": 0})
+
+
+def test_a_profile_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        get_profile().seed = 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["vgg16,resnet18", " vgg16 , resnet18 ", ["vgg16", "resnet18"], ("resnet18", "vgg16"), "resnet18,vgg16,resnet18"],
+)
+def test_the_same_backbones_give_the_same_profile_however_they_are_written(given):
+    assert get_profile(extractors=given).extractors == ("resnet18", "vgg16")
+
+
+def test_unknown_names_are_answered_with_the_valid_ones():
+    with pytest.raises(ValueError, match="unknown profile 'fast'; valid profiles: synthetic, open, paper"):
+        get_profile("fast")
+    with pytest.raises(
+        ValueError, match=r"unknown parameter epoch, sed; valid parameters: seed, n_images, .*dmh_lambda"
+    ):
+        get_profile("open", sed=1, epoch=2)
+    with pytest.raises(ValueError, match=rf"unknown encoders: \['alexnet'\]; valid encoders: {', '.join(ENCODERS)}"):
+        get_profile(encoders="resnet18,alexnet")
+    with pytest.raises(ValueError, match=r"unknown classifiers: .*vgg16.*; valid classifiers: alexnet, googlenet"):
+        get_profile(classifiers=["vgg16"])
+    with pytest.raises(ValueError, match="valid extractors: alexnet"):
+        get_profile(extractors=[])
+    with pytest.raises(ValueError, match="valid encoders"):
+        get_profile(encoders="")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", -1, "seed must be an integer >= 0, got -1"),
+        ("seed", "0", "seed must be an integer >= 0, got '0'"),
+        ("n_images", 7, "even number >= 4"),
+        ("n_images", 2, "even number >= 4 .*got 2"),
+        ("image_size_px", 100, "image_size_px must be a multiple of 32, got 100"),
+        ("image_size_px", 64.5, "multiple of 32"),
+        ("patch_size_px", 40, "patch_size_px must be a multiple of 32, got 40"),
+        ("patch_size_px", 128, r"patch_size_px \(128\) is larger than image_size_px \(96\)"),
+        ("epochs", 0, "epochs must be a positive number, got 0"),
+        ("epochs", True, "epochs must be a positive number, got True"),
+        ("learning_rate", "1e-3", "learning_rate must be a positive number, got '1e-3'"),
+        ("batch_size", -8, "batch_size must be a positive number, got -8"),
+        ("encoder_depth", 6, "encoder_depth must be 3, 4 or 5, got 6"),
+        ("lesion_patches", 1.1, r"lesion_patches must be in \[0, 1\], got 1.1"),
+        ("schedule", "cosine", "schedule must be 'constant' or 'one_cycle', got 'cosine'"),
+        ("weights", "coco", "weights must be 'imagenet' or 'random', got 'coco'"),
+        ("device", "tpu", "device must be 'cpu', 'cuda' or 'auto', got 'tpu'"),
+        ("split", (0.5, 0.5), "split must be three positive fractions"),
+        ("split", (0.8, 0.2, 0.2), "split must be three positive fractions"),
+        ("split", (0.9, 0.1, 0.0), "split must be three positive fractions"),
+    ],
+)
+def test_values_out_of_range_are_named(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        get_profile(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seed", 0), ("n_images", 4), ("lesion_patches", 0), ("lesion_patches", 1.0), ("patch_size_px", 96)],
+)
+def test_values_at_the_edge_of_the_range_are_taken(field, value):
+    assert getattr(get_profile(**{field: value}), field) == value
+
+
+def test_settings_are_the_fields_asked_for():
+    assert get_profile(seed=3).settings("seed", "encoder_depth") == {"seed": 3, "encoder_depth": 4}
+    with pytest.raises(KeyError):
+        get_profile().settings("sed")
+
+
+def test_every_name_has_its_name_for_readers():
+    names = {*LESIONS, *ENCODERS, *CLASSIFIERS, *EXTRACTORS, *METHODS}
+    assert names == set(DISPLAY)
+    assert len(set(DISPLAY.values())) == len(DISPLAY)

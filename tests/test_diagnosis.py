@@ -1,0 +1,127 @@
+"""From lesion features to Tables 4 and 5: three ways to choose the weights, of which one alone may see labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import (
+    adjusted_rand_score,
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    normalized_mutual_info_score,
+    silhouette_score,
+)
+
+from ruranet_utils import clustering, dmh
+from ruranet_utils.cohort import Cohort
+from ruranet_utils.config import LESIONS, METHODS
+from ruranet_utils.diagnosis import SELECTIONS, diagnose, diagnose_images, project, score
+from ruranet_utils.metrics import matched_accuracy
+
+N = 24
+
+
+def make_cohort(labels: np.ndarray) -> Cohort:
+    """Labels of both eyes of patients; nothing else is looked at here."""
+    patients = [f"p{i // 2}" for i in range(len(labels))]
+    table = pd.DataFrame({"label": pd.array(labels, "Int64"), "patient_id": patients})
+    return Cohort(table, np.zeros((len(labels), 3, 1, 1), np.uint8), None)
+
+
+@pytest.fixture
+def cohort():
+    return make_cohort(np.random.default_rng(0).permutation(np.arange(N) % 2))
+
+
+@pytest.fixture
+def embedded(cohort):
+    """The third lesion knows the label; the first splits the images otherwise, farther apart."""
+    rng = np.random.default_rng(1)
+    embedded = rng.normal(size=(N, len(LESIONS), 5))
+    embedded[:, 2, 0] += 3 * cohort.labels
+    embedded[:, 0, 1] += 6 * (np.arange(N) < N // 3)
+    return embedded
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_selection_is_one_scored_weighting_and_the_oracle_is_the_best(method, embedded, cohort, tiny, store):
+    rows = diagnose(embedded, method, cohort, tiny, store)
+    assert [row["selection"] for row in rows] == list(SELECTIONS)
+    algorithm = "kmedoids" if method == "dmh" else method
+    for row in rows:
+        weights = [float(weight) for weight in row["lesion_weights"].split()]
+        features = np.mean([weight * embedded[:, i] for i, weight in enumerate(weights)], axis=0)
+        clusters = clustering.cluster(algorithm, features, seed=tiny.seed)
+        assert row["accuracy"] == pytest.approx(matched_accuracy(cohort.labels, clusters))
+        assert row["silhouette"] == pytest.approx(silhouette_score(features, clusters))
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        assert row["method"] == method and row["n"] == N
+    equal, label_free, oracle = rows
+    assert equal["lesion_weights"] == "1 1 1 1"
+    assert oracle["accuracy"] > max(equal["accuracy"], label_free["accuracy"])
+    assert label_free["silhouette"] >= max(equal["silhouette"], oracle["silhouette"])
+
+
+def test_the_oracle_alone_sees_the_labels(embedded, cohort, tiny, store, journal):
+    other = make_cohort(np.roll(cohort.labels, 1))
+    chosen = [
+        {row["selection"]: row["lesion_weights"] for row in diagnose(embedded, "kmeans", c, tiny, store)}
+        for c in (cohort, other)
+    ]
+    assert [event["found"] for event in journal()] == [False, True]
+    assert chosen[0]["label_free"] == chosen[1]["label_free"]
+    assert chosen[0]["oracle"] != chosen[1]["oracle"]
+
+
+def test_the_search_is_kept_by_algorithm_and_embedding(embedded, cohort, tiny, store, journal):
+    for method in ("kmedoids", "dmh", "agglomerative"):
+        diagnose(embedded, method, cohort, tiny, store)
+    diagnose(2 * embedded, "kmedoids", cohort, tiny, store)
+    assert [event["found"] for event in journal()] == [False, True, False, False]
+
+
+def test_scores_by_hand(tiny):
+    """Six images of three patients; cluster 7 holds both negatives that were found and one positive."""
+    cohort = make_cohort(np.array([0, 0, 0, 1, 1, 1]))
+    clusters, features = np.array([7, 7, 3, 3, 3, 7]), np.array([[0.0], [1], [10], [11], [12], [2]])
+    row = score(features, clusters, cohort, tiny)
+    assert row["n"] == 6
+    assert row["accuracy"] == pytest.approx(4 / 6)
+    assert row["precision_positive"] == row["recall_positive"] == row["f1_positive"] == pytest.approx(2 / 3)
+    assert row["ari"] == pytest.approx(adjusted_rand_score(cohort.labels, clusters))
+    assert row["nmi"] == pytest.approx(normalized_mutual_info_score(cohort.labels, clusters))
+    assert row["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(features, clusters))
+    assert row["calinski_harabasz"] == pytest.approx(150 / (4 / 4))  # between 6 * 25, within 2 + 2 on 4 degrees
+    assert row["davies_bouldin"] == pytest.approx(davies_bouldin_score(features, clusters))
+    assert row["davies_bouldin"] == pytest.approx((2 / 3 + 2 / 3) / 10)
+    # Two of the patients have one error in two eyes, so no resample scores below one half.
+    assert (row["accuracy_low"], row["accuracy_high"]) == (0.5, 1.0)
+
+
+def test_separated_images_are_diagnosed_without_error(cohort, tiny):
+    blobs = np.random.default_rng(0).normal(size=(N, 8)) + 20 * cohort.labels[:, None]
+    row = diagnose_images(blobs, cohort, tiny)
+    assert row["accuracy"] == row["ari"] == row["nmi"] == row["accuracy_low"] == row["accuracy_high"] == 1
+    assert (row["method"], row["selection"], row["lesion_weights"]) == ("kmedoids", "none", "")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_separated_lesions_are_diagnosed_without_error_by_every_method(method, cohort, tiny, store):
+    blobs = np.random.default_rng(0).normal(size=(N, len(LESIONS), 5)) + 20 * cohort.labels[:, None, None]
+    if method == "dmh":
+        blobs = project(blobs, tiny, store).embedding
+    assert [row["accuracy"] for row in diagnose(blobs, method, cohort, tiny, store)] == [1, 1, 1]
+
+
+def test_heads_are_those_of_the_profile_and_trained_once(embedded, tiny, store, journal):
+    profile = replace(tiny, dmh_epochs=3, dmh_lambda=0.7, seed=5)
+    first, second = (project(embedded, profile, store) for _ in range(2))
+    expected = dmh.train_heads(embedded, epochs=3, lam=0.7, seed=5)
+    for result in (first, second):
+        np.testing.assert_array_equal(result.embedding, expected.embedding)
+        pd.testing.assert_frame_equal(result.history, expected.history)
+    for other in (replace(profile, dmh_lambda=0.3), replace(profile, dmh_epochs=4), replace(profile, epochs=9)):
+        project(embedded, other, store)
+    project(embedded[::-1], profile, store)
+    assert [event["found"] for event in journal()] == [False, True, False, False, True, False]
