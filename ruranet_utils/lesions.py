@@ -132,12 +132,11 @@ class LesionSegmenter:
         return segmentation.predict(self.train(lesion, encoder), images, encoder, self.attention, self.profile)
 
     def _count(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        counts = {}
-        for split in ("val", "test"):
-            part = self.cohort.split(split)
-            truth = part.masks[:, LESIONS.index(lesion)]
-            counts[split] = pixel_counts(self._apply(part.images, lesion, encoder), truth)[COUNTS].to_numpy()
-        return counts
+        parts = {split: self.cohort.split(split) for split in ("val", "test")}
+        predicted = self._apply(np.concatenate([part.images for part in parts.values()]), lesion, encoder)
+        truth = np.concatenate([part.masks[:, LESIONS.index(lesion)] for part in parts.values()])
+        counts = pixel_counts(predicted, truth)[COUNTS].to_numpy()
+        return dict(zip(parts, np.split(counts, [len(parts["val"])]), strict=True))
 
     def _row(self, lesion: str, encoder: str) -> dict:
         counts = self.evaluate(lesion, encoder)

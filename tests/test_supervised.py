@@ -35,17 +35,15 @@ def test_labels_stay_with_their_images_and_each_image_comes_once(numbered):
 
 
 def test_images_are_mirrored_either_way_and_never_turned(numbered):
-    batches, corners = ImageBatches(*numbered, batch_size=4, seed=0), []
+    batches, mirrored = ImageBatches(*numbered, batch_size=4, seed=0), []
     for _ in range(8):
         images, labels = collect(batches)
-        for image, label in zip(images, labels.long(), strict=True):
-            mirrored = {
-                axes: normalize(numbered[0][label : label + 1])[0].flip(axes) for axes in ((), (1,), (2,), (1, 2))
-            }
-            (axes,) = [axes for axes, expected in mirrored.items() if torch.equal(image, expected)]
-            corners.append(axes)
-    share = {axes: corners.count(axes) / len(corners) for axes in set(corners)}
-    assert len(share) == 4 and min(share.values()) > 0.1
+        plain = normalize(numbered[0])[labels.long()]
+        for image, original in zip(images, plain, strict=True):
+            (axes,) = [axes for axes in ((), (1,), (2,), (1, 2)) if torch.equal(image, original.flip(axes))]
+            mirrored.append(axes)
+    counts = [mirrored.count(axes) for axes in ((), (1,), (2,), (1, 2))]
+    assert min(counts) > 0.15 * len(mirrored)
 
 
 def test_batches_depend_on_seed_and_iteration_alone(numbered):

@@ -104,7 +104,7 @@ for ax, lesion in zip(axes, LESIONS, strict=True):
     )
     ax.grid(axis="x", alpha=0.3)
 axes[0].invert_yaxis()
-_ = axes[0].legend(loc="lower right")
+_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncol=2, bbox_to_anchor=(0.5, -0.06))
 fig.tight_layout()
 run.save_figure(fig, "fig_encoders")
 

@@ -23,7 +23,7 @@
 # | Writes | `table_4` (csv, md); `fig_clustering`, `fig_heads`, `fig_weights` |
 # | Needs | synthetic: 1 min, 3 GB · open: 10 min on two cores, 4 GB |
 #
-# Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives $f_1 \\dots f_4$. They are standardized and reduced to 50 principal components with one basis for all lesions. DMH passes each $f_i$ through a projection head of its own, trained by
+# Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives $f_1 \dots f_4$. They are standardized and reduced to 50 principal components with one basis for all lesions. DMH passes each $f_i$ through a projection head of its own, trained by
 #
 # $$\mathcal{L} = \mathcal{L}_{div} + 0.3\,\mathcal{L}_{cluster} \qquad (3)$$
 #
@@ -80,29 +80,25 @@ run = start(
 # %%
 segmentation, diagnosis = run.cohorts
 segmenter = LesionSegmenter(segmentation, run.profile, run.store)
-masks = segmenter.masks(diagnosis.images, best_encoders(segmenter.study()))
-found = pd.DataFrame(
-    {
-        "lesion": list(best_encoders(segmenter.study())),
-        "images with the lesion found": masks.any(axis=(2, 3)).sum(axis=0),
-    }
-)
+encoder_of = best_encoders(segmenter.study())
+masks = segmenter.masks(diagnosis.images, encoder_of)
+found = pd.DataFrame({"lesion": encoder_of.keys(), "images with the lesion found": masks.any(axis=(2, 3)).sum(axis=0)})
 show(found.assign(n=len(diagnosis)), "Lesions that the segmentation finds")
 
 # %% [markdown]
 # ## Features, heads, weights, clusters
 
 # %%
-rows, heads = [], {}
+rows, heads, origins = [], {}, {}
 for backbone in tqdm(run.profile.extractors, unit="backbone", leave=False):
     features = lesion_features(diagnosis.images, masks, backbone, run.profile, run.store)
     reduced = reduce(features, run.profile.n_components)
     heads[backbone] = project(reduced, run.profile, run.store)
-    origin = weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights)
+    origins[backbone] = weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights)
     for method in METHODS:
         embedded = heads[backbone].embedding if method == "dmh" else reduced
         for row in diagnose(embedded, method, diagnosis, run.profile, run.store):
-            rows.append({"backbone": backbone, **row, "weights": origin})
+            rows.append({"backbone": backbone, **row, "weights": origins[backbone]})
 results = pd.DataFrame(rows)
 
 # %% [markdown]
@@ -171,10 +167,10 @@ run.save_figure(fig, "fig_clustering")
 # %% [markdown]
 # ## Figure · How the heads train
 #
-# Both terms of Eq. 3, the similarity between heads and the threshold $T$, for the paper's backbone (or the first one of this run).
+# Both terms of Eq. 3, the similarity between heads and the threshold $T$, for the paper's backbone, or for one with ImageNet weights where GoogLeNet has none.
 
 # %%
-name = "googlenet" if "googlenet" in heads else next(iter(heads))
+name = min(heads, key=lambda backbone: (origins[backbone] != "ImageNet", backbone != "googlenet"))
 history = heads[name].history
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
 left.plot(history["epoch"], history["loss_diversity"], label="diversity (Eq. 4)")

@@ -32,7 +32,7 @@
 # | d | yes | yes | yes | yes |
 # | e | yes | yes | yes | – |
 #
-# All cluster by K-Medoids, b to e on GoogLeNet features. "The original K-Medoids algorithm without feature engineering" (a) is read as the pixels of the image; a+ adds GoogLeNet features of the whole image, which the paper does not print, so that b differs from it by the segmentation alone.
+# All cluster by K-Medoids, b to e on features of the paper's GoogLeNet, or of a backbone with ImageNet weights where GoogLeNet has none. "The original K-Medoids algorithm without feature engineering" (a) is read as the pixels of the image; a+ adds the backbone's features of the whole image, which the paper does not print, so that b differs from it by the segmentation alone.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
@@ -73,7 +73,10 @@ run = start(
 
 # %%
 segmentation, diagnosis = run.cohorts
-backbone = "googlenet" if "googlenet" in run.profile.extractors else run.profile.extractors[0]
+origins = {
+    name: weights_origin(name, run.profile.weights, run.profile.allow_random_weights) for name in run.profile.extractors
+}
+backbone = min(origins, key=lambda name: (origins[name] != "ImageNet", name != "googlenet"))
 n_components = run.profile.n_components
 pixels = resize(diagnosis.images, run.profile.feature_size_px).flatten(1).numpy()
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
@@ -109,8 +112,7 @@ for variant, (method, embedded) in variants.items():
 # The paper's row a is a positive-class average, its rows b to e are weighted averages; ours are weighted throughout. `oracle` is the paper's protocol, `label_free` the honest one; a and a+ have no weights to choose.
 
 # %%
-origin = weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights)
-results = pd.DataFrame(rows).assign(weights=origin)
+results = pd.DataFrame(rows).assign(weights=origins[backbone])
 results.loc[results["variant"] == "a", "weights"] = "none"
 further = ["accuracy_low", "accuracy_high", "lesion_weights", "n", "weights"]
 tables = []

@@ -68,7 +68,10 @@ run = start(
 
 # %%
 segmentation, diagnosis = run.cohorts
-backbone = "googlenet" if "googlenet" in run.profile.extractors else run.profile.extractors[0]
+origins = {
+    name: weights_origin(name, run.profile.weights, run.profile.allow_random_weights) for name in run.profile.extractors
+}
+backbone = min(origins, key=lambda name: (origins[name] != "ImageNet", name != "googlenet"))
 segmenter = LesionSegmenter(segmentation, run.profile, run.store)
 masks = segmenter.masks(diagnosis.images, best_encoders(segmenter.study()))
 features = lesion_features(diagnosis.images, masks, backbone, run.profile, run.store)
@@ -122,7 +125,7 @@ versus = pd.DataFrame(
         "n": len(diagnosis),
         "rows": features.shape[0] * features.shape[1],
         "features": features.shape[2],
-        "weights": weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights),
+        "weights": origins[backbone],
     }
 )
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
