@@ -4,12 +4,13 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
-.PHONY: help reproduce test lab notebooks lock clean
+.PHONY: help reproduce test lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
 	@echo "make test        lint, unit tests, nbval, one papermill run"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
+	@echo "make readme      renew the results in README.md from figures/"
 	@echo "make lock        renew uv.lock and environment.yml from pyproject.toml"
 	@echo "make clean       remove the environment and the store"
 
@@ -31,6 +32,9 @@ notebooks: .venv/stamp $(NOTEBOOKS)
 
 notebooks/%.ipynb: notebooks/text/%.py
 	.venv/bin/jupytext --quiet --update --to ipynb --output $@ $<
+
+readme: .venv/stamp
+	$(RUN) ruranet_utils.summary
 
 lock: $(UV)
 	$(UV) lock

@@ -29,7 +29,7 @@ def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsRes
         return {"embedding": result.embedding, "history": result.history.to_numpy(dtype=np.float64)}
 
     settings = {**profile.settings("seed", "threads", "dmh_epochs", "dmh_lambda"), "reduced": digest_arrays(reduced)}
-    arrays = store.fetch("projection_heads", settings, compute, [dmh])
+    arrays = store.fetch("projection_heads", settings, compute, [dmh, clustering])
     history = pd.DataFrame(arrays["history"], columns=dmh.HISTORY)
     return dmh.HeadsResult(embedding=arrays["embedding"], history=history.astype({"epoch": int}))
 

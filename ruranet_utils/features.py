@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -48,10 +49,9 @@ def lesion_features(images: np.ndarray, masks: np.ndarray, backbone: str, profil
     def compute() -> dict[str, np.ndarray]:
         rows, columns = np.nonzero(masks.any(axis=(2, 3)))
         masked = (images[row] * masks[row, column] for row, column in zip(rows, columns, strict=True))
-        vectors = _extract(masked, len(rows), backbone, profile)
-        black = _extract(iter([np.zeros_like(images[0])]), 1, backbone, profile)[0]
+        *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile)
         features = np.tile(black, (*masks.shape[:2], 1))
-        if len(rows):
+        if vectors:
             features[rows, columns] = vectors
         return {"features": features}
 
@@ -93,7 +93,7 @@ def _extract(images: Iterable[np.ndarray], n_images: int, backbone: str, profile
                 vectors.append(model(inputs).float().cpu().numpy())
                 bar.update(len(batch))
                 batch = []
-    return np.concatenate(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
+    return np.concatenate(vectors)
 
 
 _CODE = [backbones, sys.modules[__name__]]

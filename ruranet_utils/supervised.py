@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from ruranet_utils import backbones, training
+from ruranet_utils import backbones, features, training
 from ruranet_utils.backbones import classifier, imagenet_state, normalize, weights_origin
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import Profile
@@ -171,4 +171,4 @@ def _fit(cohort: Cohort, backbone: str, profile: Profile) -> dict[str, np.ndarra
     }
 
 
-_CODE = [backbones, training, sys.modules[__name__]]
+_CODE = [backbones, features, training, sys.modules[__name__]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
+from ruranet_utils import supervised
 from ruranet_utils.backbones import normalize
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.supervised import ImageBatches, predict_test, table_3
@@ -63,12 +64,14 @@ def test_without_a_seed_images_come_in_order_and_unchanged(numbered):
         torch.testing.assert_close(images, normalize(numbered[0]))
 
 
+@pytest.mark.parametrize("batch_size", [2, 3])
 @pytest.mark.parametrize("n", range(2, 12))
-def test_no_batch_holds_a_single_image(numbered, n):
+def test_no_batch_holds_a_single_image(numbered, n, batch_size):
     images, labels = numbered
-    batches = ImageBatches(images[:n], labels[:n], batch_size=3, seed=0)
+    batches = ImageBatches(images[:n], labels[:n], batch_size, seed=0)
     sizes = [len(batch) for batch, _ in batches]
-    assert len(sizes) == len(batches) and sum(sizes) == n and min(sizes) >= 2 and max(sizes) <= 5
+    assert len(sizes) == len(batches) and sum(sizes) == n
+    assert min(sizes) >= 2 and max(sizes) < 2 * batch_size
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,15 @@ def test_table_3_follows_from_its_probabilities_and_is_computed_once(phantoms, t
     assert [(event["step"], event["found"]) for event in journal()] == [
         ("classifier", f) for f in (False, False, True, True)
     ]
+
+
+def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, store, monkeypatch):
+    right = 0.45 + 0.1 * phantoms.split("test").labels
+    by_backbone = {"mobilenet_v2": right, "resnet18": 1 - right}
+    monkeypatch.setattr(supervised, "predict_test", lambda cohort, backbone, profile, store: by_backbone[backbone])
+    table, _ = table_3(phantoms, two_networks, store)
+    for name in ("accuracy", "precision", "recall", "f1", "auc", "accuracy_low", "accuracy_high"):
+        assert table[name].tolist() == [1, 0]
 
 
 def test_a_network_learns_what_is_plain_to_see(phantoms, tiny, store):

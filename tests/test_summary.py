@@ -1,0 +1,33 @@
+import pandas as pd
+import pytest
+
+from ruranet_utils import paths, summary
+
+
+def test_readme_holds_the_committed_results():
+    text = (paths.ROOT / "README.md").read_text()
+    assert summary.readme(text) == text
+
+
+def test_every_claim_of_the_readme_has_the_papers_and_our_number():
+    for line in summary.results().splitlines()[2:]:
+        _, claim, paper, synthetic, *_ = (cell.strip() for cell in line.split("|"))
+        assert claim and 0 < float(paper) < 1 and synthetic.startswith("0.") and "N = " in synthetic
+
+
+def test_a_changed_table_changes_the_readme(tmp_path, monkeypatch):
+    for profile in summary.PROFILES:
+        (tmp_path / profile).mkdir()
+        for file in paths.figures(profile).glob("table_*.csv"):
+            (tmp_path / profile / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setenv("RURANET_FIGURES", str(tmp_path))
+    assert summary.results() in (paths.ROOT / "README.md").read_text()
+    table = pd.read_csv(tmp_path / "open" / "table_2.csv")
+    table["iou ours"] += 0.0001
+    table.to_csv(tmp_path / "open" / "table_2.csv", index=False)
+    assert summary.results() not in (paths.ROOT / "README.md").read_text()
+
+
+def test_a_readme_without_markers_is_refused():
+    with pytest.raises(ValueError, match="results"):
+        summary.readme("# nothing")
