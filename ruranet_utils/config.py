@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -147,7 +148,7 @@ class Profile:
 PROFILES = {
     "synthetic": Profile(
         name="synthetic",
-        n_images=120,
+        n_images=100,
         image_size_px=96,
         split=(0.7, 0.1, 0.2),
         weights="random",
@@ -182,7 +183,7 @@ PROFILES = {
     "paper": Profile(name="paper", n_images=302),
 }
 
-_POSITIVE = (
+_POSITIVE_INTEGERS = (
     "image_size_px",
     "threads",
     "epochs",
@@ -190,13 +191,12 @@ _POSITIVE = (
     "patch_size_px",
     "patience",
     "batch_size",
-    "learning_rate",
     "classifier_epochs",
-    "classifier_learning_rate",
     "feature_size_px",
     "n_components",
     "dmh_epochs",
 )
+_NUMBERS = ("lesion_patches", "learning_rate", "focal_alpha", "focal_gamma", "classifier_learning_rate", "dmh_lambda")
 
 
 def get_profile(name: str = "synthetic", **overrides) -> Profile:
@@ -226,6 +226,8 @@ def get_profile(name: str = "synthetic", **overrides) -> Profile:
     for key, known in (("encoders", ENCODERS), ("classifiers", CLASSIFIERS), ("extractors", EXTRACTORS)):
         if key in overrides:
             overrides[key] = _names(key, overrides[key], known)
+    if isinstance(overrides.get("split"), list):
+        overrides["split"] = tuple(overrides["split"])
     profile = replace(PROFILES[name], **overrides)
     _check(profile)
     return profile
@@ -233,6 +235,8 @@ def get_profile(name: str = "synthetic", **overrides) -> Profile:
 
 def _names(key: str, value: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
     """Names in the order of ``known``, so that the same set always gives the same run."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"{key} must be names, got {value!r}; valid {key}: {', '.join(known)}")
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -241,14 +245,20 @@ def _names(key: str, value: str | Iterable[str], known: tuple[str, ...]) -> tupl
 
 
 def _check(profile: Profile) -> None:
-    for key in _POSITIVE:
+    for key in _POSITIVE_INTEGERS:
         value = getattr(profile, key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise ValueError(f"{key} must be a positive number, got {value!r}")
+        if type(value) is not int or value <= 0:
+            raise ValueError(f"{key} must be a positive integer, got {value!r}")
+    for key in _NUMBERS:
+        value = getattr(profile, key)
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise ValueError(f"{key} must be a finite number >= 0, got {value!r}")
     if profile.encoder_depth not in (3, 4, 5):
         raise ValueError(f"encoder_depth must be 3, 4 or 5, got {profile.encoder_depth!r}")
-    if not isinstance(profile.seed, int) or profile.seed < 0:
+    if type(profile.seed) is not int or profile.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {profile.seed!r}")
+    if type(profile.allow_random_weights) is not bool:
+        raise ValueError(f"allow_random_weights must be True or False, got {profile.allow_random_weights!r}")
     for key in ("image_size_px", "patch_size_px"):
         if getattr(profile, key) % 32:
             raise ValueError(f"{key} must be a multiple of 32, got {getattr(profile, key)}")
@@ -256,9 +266,10 @@ def _check(profile: Profile) -> None:
         raise ValueError(
             f"patch_size_px ({profile.patch_size_px}) is larger than image_size_px ({profile.image_size_px})"
         )
-    if profile.n_images is not None and (profile.n_images < 4 or profile.n_images % 2):
-        raise ValueError(f"n_images must be an even number >= 4 (half of each class), got {profile.n_images!r}")
-    if not 0 <= profile.lesion_patches <= 1:
+    n_images = profile.n_images
+    if n_images is not None and (type(n_images) is not int or n_images < 4 or n_images % 2):
+        raise ValueError(f"n_images must be an even number >= 4 (half of each class), got {n_images!r}")
+    if profile.lesion_patches > 1:
         raise ValueError(f"lesion_patches must be in [0, 1], got {profile.lesion_patches!r}")
     if profile.schedule not in ("constant", "one_cycle"):
         raise ValueError(f"schedule must be 'constant' or 'one_cycle', got {profile.schedule!r}")

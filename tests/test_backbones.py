@@ -140,13 +140,17 @@ def test_every_classifier_gives_one_logit_also_in_training(backbone):
         assert model(torch.empty(2, 3, 96, 96)).shape == (2, 1)
 
 
-def test_features_are_what_the_last_linear_layer_saw():
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
+def test_features_are_what_the_last_linear_layer_saw(backbone):
     with seeded(5):
-        whole = models.mobilenet_v2(weights=None).eval()
-    extractor = feature_extractor("mobilenet_v2", whole.state_dict(), seed=0)
+        whole = models.get_model(backbone, weights=None).eval()
+    last = whole.fc if backbone == "resnet18" else whole.classifier[-1]
+    extractor = feature_extractor(backbone, whole.state_dict(), seed=0)
     with torch.no_grad():
-        logits = functional.linear(extractor(PHOTOGRAPH), whole.classifier[1].weight, whole.classifier[1].bias)
-        torch.testing.assert_close(logits, whole(PHOTOGRAPH))
+        logits = whole(PHOTOGRAPH)
+        scale = logits.abs().max()  # without training MobileNet's features are as small as 1e-9
+        torch.testing.assert_close(last(extractor(PHOTOGRAPH)) / scale, logits / scale)
+        assert (logits[0] - logits[1]).abs().max() > 0.01 * scale
 
 
 def test_only_googlenet_with_imagenet_weights_undoes_the_normalization():

@@ -54,27 +54,32 @@ def test_features_are_those_of_each_masked_image_alone(images, masks, tiny, stor
     assert np.abs(vectors[0, 0] - vectors[0, 1]).mean() > 0.1 * scale
 
 
+def assert_same_features(one, other):
+    """Equal but for rounding, which depends on the batch; measured by the features, which are tiny without training."""
+    assert np.abs(one - other).max() < 1e-3 * np.abs(other).max()
+
+
 def test_an_empty_mask_gives_the_feature_of_the_black_image(images, masks, tiny, store):
     vectors = lesion_features(images, masks, BACKBONE, tiny, store)
     black = image_features(np.zeros_like(images[:1]), BACKBONE, tiny, store)[0]
-    np.testing.assert_array_equal(vectors[1], np.tile(black, (len(LESIONS), 1)))
-    np.testing.assert_array_equal(vectors[5, 2], black)
-    assert not np.array_equal(vectors[5, 3], black)
+    assert_same_features(vectors[1], np.tile(black, (len(LESIONS), 1)))
+    assert_same_features(vectors[5, 2], black)
+    assert np.abs(vectors[5, 3] - black).max() > 0.01 * np.abs(black).max()
     nothing = lesion_features(images, np.zeros_like(masks), BACKBONE, tiny, store)
-    np.testing.assert_array_equal(nothing, np.broadcast_to(black, nothing.shape))
+    assert_same_features(nothing, np.broadcast_to(black, nothing.shape))
 
 
 def test_a_full_mask_gives_the_feature_of_the_image(images, tiny, store):
     everywhere = np.ones((6, 1, 64, 64), bool)
     vectors = lesion_features(images, everywhere, BACKBONE, tiny, store)
-    np.testing.assert_allclose(vectors[:, 0], image_features(images, BACKBONE, tiny, store), rtol=1e-4, atol=1e-5)
+    assert_same_features(vectors[:, 0], image_features(images, BACKBONE, tiny, store))
 
 
 def test_the_order_of_images_does_not_matter(images, masks, tiny, store):
     order = np.array([5, 2, 0, 4, 1, 3])
     vectors = lesion_features(images, masks, BACKBONE, tiny, store)
     permuted = lesion_features(images[order], masks[order], BACKBONE, tiny, store)
-    np.testing.assert_allclose(permuted, vectors[order], rtol=1e-4, atol=1e-5)
+    assert_same_features(permuted, vectors[order])
 
 
 def test_features_are_computed_once_for_each_input_and_setting(images, masks, tiny, store, journal):
@@ -114,4 +119,4 @@ def test_image_features_come_in_batches_without_loss(tiny, store, monkeypatch):
     monkeypatch.setattr(features, "BATCH_SIZE", 2)
     parts = features._extract(iter(images), 5, BACKBONE, tiny)
     assert whole.shape == (5, 1280)
-    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+    assert_same_features(parts, whole)

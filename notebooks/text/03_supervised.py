@@ -92,7 +92,8 @@ paper = published.table_3().set_index("backbone")["accuracy"].reindex(scores["ba
 right.plot(paper, scores.index, "x", color=PALETTE[3], label="paper")
 right.axvline(max(labels.mean(), 1 - labels.mean()), linestyle="--", color="gray")
 right.set(xlabel="accuracy", xlim=(0, 1), yticks=scores.index, yticklabels=scores["backbone"].map(DISPLAY))
-right.legend(fontsize=9)
+right.set_ylim(len(scores) - 0.5, -0.5)
+_ = fig.legend(*right.get_legend_handles_labels(), loc="lower right", ncol=2, bbox_to_anchor=(0.95, -0.05))
 fig.tight_layout()
 run.save_figure(fig, "fig_roc")
 
