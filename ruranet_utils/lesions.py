@@ -56,7 +56,8 @@ class LesionSegmenter:
         DataFrame
             ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, pooled over the pixels
             of the test images; ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` over images;
-            ``n`` test images; ``validation_iou`` and ``chosen`` by it; ``weights``.
+            ``n`` test images; ``validation_iou`` and ``chosen`` by it; ``weights``; ``note``: what the masks
+            show where that is not the lesion itself.
         """
         tables = []
         with tqdm(total=len(LESIONS) * len(self.profile.encoders), unit="model", desc="U-Nets", leave=False) as bar:
@@ -155,6 +156,7 @@ class LesionSegmenter:
             "n": len(test),
             "validation_iou": segmentation_scores(counts["val"], "pooled")["iou"],
             "weights": self._origin(encoder),
+            "note": self.cohort.lesion_notes.get(lesion, ""),
         }
 
 

@@ -107,9 +107,8 @@ run.save_figure(fig, "fig_examples", shows_images=True)
 
 # %%
 area = segmentation.masks.mean(axis=(2, 3)) * 100
-area = pd.DataFrame(area, columns=[DISPLAY[name] for name in LESIONS]).melt(
-    var_name="lesion", value_name="area_percent"
-)
+names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in LESIONS]
+area = pd.DataFrame(area, columns=names).melt(var_name="lesion", value_name="area_percent")
 area = area[area["area_percent"] > 0]
 fig, ax = plt.subplots(figsize=(6.4, 3.2))
 sns.boxplot(

@@ -68,6 +68,7 @@ run = start(
 segmentation, _ = run.cohorts
 segmenter = LesionSegmenter(segmentation, run.profile, run.store)
 study = segmenter.study()
+names = {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]).capitalize() for lesion in LESIONS}
 
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions
@@ -76,7 +77,7 @@ study = segmenter.study()
 
 # %%
 keys, scores = ["lesion", "encoder"], published.SEGMENTATION
-columns = ["iou_low", "iou_high", "recall", "dice", "iou_mean", "n", "weights"]
+columns = ["iou_low", "iou_high", "recall", "dice", "iou_mean", "n", "weights", "note"]
 table_1 = paper_versus_ours(study[[*keys, *scores, *columns]], published.table_1(), keys, scores)
 table_1 = run.save_table(table_1, "table_1")
 show(table_1, "Table 1 · paper versus ours, test images", best={"iou ours": "max"})
@@ -96,7 +97,7 @@ for ax, lesion in zip(axes, LESIONS, strict=True):
     paper = [printed.get((lesion, encoder), np.nan) for encoder in rows["encoder"]]
     ax.plot(paper, rows.index, "x", color=PALETTE[3], label="paper")
     ax.set(
-        title=DISPLAY[lesion],
+        title=names[lesion],
         xlabel="IoU",
         xlim=(-0.03, 1),
         yticks=rows.index,
@@ -119,8 +120,7 @@ paper = published.table_2().rename(columns={"encoder": "encoder paper"})
 table_2 = paper_versus_ours(chosen[["lesion", *scores, "encoder ours", *columns]], paper, ["lesion"], scores)
 table_2.insert(1, "encoder paper", table_2["lesion"].map(paper.set_index("lesion")["encoder paper"]))
 table_2.insert(2, "encoder ours", table_2.pop("encoder ours"))
-notes = [f"{DISPLAY[lesion]}: {note}" for lesion, note in segmentation.lesion_notes.items()]
-show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours. " + " ".join(notes))
+show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours")
 
 # %% [markdown]
 # ## Figure · How the chosen models learned
@@ -130,7 +130,7 @@ encoder_of = best_encoders(study)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
 for lesion, color in zip(LESIONS, PALETTE, strict=False):
     epoch, loss, dice = segmenter.train(lesion, encoder_of[lesion])["history"].T
-    axes[0].plot(epoch, loss, color=color, label=f"{DISPLAY[lesion]} · {DISPLAY[encoder_of[lesion]]}")
+    axes[0].plot(epoch, loss, color=color, label=f"{names[lesion]} · {DISPLAY[encoder_of[lesion]]}")
     axes[1].plot(epoch, dice, color=color)
 axes[0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
 axes[1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
@@ -159,7 +159,7 @@ for column, lesion in enumerate(LESIONS):
         errors[area] = color
     axes[0, column].imshow(image)
     axes[1, column].imshow(errors)
-    axes[0, column].set_title(DISPLAY[lesion], fontsize=11)
+    axes[0, column].set_title(names[lesion], fontsize=11)
 for ax in axes.flat:
     ax.axis("off")
 fig.tight_layout()
