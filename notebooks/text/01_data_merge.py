@@ -36,15 +36,15 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import seaborn as sns
-
 from ruranet_utils.config import DISPLAY, LESIONS
 from ruranet_utils.published import TEXT
 from ruranet_utils.report import PALETTE, show
 from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
 
 run = start(
     profile=profile,

@@ -40,14 +40,14 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
-
 from ruranet_utils import published
 from ruranet_utils.config import DISPLAY, LESIONS
 from ruranet_utils.lesions import LesionSegmenter, best_encoders
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
 
 run = start(
     profile=profile,

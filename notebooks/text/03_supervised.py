@@ -36,14 +36,14 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-from sklearn.metrics import roc_curve
-
 from ruranet_utils import published
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
 from ruranet_utils.supervised import table_3
+
+import matplotlib.pyplot as plt
+from sklearn.metrics import roc_curve
 
 run = start(
     profile=profile,

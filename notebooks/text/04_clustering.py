@@ -44,12 +44,6 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import seaborn as sns
-from tqdm.auto import tqdm
-
 from ruranet_utils import published
 from ruranet_utils.backbones import weights_origin
 from ruranet_utils.clustering import WEIGHT_GRID, search_weights
@@ -61,6 +55,12 @@ from ruranet_utils.metrics import matched_accuracy
 from ruranet_utils.reduction import reduce
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from tqdm.auto import tqdm
 
 run = start(
     profile=profile,

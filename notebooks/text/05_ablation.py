@@ -45,9 +45,6 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-import pandas as pd
-
 from ruranet_utils import published
 from ruranet_utils.backbones import weights_origin
 from ruranet_utils.config import DISPLAY
@@ -57,6 +54,9 @@ from ruranet_utils.lesions import LesionSegmenter, best_encoders
 from ruranet_utils.reduction import reduce, standardize
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import pandas as pd
 
 run = start(
     profile=profile,

@@ -38,10 +38,6 @@ classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-
 from ruranet_utils.backbones import weights_origin
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.features import lesion_features
@@ -50,6 +46,10 @@ from ruranet_utils.published import TEXT
 from ruranet_utils.reduction import smallest_k, variance_curve
 from ruranet_utils.report import PALETTE, show
 from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 
 run = start(
     profile=profile,
