@@ -108,7 +108,7 @@ def test_unknown_names_and_values_are_refused_before_anything_runs(tmp_path, arg
 @pytest.mark.parametrize(
     ("profile", "environment", "complaints"),
     [
-        ("open", {"RURANET_DATA_ROOT": "no/such/folder"}, ["01_data_merge", "cell 2", "no/such/folder"]),
+        ("open", {"RURANET_DATA_ROOT": "no/such/folder"}, ["01_data_merge", "cell 4", "no/such/folder"]),
         ("paper", {}, ["01_data_merge", "refuge2", "kaggle.com/datasets"]),
     ],
 )
