@@ -21,7 +21,7 @@
 # | Paper | Section 3.4, Table 5 |
 # | Reads | both cohorts of notebook 01, the encoders of notebook 02 |
 # | Writes | `table_5` (csv, md); `fig_ablation` |
-# | Needs | synthetic: 1 min, 2 GB · open: 20 min on two cores, 4 GB |
+# | Needs | synthetic: 50 s, 2.4 GB · open: see README |
 #
 # | variant | segmentation | SCSE | heads | PCA |
 # | --- | --- | --- | --- | --- |
