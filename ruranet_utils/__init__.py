@@ -1,6 +1,7 @@
 """RURANET++ reproduced: the thin package that the numbered notebooks call."""
 
 import ctypes
+import gc
 import os
 import sys
 
@@ -17,8 +18,17 @@ for _name, _value in {
 # glibc hands the memory of every large tensor back at once and fetches it again page by page, which costs a
 # network on the CPU up to half of its time. Keep blocks below 128 MiB (M_MMAP_THRESHOLD), up to 1 GiB of them
 # (M_TRIM_THRESHOLD).
-if sys.platform == "linux" and hasattr(_libc := ctypes.CDLL(None), "mallopt"):
-    _libc.mallopt(-3, 2**27)
-    _libc.mallopt(-1, 2**30)
+_glibc = ctypes.CDLL(None) if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt") else None
+if _glibc:
+    _glibc.mallopt(-3, 2**27)
+    _glibc.mallopt(-1, 2**30)
+
+
+def release_memory() -> None:
+    """Give back to the system what a finished step has left: unreachable objects and kept blocks."""
+    gc.collect()
+    if _glibc:
+        _glibc.malloc_trim(0)
+
 
 __version__ = "0.1.0"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from urllib.error import URLError
+from pathlib import Path
 
+import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 from torchvision import models
 
 from ruranet_utils import paths
-from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS
+from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS, Profile
+from ruranet_utils.store import digest_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,51 +31,84 @@ class WeightsNotFoundError(FileNotFoundError):
     """ImageNet weights were asked for, are not at hand, and random ones are not allowed."""
 
 
-def weights_origin(backbone: str, weights: str, allow_random: bool) -> str:
-    """Say what a backbone starts from: ``"ImageNet"`` or ``"random"``, as printed in every table.
+@dataclass(frozen=True)
+class Weights:
+    """What a backbone starts from: ImageNet parameters in a file, or random ones (``file`` is ``None``)."""
+
+    file: Path | None
+
+    @property
+    def origin(self) -> str:
+        """``"ImageNet"`` or ``"random"``, as printed in every table."""
+        return "ImageNet" if self.file else "random"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, or ``"random"``: what a stored result depends on."""
+        return _digest(self.file, self.file.stat().st_mtime_ns) if self.file else "random"
+
+    def load(self) -> State | None:
+        """Parameters in torchvision's naming, or ``None`` for random ones."""
+        return torch.load(self.file, map_location="cpu", weights_only=True) if self.file else None
+
+
+def find_weights(backbone: str, profile: Profile) -> Weights:
+    """Look for a backbone's ImageNet weights if the profile asks for them.
+
+    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, then torchvision's cache and host.
 
     Parameters
     ----------
     backbone : str
-        A name of ``config.ENCODERS`` or ``config.EXTRACTORS``.
-    weights : {"imagenet", "random"}
-        What the profile asks for.
-    allow_random : bool
-        Whether a missing file may be answered by random weights.
+        A name of ``config.ENCODERS``, ``config.CLASSIFIERS`` or ``config.EXTRACTORS``.
+    profile : Profile
+        Its ``weights`` and ``allow_random_weights``.
 
     Raises
     ------
     WeightsNotFoundError
-        If the weights are neither in ``RURANET_WEIGHTS_DIR`` nor downloadable and ``allow_random`` is false.
+        If the weights are neither in ``RURANET_WEIGHTS_DIR`` nor downloadable and random ones are not allowed.
     ValueError
         If the backbone is unknown.
     """
-    return "random" if imagenet_state(backbone, weights, allow_random) is None else "ImageNet"
-
-
-@cache
-def imagenet_state(backbone: str, weights: str, allow_random: bool) -> State | None:
-    """ImageNet parameters in torchvision's naming, or ``None`` for random ones. See :func:`weights_origin`.
-
-    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, then torchvision's cache and host.
-    """
-    _check(backbone, sorted({*ENCODERS, *EXTRACTORS}))
-    if weights == "random":
-        return None
+    _check(backbone, sorted({*ENCODERS, *CLASSIFIERS, *EXTRACTORS}))
+    if profile.weights == "random":
+        return Weights(None)
     folder = paths.weights_dir()
     file = folder / f"{backbone}.pth" if folder else None
     if file and file.is_file():
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return Weights(file)
+    found = _download(backbone)
+    if isinstance(found, Path):
+        return Weights(found)
+    if profile.allow_random_weights:
+        return Weights(None)
+    looked = f"not in RURANET_WEIGHTS_DIR ({folder})" if folder else "RURANET_WEIGHTS_DIR is not set"
+    raise WeightsNotFoundError(
+        f"ImageNet weights of {backbone}: {looked}, and the download failed ({found}). Put {backbone}.pth "
+        "into a folder named by RURANET_WEIGHTS_DIR, or allow random weights (allow_random_weights=True)."
+    ) from found
+
+
+def reference_backbone(profile: Profile) -> str:
+    """The paper's feature extractor, GoogLeNet, or the profile's first one with ImageNet weights where it has none."""
+    return min(profile.extractors, key=lambda name: (find_weights(name, profile).file is None, name != "googlenet"))
+
+
+@cache
+def _download(backbone: str) -> Path | OSError:
+    """File of torchvision's weights, fetched at most once, or the error that prevented it."""
+    weights = models.get_model_weights(backbone).DEFAULT
     try:
-        return models.get_model_weights(backbone).DEFAULT.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError) as error:
-        if allow_random:
-            return None
-        looked = f"not in RURANET_WEIGHTS_DIR ({folder})" if folder else "RURANET_WEIGHTS_DIR is not set"
-        raise WeightsNotFoundError(
-            f"ImageNet weights of {backbone}: {looked}, and the download failed ({error}). Put {backbone}.pth "
-            "into a folder named by RURANET_WEIGHTS_DIR, or allow random weights (allow_random_weights=True)."
-        ) from error
+        weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        return error
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
+@cache
+def _digest(file: Path, modified_ns: int) -> str:
+    return digest_file(file)
 
 
 def unet(encoder: str, attention: str | None, depth: int, state: State | None, seed: int) -> nn.Module:
@@ -110,7 +146,7 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
     if state is not None:
         # smp's encoders drop the classifier themselves and rename DenseNet's layers, in place: hence the copy.
         model.encoder.load_state_dict(dict(state))
-    return model
+    return model.to(memory_format=memory_format(encoder))
 
 
 def classifier(backbone: str, state: State | None, seed: int) -> nn.Module:
@@ -155,6 +191,11 @@ def feature_extractor(backbone: str, state: State | None, seed: int) -> nn.Modul
     return _torchvision(backbone, state, seed, last=lambda n_inputs: nn.Identity()).eval()
 
 
+def as_float(images: np.ndarray) -> np.ndarray:
+    """Images as float32 in [0, 1] from uint8 in [0, 255]; the shape is kept."""
+    return images.astype(np.float32) / np.float32(255)
+
+
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Subtract ImageNet's mean and divide by its deviation; ``images`` are ``(n, 3, h, w)`` in [0, 1]."""
     mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -177,7 +218,12 @@ def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[
             model.fc = last(model.fc.in_features)
         else:
             model.classifier[-1] = last(model.classifier[-1].in_features)
-    return model
+    return model.to(memory_format=memory_format(backbone))
+
+
+def memory_format(backbone: str) -> torch.memory_format:
+    """Order of pixels in memory: channels last is faster, except for the wide layers of VGG on a CPU."""
+    return torch.contiguous_format if backbone.startswith("vgg") else torch.channels_last
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 
 from ruranet_utils import paths, phantom_rendering, phantom_vessels, sources, synthetic
 from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.progress import progress
 from ruranet_utils.sources import Record, idrid, kaggle, read_image, shrink_mask, srahim
 from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance
 from ruranet_utils.store import Store, digest_arrays, digest_file
@@ -83,11 +83,6 @@ class Cohort:
             return self.table.assign(**{f"{lesion}_px": pd.NA for lesion in LESIONS})
         area_px = self.masks.sum(axis=(2, 3))
         return self.table.assign(**{f"{lesion}_px": area_px[:, i] for i, lesion in enumerate(LESIONS)})
-
-
-def as_float(images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1] from uint8 in [0, 255]; the shape is kept."""
-    return images.astype(np.float32) / np.float32(255)
 
 
 def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
@@ -201,8 +196,8 @@ def _decode(records: list[Record], table: pd.DataFrame, profile: Profile, store:
         if masked:
             arrays["masks"] = np.zeros((len(records), len(LESIONS), size_px, size_px), dtype=bool)
         jobs = (delayed(_read)(record, size_px) for record in records)
-        done = Parallel(n_jobs=profile.threads, prefer="threads", return_as="generator")(jobs)
-        for i, (image, masks) in enumerate(tqdm(done, "decoding", len(records), leave=False)):
+        done = Parallel(n_jobs=profile.workers, prefer="threads", return_as="generator")(jobs)
+        for i, (image, masks) in enumerate(progress(done, desc="decoding", total=len(records), unit="image")):
             arrays["images"][i] = image
             for lesion, mask in masks.items():
                 arrays["masks"][i, LESIONS.index(lesion)] = mask

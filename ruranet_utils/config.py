@@ -71,7 +71,9 @@ class Profile:
     device : str
         ``"cpu"``, ``"cuda"`` or ``"auto"``.
     threads : int
-        CPU threads of torch; part of the profile because results depend on it.
+        CPU threads of torch in each process; part of the profile because results depend on it.
+    workers : int
+        Processes that compute independent models side by side; results do not depend on it.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
     epochs : int
@@ -117,7 +119,8 @@ class Profile:
     weights: str = "imagenet"
     allow_random_weights: bool = False
     device: str = "auto"
-    threads: int = 2
+    threads: int = 1
+    workers: int = 2
     encoders: tuple[str, ...] = ENCODERS
     classifiers: tuple[str, ...] = CLASSIFIERS
     extractors: tuple[str, ...] = EXTRACTORS
@@ -186,6 +189,7 @@ PROFILES = {
 _POSITIVE_INTEGERS = (
     "image_size_px",
     "threads",
+    "workers",
     "epochs",
     "patches_per_image",
     "patch_size_px",

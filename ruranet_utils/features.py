@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
-from tqdm.auto import tqdm
 
 from ruranet_utils import backbones
-from ruranet_utils.backbones import feature_extractor, imagenet_state, normalize, weights_origin
-from ruranet_utils.cohort import as_float
+from ruranet_utils.backbones import as_float, feature_extractor, find_weights, normalize
 from ruranet_utils.config import Profile
+from ruranet_utils.progress import progress
 from ruranet_utils.store import Store, digest_arrays
-from ruranet_utils.training import resolve_device
+from ruranet_utils.training import prepare
 
 BATCH_SIZE = 16
 
 
-def lesion_features(images: np.ndarray, masks: np.ndarray, backbone: str, profile: Profile, store: Store) -> np.ndarray:
-    """One feature vector per image and lesion, computed once per store.
+def lesion_features(
+    images: np.ndarray, masks: np.ndarray, names: Sequence[str], profile: Profile, store: Store
+) -> dict[str, np.ndarray]:
+    """One feature vector per image and lesion from each of some backbones, computed once per store.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n_images, 3, h, w)
     masks : ndarray of bool, shape (n_images, n_lesions, h, w)
         An empty mask gives the feature of the black image; no image is skipped.
-    backbone : str
-        One of ``config.EXTRACTORS``.
+    names : sequence of str
+        Backbones of ``config.EXTRACTORS``.
     profile : Profile
     store : Store
 
     Returns
     -------
-    ndarray of float32, shape (n_images, n_lesions, dim)
+    dict of str to ndarray of float32, shape (n_images, n_lesions, dim)
+        By backbone.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def lesion_features(images: np.ndarray, masks: np.ndarray, backbone: str, profil
     if len(images) != len(masks) or images.shape[2:] != masks.shape[2:]:
         raise ValueError(f"images of shape {images.shape} do not fit masks of shape {masks.shape}")
 
-    def compute() -> dict[str, np.ndarray]:
+    def compute(backbone: str) -> dict[str, np.ndarray]:
         rows, columns = np.nonzero(masks.any(axis=(2, 3)))
         masked = (images[row] * masks[row, column] for row, column in zip(rows, columns, strict=True))
         *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile)
@@ -55,8 +58,10 @@ def lesion_features(images: np.ndarray, masks: np.ndarray, backbone: str, profil
             features[rows, columns] = vectors
         return {"features": features}
 
-    settings = {**_settings(backbone, profile), "images": digest_arrays(images), "masks": digest_arrays(masks)}
-    return store.fetch("lesion_features", settings, compute, _CODE)["features"]
+    data = {"images": digest_arrays(images), "masks": digest_arrays(masks)}
+    jobs = {name: ({**_settings(name, profile), **data}, partial(compute, name)) for name in names}
+    arrays = store.fetch_all("lesion_features", jobs, _CODE, profile.workers)
+    return {name: arrays[name]["features"] for name in names}
 
 
 def image_features(images: np.ndarray, backbone: str, profile: Profile, store: Store) -> np.ndarray:
@@ -76,16 +81,15 @@ def resize(images: np.ndarray, size_px: int) -> torch.Tensor:
 
 
 def _settings(backbone: str, profile: Profile) -> dict:
-    origin = weights_origin(backbone, profile.weights, profile.allow_random_weights)
-    return {**profile.settings("seed", "threads", "device", "feature_size_px"), "backbone": backbone, "weights": origin}
+    settings = profile.settings("seed", "threads", "device", "feature_size_px")
+    return {**settings, "backbone": backbone, "weights": find_weights(backbone, profile).digest}
 
 
 def _extract(images: Iterable[np.ndarray], n_images: int, backbone: str, profile: Profile) -> np.ndarray:
-    state = imagenet_state(backbone, profile.weights, profile.allow_random_weights)
-    device = resolve_device(profile.device)
-    model = feature_extractor(backbone, state, profile.seed).to(device)
+    device = prepare(profile)
+    model = feature_extractor(backbone, find_weights(backbone, profile).load(), profile.seed).to(device)
     vectors, batch = [], []
-    with torch.inference_mode(), tqdm(total=n_images, desc=backbone, unit="image", leave=False) as bar:
+    with torch.inference_mode(), progress(total=n_images, desc=backbone, unit="image") as bar:
         for number, image in enumerate(images, start=1):
             batch.append(image)
             if len(batch) == BATCH_SIZE or number == n_images:

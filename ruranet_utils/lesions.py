@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ruranet_utils import backbones, patches, segmentation, training
-from ruranet_utils.backbones import weights_origin
+from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS, Profile
 from ruranet_utils.metrics import pixel_counts, ratio_interval, segmentation_scores
-from ruranet_utils.store import Store, digest_arrays
+from ruranet_utils.store import Arrays, Store, digest_arrays
 
 COUNTS = ["tp", "fp", "fn", "tn"]
 
@@ -39,12 +40,7 @@ class LesionSegmenter:
 
     def train(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
-        return self._fetch("segmentation_model", lesion, encoder, lambda: self._fit(lesion, encoder))
-
-    def evaluate(self, lesion: str, encoder: str) -> dict[str, pd.DataFrame]:
-        """Pixel counts (``tp``, ``fp``, ``fn``, ``tn``) of each ``val`` and each ``test`` image."""
-        arrays = self._fetch("segmentation_counts", lesion, encoder, lambda: self._count(lesion, encoder))
-        return {split: pd.DataFrame(counts, columns=COUNTS) for split, counts in arrays.items()}
+        return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit)[lesion, encoder]
 
     def study(self) -> pd.DataFrame:
         """Every encoder of the profile on every lesion (Table 1).
@@ -59,19 +55,14 @@ class LesionSegmenter:
             ``n`` test images; ``validation_iou`` and ``chosen`` by it; ``weights``; ``note``: what the masks
             show where that is not the lesion itself.
         """
-        tables = []
-        with tqdm(total=len(LESIONS) * len(self.profile.encoders), unit="model", desc="U-Nets", leave=False) as bar:
-            for lesion in LESIONS:
-                rows = []
-                for encoder in self.profile.encoders:
-                    rows.append(self._row(lesion, encoder))
-                    bar.update()
-                table = pd.DataFrame(rows)
-                table["chosen"] = table.index == table["validation_iou"].fillna(-1).idxmax()
-                for encoder in table.loc[~table["chosen"], "encoder"]:
-                    self.store.discard("segmentation_model", self._settings(lesion, encoder), _CODE)
-                tables.append(table)
-        return pd.concat(tables, ignore_index=True)
+        pairs = [(lesion, encoder) for lesion in LESIONS for encoder in self.profile.encoders]
+        counts = self._fetch_all("segmentation_counts", pairs, self._count)
+        table = pd.DataFrame([self._row(*pair, counts[pair]) for pair in pairs])
+        best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
+        table["chosen"] = table.index.isin(best)
+        for lesion, encoder in table.loc[~table["chosen"], ["lesion", "encoder"]].itertuples(index=False):
+            self.store.discard("segmentation_model", self._settings(lesion, encoder), _CODE)
+        return table
 
     def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
         """Predicted masks of all lesions.
@@ -86,24 +77,21 @@ class LesionSegmenter:
         -------
         ndarray of bool, shape (n, n_lesions, h, w)
         """
-        digest = digest_arrays(images)
-        predicted = []
-        for lesion in tqdm(LESIONS, unit="lesion", desc="lesion masks", leave=False):
-            encoder = encoders[lesion]
-            arrays = self._fetch(
-                "lesion_masks",
-                lesion,
-                encoder,
-                lambda lesion=lesion, encoder=encoder: {
-                    "packed": np.packbits(self._apply(images, lesion, encoder), axis=-1)
-                },
-                images=digest,
-            )
-            predicted.append(np.unpackbits(arrays["packed"], axis=-1, count=images.shape[-1]).astype(bool))
-        return np.stack(predicted, axis=1)
 
-    def _fetch(self, step: str, lesion: str, encoder: str, compute, **more: str) -> dict[str, np.ndarray]:
-        return self.store.fetch(step, {**self._settings(lesion, encoder), **more}, compute, _CODE)
+        def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
+            return {"packed": np.packbits(self._apply(images, lesion, encoder), axis=-1)}
+
+        pairs = [(lesion, encoders[lesion]) for lesion in LESIONS]
+        arrays = self._fetch_all("lesion_masks", pairs, compute, images=digest_arrays(images))
+        packed = np.stack([arrays[pair]["packed"] for pair in pairs], axis=1)
+        return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+    def _fetch_all(
+        self, step: str, pairs: list[tuple[str, str]], compute: Callable[[str, str], Arrays], **more: str
+    ) -> dict[tuple[str, str], Arrays]:
+        """One job for each pair of lesion and encoder."""
+        jobs = {pair: ({**self._settings(*pair), **more}, partial(compute, *pair)) for pair in pairs}
+        return self.store.fetch_all(step, jobs, _CODE, self.profile.workers)
 
     def _settings(self, lesion: str, encoder: str) -> dict:
         return {
@@ -112,11 +100,8 @@ class LesionSegmenter:
             "lesion": lesion,
             "encoder": encoder,
             "attention": self.attention,
-            "weights": self._origin(encoder),
+            "weights": find_weights(encoder, self.profile).digest,
         }
-
-    def _origin(self, encoder: str) -> str:
-        return weights_origin(encoder, self.profile.weights, self.profile.allow_random_weights)
 
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         parts = [self.cohort.split(name) for name in ("train", "val")]
@@ -139,9 +124,8 @@ class LesionSegmenter:
         counts = pixel_counts(predicted, truth)[COUNTS].to_numpy()
         return dict(zip(parts, np.split(counts, [len(parts["val"])]), strict=True))
 
-    def _row(self, lesion: str, encoder: str) -> dict:
-        counts = self.evaluate(lesion, encoder)
-        test = counts["test"]
+    def _row(self, lesion: str, encoder: str, counts: Arrays) -> dict:
+        validation, test = (pd.DataFrame(counts[split], columns=COUNTS) for split in ("val", "test"))
         union = test[["tp", "fp", "fn"]].sum(axis=1)
         low, high = ratio_interval(
             test["tp"], union, self.cohort.split("test").patients, np.random.default_rng(self.profile.seed)
@@ -154,8 +138,8 @@ class LesionSegmenter:
             "iou_high": high,
             "iou_mean": segmentation_scores(test, "mean")["iou"],
             "n": len(test),
-            "validation_iou": segmentation_scores(counts["val"], "pooled")["iou"],
-            "weights": self._origin(encoder),
+            "validation_iou": segmentation_scores(validation, "pooled")["iou"],
+            "weights": find_weights(encoder, self.profile).origin,
             "note": self.cohort.lesion_notes.get(lesion, ""),
         }
 

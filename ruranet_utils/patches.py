@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ruranet_utils.backbones import normalize
-from ruranet_utils.cohort import as_float
+from ruranet_utils.backbones import as_float, normalize
 
 
 @dataclass
@@ -41,7 +40,8 @@ class Patches:
         self._lesion_px = [np.argwhere(mask) for mask in self.masks]
 
     def __len__(self) -> int:
-        return -(-len(self.images) * self.per_image // self.batch_size)
+        # Batch normalization needs two patches: a last batch of one is joined to the others.
+        return max(1, len(self.images) * self.per_image // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([self.seed, self.iteration])
@@ -71,14 +71,20 @@ class Patches:
 
 @dataclass
 class FullImages:
-    """Whole images with their masks, in order, one at a time."""
+    """Whole images with their masks, in order, in batches of at most 512 x 512 pixels or of one image."""
 
     images: np.ndarray
     masks: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(image_batches(self.images))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for image, mask in zip(self.images, self.masks, strict=True):
-            yield normalize(torch.from_numpy(as_float(image[None]))), torch.from_numpy(mask[None, None])
+        for rows in image_batches(self.images):
+            yield normalize(torch.from_numpy(as_float(self.images[rows]))), torch.from_numpy(self.masks[rows, None])
+
+
+def image_batches(images: np.ndarray) -> list[slice]:
+    """Rows of images of shape (n, 3, h, w) that go through a network together."""
+    step = max(1, 512**2 // (images.shape[2] * images.shape[3]))
+    return [slice(start, start + step) for start in range(0, len(images), step)]

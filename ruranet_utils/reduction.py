@@ -176,7 +176,9 @@ def _standardized_rows(features: np.ndarray) -> np.ndarray:
     require_finite(features)
     rows = StandardScaler().fit_transform(features.reshape(-1, features.shape[-1]))
     if not _n_varying(rows):
-        raise ValueError(f"all {rows.shape[1]} features are constant over {len(rows)} rows")
+        raise ValueError(
+            f"all {rows.shape[1]} features are constant over {len(rows)} rows: are the images equal or the masks empty?"
+        )
     return rows
 
 

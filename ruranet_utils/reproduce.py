@@ -88,13 +88,18 @@ class Watch(threading.Thread):
                 print(f"\r{self.title}  {clock(self.time_s)}  {self.steps} steps", end="", flush=True)
 
     def look(self):
-        """Count the steps in the journal and measure memory."""
+        """Count the steps in the journal and measure memory; pages that processes share count once (PSS)."""
         self.steps = len(events(self.journal))
         try:
             processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            self.peak_bytes = max(self.peak_bytes, sum(process.memory_info().rss for process in processes))
+            self.peak_bytes = max(self.peak_bytes, sum(map(_memory, processes)))
         except psutil.NoSuchProcess:
             pass
+
+
+def _memory(process: psutil.Process) -> int:
+    memory = process.memory_full_info()
+    return getattr(memory, "pss", memory.uss)
 
 
 def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
@@ -163,7 +168,7 @@ def describe_run(parameters: dict, ran: dict[str, dict]) -> dict:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "profile": profile.settings(*profile.__dataclass_fields__),
-        "device": profile.device,
+        "device": _device(profile.device),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
@@ -171,6 +176,13 @@ def describe_run(parameters: dict, ran: dict[str, dict]) -> dict:
         "weights": _weights(),
         "notebooks": ran,
     }
+
+
+def _device(device: str) -> str:
+    import torch  # large, and needed here alone
+
+    used = device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.get_device_name() if used else "cpu"
 
 
 def _digests(profile: str) -> dict[str, str]:

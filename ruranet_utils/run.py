@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from IPython import get_ipython
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from ruranet_utils import paths, report
 from ruranet_utils.cohort import Cohort, load_cohorts
 from ruranet_utils.config import Profile, get_profile
 from ruranet_utils.store import Store
-from ruranet_utils.training import resolve_device
+from ruranet_utils.training import prepare
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def start(profile: str = "synthetic", **parameters) -> Run:
         valid = ", ".join(["profile", *parameters])
         raise ValueError(f"unknown parameter {', '.join(unknown)}; this notebook's parameters: {valid}")
     chosen = get_profile(profile, **parameters)
-    torch.set_num_threads(chosen.threads)
+    device = prepare(chosen)
+    threadpool_limits(chosen.threads)
     report.style()
     pd.set_option("display.max_columns", 40, "display.width", 200)
     changed = {
@@ -77,7 +79,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     }
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
     print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
-    print(f"{resolve_device(chosen.device)} · torch {torch.__version__.split('+')[0]} · numpy {np.__version__}")
+    print(f"{device} · torch {torch.__version__.split('+')[0]} · numpy {np.__version__}")
     return Run(chosen, Store(paths.store(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
 
 

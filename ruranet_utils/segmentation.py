@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from ruranet_utils import training
-from ruranet_utils.backbones import imagenet_state, normalize, unet
-from ruranet_utils.cohort import as_float
+from ruranet_utils.backbones import as_float, find_weights, memory_format, normalize, unet
 from ruranet_utils.config import Profile
-from ruranet_utils.patches import FullImages, Patches
+from ruranet_utils.patches import FullImages, Patches, image_batches
 
 # Probability of a lesion that every pixel starts with (Lin et al. 2017, Section 3.3). Without it the first epochs
 # are spent on learning that most pixels are background, and microaneurysms are not found at all.
@@ -69,7 +68,7 @@ class Segmentation(pl.LightningModule):
         self.log("dice", 2 * tp / (2 * tp + fp + fn).clamp(min=1))
 
     def configure_optimizers(self):
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.999))
+        optimizer = training.adam(self.model.parameters(), self.learning_rate)
         if self.schedule == "constant":
             return optimizer
         n_steps = int(self.trainer.estimated_stepping_batches)
@@ -77,11 +76,9 @@ class Segmentation(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def build(encoder: str, attention: str | None, profile: Profile, *, pretrained: bool) -> nn.Module:
-    """The U-Net of a profile; ``pretrained=False`` where a trained state is loaded afterwards."""
-    weights = profile.weights if pretrained else "random"
-    state = imagenet_state(encoder, weights, profile.allow_random_weights)
-    model = unet(encoder, attention, profile.encoder_depth, state, profile.seed)
+def build(encoder: str, attention: str | None, profile: Profile) -> nn.Module:
+    """The U-Net of a profile, before training."""
+    model = unet(encoder, attention, profile.encoder_depth, find_weights(encoder, profile).load(), profile.seed)
     nn.init.constant_(model.segmentation_head[0].bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return model
 
@@ -130,16 +127,14 @@ def fit(
         lesion_share=profile.lesion_patches,
         seed=profile.seed,
     )
-    module = Segmentation(build(encoder, attention, profile, pretrained=True), profile)
+    module = Segmentation(build(encoder, attention, profile), profile)
     history = training.fit(
         module,
         patches,
         FullImages(images[1], masks[1]),
+        profile,
         monitor="dice",
         epochs=profile.epochs,
-        patience=profile.patience,
-        device=profile.device,
-        seed=profile.seed,
         description=description,
     )
     state = {f"state.{name}": value.cpu().numpy() for name, value in module.model.state_dict().items()}
@@ -163,14 +158,16 @@ def predict(
     ndarray of bool, shape (n, h, w)
         Pixels of a probability above one half.
     """
-    model = build(encoder, attention, profile, pretrained=False)
+    with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
+        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed)
     names = [name for name in trained if name.startswith("state.")]
-    model.load_state_dict({name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names})
-    device = training.resolve_device(profile.device)
-    model.to(device).eval()
+    state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
+    model.load_state_dict(state, assign=True)
+    device = training.prepare(profile)
+    model.to(device, memory_format=memory_format(encoder)).eval()
     masks = np.zeros((len(images), *images.shape[2:]), dtype=bool)
     with torch.inference_mode():
-        for row, image in enumerate(images):
-            logits = model(normalize(torch.from_numpy(as_float(image[None]))).to(device))
-            masks[row] = (logits[0, 0] > 0).cpu().numpy()
+        for rows in image_batches(images):
+            logits = model(normalize(torch.from_numpy(as_float(images[rows]))).to(device))
+            masks[rows] = (logits[:, 0] > 0).cpu().numpy()
     return masks

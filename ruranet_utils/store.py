@@ -9,14 +9,18 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from safetensors.numpy import load_file, save_file
+
+from ruranet_utils import release_memory
+from ruranet_utils.progress import progress
 
 Arrays = dict[str, np.ndarray]
 
@@ -61,13 +65,45 @@ class Store:
         """
         path = self.path(step, settings, code)
         start = time.perf_counter()
-        arrays = self._load(path)
+        arrays = self._load(path) if self._holds(step, settings, code) else None
         found = arrays is not None
         if not found:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
             _save(path, arrays, {"step": step, "settings": settings, "time_s": time.perf_counter() - start})
         _note(step=step, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
+
+    def fetch_all(
+        self,
+        step: str,
+        jobs: Mapping[Hashable, tuple[Mapping, Callable[[], Mapping[str, np.ndarray]]]],
+        code: Sequence,
+        workers: int = 1,
+    ) -> dict[Hashable, Arrays]:
+        """:meth:`fetch` for many independent jobs; worker processes compute what is missing, side by side.
+
+        Parameters
+        ----------
+        step : str
+        jobs : mapping
+            To settings and ``compute``, as for :meth:`fetch`, by any key.
+        code : sequence of modules
+        workers : int
+            Processes, each with one thread. With 1 nothing leaves this process.
+
+        Returns
+        -------
+        dict
+            The arrays by the keys of ``jobs``, in their order.
+        """
+        label = {"desc": step.replace("_", " "), "unit": "job"}
+        missing = [job for job in jobs.values() if not self._holds(step, job[0], code)]
+        if min(workers, len(missing)) > 1:
+            with parallel_config("loky", n_jobs=min(workers, len(missing)), inner_max_num_threads=1):
+                calls = (delayed(_work)(self, step, *job, code) for job in missing)
+                for _ in progress(Parallel(return_as="generator_unordered")(calls), total=len(missing), **label):
+                    pass
+        return {key: self.fetch(step, *job, code) for key, job in progress(jobs.items(), **label)}
 
     def path(self, step: str, settings: Mapping, code: Sequence) -> Path:
         """Where :meth:`fetch` keeps the arrays of this step."""
@@ -80,12 +116,13 @@ class Store:
         for file in (path.with_suffix(".json"), path):
             file.unlink(missing_ok=True)
 
+    def _holds(self, step: str, settings: Mapping, code: Sequence) -> bool:
+        record = self.path(step, settings, code).with_suffix(".json")
+        return record.exists() and record.stat().st_mtime >= self.since_s
+
     def _load(self, path: Path) -> Arrays | None:
-        record = path.with_suffix(".json")
-        if not record.exists() or record.stat().st_mtime < self.since_s:
-            return None
         try:
-            if json.loads(record.read_text())["sha256"] == digest_file(path):
+            if json.loads(path.with_suffix(".json").read_text())["sha256"] == digest_file(path):
                 return load_file(path)
         except (OSError, ValueError, KeyError):
             pass
@@ -126,6 +163,13 @@ def _save(path: Path, arrays: Arrays, record: dict) -> None:
     write_atomically(path, lambda file: save_file(arrays, file))
     record = {**record, "sha256": digest_file(path)}
     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
+
+
+def _work(store: Store, step: str, settings: Mapping, compute: Callable, code: Sequence) -> None:
+    """One job in a worker process; its arrays stay in the store."""
+    os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would write over each other
+    store.fetch(step, settings, compute, code)
+    release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
 
 
 def _note(**event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
 from ruranet_utils import backbones, features, training
-from ruranet_utils.backbones import classifier, imagenet_state, normalize, weights_origin
+from ruranet_utils.backbones import classifier, find_weights, normalize
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import Profile
 from ruranet_utils.features import resize
@@ -43,7 +44,7 @@ class ImageBatches:
 
     def __len__(self) -> int:
         # Batch normalization needs two images: a last batch of one is joined to the others.
-        return max(1, len(self.labels) // self.batch_size)
+        return min(len(self.labels), max(1, len(self.labels) // self.batch_size))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = np.arange(len(self.labels))
@@ -84,34 +85,36 @@ class Classification(pl.LightningModule):
         self.log("auc", binary_auroc(logits, labels.int()))
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, betas=(0.9, 0.999))
+        return training.adam(self.model.parameters(), self.learning_rate)
 
 
-def predict_test(cohort: Cohort, backbone: str, profile: Profile, store: Store) -> np.ndarray:
-    """Probability of DME of each test image, from the model with the best validation AUC.
+def predict_test(cohort: Cohort, profile: Profile, store: Store) -> dict[str, np.ndarray]:
+    """Probability of DME of each test image, from the epoch of each classifier with the best validation AUC.
 
     Parameters
     ----------
     cohort : Cohort
         With labels and splits.
-    backbone : str
-        One of ``config.CLASSIFIERS``.
     profile : Profile
+        Its ``classifiers``.
     store : Store
 
     Returns
     -------
-    ndarray of float32, shape (n_test,), in [0, 1]
+    dict of str to ndarray of float32, shape (n_test,), in [0, 1]
+        By backbone.
     """
     fields = ("seed", "threads", "device", "feature_size_px", "classifier_epochs", "patience", "batch_size")
-    settings = {
-        **profile.settings(*fields, "classifier_learning_rate"),
-        "data": cohort.digest,
-        "backbone": backbone,
-        "weights": weights_origin(backbone, profile.weights, profile.allow_random_weights),
+    shared = {**profile.settings(*fields, "classifier_learning_rate"), "data": cohort.digest}
+    jobs = {
+        name: (
+            {**shared, "backbone": name, "weights": find_weights(name, profile).digest},
+            partial(_fit, cohort, name, profile),
+        )
+        for name in profile.classifiers
     }
-    arrays = store.fetch("classifier", settings, lambda: _fit(cohort, backbone, profile), _CODE)
-    return arrays["probability"]
+    arrays = store.fetch_all("classifier", jobs, _CODE, profile.workers)
+    return {name: arrays[name]["probability"] for name in profile.classifiers}
 
 
 def table_3(cohort: Cohort, profile: Profile, store: Store) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -125,9 +128,8 @@ def table_3(cohort: Cohort, profile: Profile, store: Store) -> tuple[pd.DataFram
     probabilities : dict of str to ndarray
         By backbone, shape (n_test,).
     """
-    test, rows, probabilities = cohort.split("test"), [], {}
-    for backbone in profile.classifiers:
-        probability = probabilities[backbone] = predict_test(cohort, backbone, profile, store)
+    test, rows, probabilities = cohort.split("test"), [], predict_test(cohort, profile, store)
+    for backbone, probability in probabilities.items():
         predicted = (probability > 0.5).astype(int)
         rng = np.random.default_rng(profile.seed)
         low, high = ratio_interval(predicted == test.labels, np.ones(len(test)), test.patients, rng)
@@ -138,7 +140,7 @@ def table_3(cohort: Cohort, profile: Profile, store: Store) -> tuple[pd.DataFram
                 "accuracy_low": low,
                 "accuracy_high": high,
                 "n": len(test),
-                "weights": weights_origin(backbone, profile.weights, profile.allow_random_weights),
+                "weights": find_weights(backbone, profile).origin,
             }
         )
     return pd.DataFrame(rows), probabilities
@@ -149,22 +151,21 @@ def _fit(cohort: Cohort, backbone: str, profile: Profile) -> dict[str, np.ndarra
         (resize(part.images, profile.feature_size_px), part.labels)
         for part in map(cohort.split, ("train", "val", "test"))
     )
-    state = imagenet_state(backbone, profile.weights, profile.allow_random_weights)
-    module = Classification(classifier(backbone, state, profile.seed), profile.classifier_learning_rate)
+    model = classifier(backbone, find_weights(backbone, profile).load(), profile.seed)
+    module = Classification(model, profile.classifier_learning_rate)
     history = training.fit(
         module,
         ImageBatches(*train, profile.batch_size, profile.seed),
         ImageBatches(*validation, profile.batch_size),
+        profile,
         monitor="auc",
         epochs=profile.classifier_epochs,
-        patience=profile.patience,
-        device=profile.device,
-        seed=profile.seed,
         description=backbone,
     )
-    model = module.model.to(training.resolve_device(profile.device)).eval()
+    device = training.prepare(profile)
+    model.to(device).eval()
     with torch.inference_mode():
-        logits = torch.cat([model(x.to(next(model.parameters()).device)) for x, _ in ImageBatches(*test, 16)])
+        logits = torch.cat([model(images.to(device)) for images, _ in ImageBatches(*test, 16)])
     return {
         "probability": torch.sigmoid(logits[:, 0]).float().cpu().numpy(),
         "history": history[["epoch", "train_loss", "auc"]].to_numpy(),

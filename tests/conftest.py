@@ -23,6 +23,7 @@ def tiny():
         epochs=1,
         classifier_epochs=1,
         feature_size_px=32,
+        workers=1,
         encoders="mobilenet_v2",
         classifiers="mobilenet_v2",
         extractors="mobilenet_v2",

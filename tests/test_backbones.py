@@ -3,27 +3,32 @@
 Most networks are built on torch's "meta" device: names and shapes without any number, so that all of them fit.
 """
 
+import os
 import re
+from dataclasses import replace
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from ruranet_utils import paths
+from ruranet_utils import backbones, paths
 from ruranet_utils.backbones import (
     WeightsNotFoundError,
+    as_float,
     classifier,
     feature_extractor,
-    imagenet_state,
+    find_weights,
     normalize,
+    reference_backbone,
     seeded,
     unet,
-    weights_origin,
 )
-from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS
+from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
+from ruranet_utils.store import digest_file
 
 DIMENSIONS = {
     "alexnet": 4096,
@@ -36,6 +41,7 @@ DIMENSIONS = {
     "vgg19": 4096,
 }
 REAL_WEIGHTS = paths.weights_dir() or paths.ROOT.parent / "shared" / "weights"
+CONNECTED = get_profile("paper")  # asks for ImageNet weights and takes nothing else
 PHOTOGRAPH = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -48,9 +54,9 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", refuse)
     monkeypatch.delenv("RURANET_WEIGHTS_DIR", raising=False)
-    imagenet_state.cache_clear()
+    backbones._download.cache_clear()
     yield
-    imagenet_state.cache_clear()
+    backbones._download.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +187,9 @@ def test_weights_that_do_not_fit_are_refused():
 )
 def test_the_seed_decides_the_parameters_and_nothing_else_is_touched(build):
     before = torch.random.get_rng_state()
-    first, again, other = (nn.utils.parameters_to_vector(build(seed).parameters()) for seed in (1, 1, 2))
+    first, again, other = (
+        torch.cat([parameter.flatten() for parameter in build(seed).parameters()]) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -189,7 +197,8 @@ def test_the_seed_decides_the_parameters_and_nothing_else_is_touched(build):
 def test_the_folder_of_weights_comes_first_and_its_parameters_arrive(resnet18_file, monkeypatch):
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
     saved = torch.load(resnet18_file / "resnet18.pth", weights_only=True)
-    state = imagenet_state("resnet18", "imagenet", False)
+    weights = find_weights("resnet18", CONNECTED)
+    state = weights.load()
     networks = [
         unet("resnet18", "scse", 4, state, seed=0).encoder,
         classifier("resnet18", state, seed=0),
@@ -199,29 +208,59 @@ def test_the_folder_of_weights_comes_first_and_its_parameters_arrive(resnet18_fi
         loaded = network.state_dict()
         body = [name for name in saved if not name.startswith("fc.")]
         assert all(torch.equal(loaded[name], saved[name]) for name in body)
-    assert weights_origin("resnet18", "imagenet", False) == "ImageNet"
-    assert "fc.weight" in state  # the remembered parameters stay whole for the next network
+    assert weights.origin == "ImageNet" and weights.digest == digest_file(resnet18_file / "resnet18.pth")
 
 
 def test_without_a_file_torchvision_is_asked(monkeypatch, tmp_path):
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda self, **options: {"asked for": self})
-    assert imagenet_state("resnet50", "imagenet", False) == {"asked for": models.ResNet50_Weights.DEFAULT}
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    asked = []
+
+    def download(self, progress, check_hash):
+        asked.append(self)
+        assert check_hash
+        file = tmp_path / "hub" / "checkpoints" / self.url.split("/")[-1]
+        file.parent.mkdir(parents=True)
+        torch.save({"a": torch.ones(1)}, file)
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    for _ in range(2):
+        assert find_weights("resnet50", CONNECTED).load() == {"a": torch.ones(1)}
+    assert asked == [models.ResNet50_Weights.DEFAULT]
+
+
+def test_other_weights_under_the_same_name_are_another_setting(tmp_path, monkeypatch):
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
+    digests = []
+    for number in range(3):
+        torch.save({"a": torch.tensor(number // 2)}, tmp_path / "vgg16.pth")
+        os.utime(tmp_path / "vgg16.pth", (number, number))
+        digests.append(find_weights("vgg16", CONNECTED).digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert find_weights("vgg16", replace(CONNECTED, weights="random")).digest == "random"
+
+
+def test_the_reference_is_googlenet_or_what_has_weights(resnet18_file, monkeypatch):
+    offline = replace(CONNECTED, allow_random_weights=True)
+    assert reference_backbone(offline) == "googlenet"
+    assert reference_backbone(replace(offline, extractors=("vgg19", "vgg16"))) == "vgg19"
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
+    assert reference_backbone(offline) == "resnet18"
 
 
 def test_missing_weights_are_named_with_the_folder(monkeypatch, tmp_path):
     with pytest.raises(WeightsNotFoundError, match=r"of vgg16: RURANET_WEIGHTS_DIR is not set.*no network.*vgg16\.pth"):
-        weights_origin("vgg16", "imagenet", False)
+        find_weights("vgg16", CONNECTED)
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
     with pytest.raises(WeightsNotFoundError, match=re.escape(f"not in RURANET_WEIGHTS_DIR ({tmp_path})")):
-        imagenet_state("vgg16", "imagenet", False)
+        find_weights("vgg16", CONNECTED)
 
 
 def test_random_weights_only_where_allowed_or_asked_for(resnet18_file, monkeypatch):
-    assert weights_origin("vgg16", "imagenet", True) == "random"
+    assert find_weights("vgg16", replace(CONNECTED, allow_random_weights=True)).origin == "random"
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
-    assert weights_origin("resnet18", "random", False) == "random"
-    assert imagenet_state("resnet18", "random", False) is None
+    asked_for = find_weights("resnet18", replace(CONNECTED, weights="random"))
+    assert asked_for.origin == "random" and asked_for.load() is None
 
 
 def test_unknown_names_are_answered_with_the_valid_ones():
@@ -233,7 +272,13 @@ def test_unknown_names_are_answered_with_the_valid_ones():
         with pytest.raises(ValueError, match=f"unknown backbone '{name}'; valid: {', '.join(valid)}"):
             build(name)
     with pytest.raises(ValueError, match="unknown backbone 'lenet'; valid: alexnet, densenet121"):
-        weights_origin("lenet", "imagenet", True)
+        find_weights("lenet", CONNECTED)
+
+
+def test_as_float():
+    image = as_float(np.array([0, 51, 255], np.uint8))
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image, np.array([0, 0.2, 1], np.float32))
 
 
 def test_normalization_by_hand():
@@ -248,8 +293,7 @@ def test_normalization_by_hand():
 @pytest.mark.skipif(not (REAL_WEIGHTS / "mobilenet_v2.pth").is_file(), reason="no mobilenet_v2.pth at hand")
 def test_real_weights_load_and_keep_the_scale(monkeypatch):
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(REAL_WEIGHTS))
-    assert weights_origin("mobilenet_v2", "imagenet", False) == "ImageNet"
-    state = imagenet_state("mobilenet_v2", "imagenet", False)
+    state = find_weights("mobilenet_v2", CONNECTED).load()
     with torch.no_grad():
         features = feature_extractor("mobilenet_v2", state, seed=0)(normalize(PHOTOGRAPH))
         stages = unet("mobilenet_v2", "scse", 5, state, seed=0).eval().encoder(normalize(PHOTOGRAPH))

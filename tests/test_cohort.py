@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_sources import make_idrid, make_srahim, save_mask, save_photograph
 
 from ruranet_utils import config
-from ruranet_utils.cohort import COLUMNS, Cohort, as_float, load_cohorts
+from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
 from ruranet_utils.sources import idrid, read_image, srahim
 from ruranet_utils.splits import assign_splits, balance
 from ruranet_utils.store import Store
@@ -166,12 +166,6 @@ def test_digest_sees_every_part():
         digests.add(changed.digest)
     digests.add(Cohort(cohort.table, cohort.images, None).digest)
     assert len(digests) == 6
-
-
-def test_as_float():
-    image = as_float(np.array([0, 51, 255], np.uint8))
-    assert image.dtype == np.float32
-    np.testing.assert_array_equal(image, np.array([0, 0.2, 1], np.float32))
 
 
 def test_synthetic_profile_is_one_balanced_cohort(store):

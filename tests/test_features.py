@@ -45,7 +45,7 @@ def slow_feature(image: np.ndarray, mask: np.ndarray, profile) -> np.ndarray:
 
 
 def test_features_are_those_of_each_masked_image_alone(images, masks, tiny, store):
-    vectors = lesion_features(images, masks, BACKBONE, tiny, store)
+    vectors = lesion_features(images, masks, [BACKBONE], tiny, store)[BACKBONE]
     assert vectors.shape == (6, len(LESIONS), 1280) and vectors.dtype == np.float32
     scale = vectors.std(axis=(0, 1)).mean()
     for row, lesion in [(0, 0), (0, 3), (3, 2), (5, 1), (5, 3), (1, 0), (5, 2)]:
@@ -60,31 +60,31 @@ def assert_same_features(one, other):
 
 
 def test_an_empty_mask_gives_the_feature_of_the_black_image(images, masks, tiny, store):
-    vectors = lesion_features(images, masks, BACKBONE, tiny, store)
+    vectors = lesion_features(images, masks, [BACKBONE], tiny, store)[BACKBONE]
     black = image_features(np.zeros_like(images[:1]), BACKBONE, tiny, store)[0]
     assert_same_features(vectors[1], np.tile(black, (len(LESIONS), 1)))
     assert_same_features(vectors[5, 2], black)
     assert np.abs(vectors[5, 3] - black).max() > 0.01 * np.abs(black).max()
-    nothing = lesion_features(images, np.zeros_like(masks), BACKBONE, tiny, store)
+    nothing = lesion_features(images, np.zeros_like(masks), [BACKBONE], tiny, store)[BACKBONE]
     assert_same_features(nothing, np.broadcast_to(black, nothing.shape))
 
 
 def test_a_full_mask_gives_the_feature_of_the_image(images, tiny, store):
     everywhere = np.ones((6, 1, 64, 64), bool)
-    vectors = lesion_features(images, everywhere, BACKBONE, tiny, store)
+    vectors = lesion_features(images, everywhere, [BACKBONE], tiny, store)[BACKBONE]
     assert_same_features(vectors[:, 0], image_features(images, BACKBONE, tiny, store))
 
 
 def test_the_order_of_images_does_not_matter(images, masks, tiny, store):
     order = np.array([5, 2, 0, 4, 1, 3])
-    vectors = lesion_features(images, masks, BACKBONE, tiny, store)
-    permuted = lesion_features(images[order], masks[order], BACKBONE, tiny, store)
+    vectors = lesion_features(images, masks, [BACKBONE], tiny, store)[BACKBONE]
+    permuted = lesion_features(images[order], masks[order], [BACKBONE], tiny, store)[BACKBONE]
     assert_same_features(permuted, vectors[order])
 
 
 def test_features_are_computed_once_for_each_input_and_setting(images, masks, tiny, store, journal):
     def ask(images=images, masks=masks, profile=tiny, backbone=BACKBONE):
-        lesion_features(images[:2], masks[:2], backbone, profile, store)
+        lesion_features(images[:2], masks[:2], [backbone], profile, store)
         return [event["found"] for event in journal()]
 
     other = masks.copy()
@@ -98,9 +98,9 @@ def test_features_are_computed_once_for_each_input_and_setting(images, masks, ti
 
 def test_images_and_masks_must_fit(images, masks, tiny, store):
     with pytest.raises(ValueError, match=r"\(6, 3, 64, 64\) do not fit masks of shape \(5, 4, 64, 64\)"):
-        lesion_features(images, masks[:5], BACKBONE, tiny, store)
+        lesion_features(images, masks[:5], [BACKBONE], tiny, store)
     with pytest.raises(ValueError, match=r"do not fit masks of shape \(6, 4, 32, 64\)"):
-        lesion_features(images, masks[:, :, ::2], BACKBONE, tiny, store)
+        lesion_features(images, masks[:, :, ::2], [BACKBONE], tiny, store)
 
 
 @pytest.mark.parametrize("size_px", [16, 40, 64, 100])

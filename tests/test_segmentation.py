@@ -13,10 +13,11 @@ from ruranet_utils import segmentation
 from ruranet_utils.backbones import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS
-from ruranet_utils.lesions import COUNTS, LesionSegmenter, best_encoders
-from ruranet_utils.metrics import pixel_counts
-from ruranet_utils.patches import FullImages, Patches
+from ruranet_utils.lesions import LesionSegmenter, best_encoders
+from ruranet_utils.metrics import pixel_counts, segmentation_scores
+from ruranet_utils.patches import FullImages, Patches, image_batches
 from ruranet_utils.segmentation import CombinedLoss, Segmentation, build, fit, predict
+from ruranet_utils.store import Store
 
 
 def denormalize(images: torch.Tensor) -> np.ndarray:
@@ -90,8 +91,8 @@ def draw(noise, iteration=0, **options):
 def test_patches_have_the_announced_shapes_and_number(noise):
     patches = draw(noise)
     batches = list(patches)
-    assert len(batches) == len(patches) == 4
-    assert sum(len(images) for images, _ in batches) == 15 and {len(images) for images, _ in batches} <= {3, 4}
+    assert len(batches) == len(patches) == 3
+    assert sum(len(images) for images, _ in batches) == 15 and {len(images) for images, _ in batches} == {5}
     for images, masks in batches:
         assert images.shape == (len(images), 3, 32, 32) and masks.shape == (len(images), 1, 32, 32)
         assert images.dtype == masks.dtype == torch.float32
@@ -163,11 +164,18 @@ def test_images_without_a_lesion_give_patches_too():
 
 def test_full_images_come_whole_one_by_one_and_in_order(noise):
     batches = FullImages(*noise)
-    assert len(batches) == len(list(batches)) == 5
-    for row, (image, mask) in enumerate(batches):
-        assert image.shape == (1, 3, 64, 96) and mask.shape == (1, 1, 64, 96)
-        np.testing.assert_allclose(denormalize(image)[0] * 255, noise[0][row].transpose(1, 2, 0), atol=1e-3)
-        np.testing.assert_array_equal(mask[0, 0], noise[1][row])
+    ((images, masks),) = batches
+    assert len(batches) == 1 and images.shape == (5, 3, 64, 96) and masks.shape == (5, 1, 64, 96)
+    np.testing.assert_allclose(denormalize(images) * 255, noise[0].transpose(0, 2, 3, 1), atol=1e-3)
+    np.testing.assert_array_equal(masks[:, 0], noise[1])
+
+
+@pytest.mark.parametrize(
+    ("n", "side_px", "sizes"), [(5, 512, [1] * 5), (3, 1024, [1] * 3), (9, 256, [4, 4, 1]), (0, 64, [])]
+)
+def test_as_many_images_go_together_as_fit_into_512_by_512_pixels(n, side_px, sizes):
+    images = np.broadcast_to(np.uint8(0), (n, 3, side_px, side_px))
+    assert [len(images[rows]) for rows in image_batches(images)] == sizes
 
 
 # One network
@@ -207,7 +215,7 @@ def test_predict_is_the_trained_network_at_a_probability_of_one_half(trained, sq
     images = squares[0][1]
     predicted = predict(trained, images, "mobilenet_v2", "scse", easy)
     assert predicted.shape == (4, 64, 64) and predicted.dtype == bool
-    model = build("mobilenet_v2", "scse", easy, pretrained=False).eval()
+    model = build("mobilenet_v2", "scse", easy).eval()
     state = {name: torch.from_numpy(trained[f"state.{name}"]) for name in model.state_dict()}
     model.load_state_dict(state)
     with torch.no_grad():
@@ -235,7 +243,7 @@ def test_fit_needs_a_lesion_and_a_finite_loss(squares, easy):
 
 
 def test_every_pixel_starts_with_the_probability_of_a_rare_lesion(tiny):
-    model = build("resnet18", "scse", tiny, pretrained=True)
+    model = build("resnet18", "scse", tiny)
     assert model.segmentation_head[0].bias.sigmoid().item() == pytest.approx(segmentation.LESION_PRIOR)
 
 
@@ -376,12 +384,24 @@ def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter,
 
 def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
     segmenter = LesionSegmenter(phantoms, replace(tiny, learning_rate=1e-2), store)
-    counts = segmenter.evaluate("hard_exudates", "mobilenet_v2")
-    trained = segmenter.train("hard_exudates", "mobilenet_v2")
-    assert list(counts) == ["val", "test"]
-    for split, table in counts.items():
-        part = phantoms.split(split)
-        predicted = predict(trained, part.images, "mobilenet_v2", "scse", segmenter.profile)
-        expected = pixel_counts(predicted, part.masks[:, LESIONS.index("hard_exudates")])
-        pd.testing.assert_frame_equal(table, expected[COUNTS])
-        assert (table.sum(axis=1) == 64 * 64).all() and len(table) == len(part)
+    study = segmenter.study().set_index("lesion")
+    for lesion in ("hard_exudates", "edema"):
+        trained = segmenter.train(lesion, "mobilenet_v2")
+        for split, column in (("val", "validation_iou"), ("test", "iou")):
+            part = phantoms.split(split)
+            predicted = predict(trained, part.images, "mobilenet_v2", "scse", segmenter.profile)
+            counts = pixel_counts(predicted, part.masks[:, LESIONS.index(lesion)])
+            assert study.loc[lesion, column] == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True)
+
+
+def test_worker_processes_change_nothing(phantoms, tiny, tmp_path):
+    studies, masks = [], []
+    for workers in (1, 2):
+        profile = replace(tiny, workers=workers, encoders=("mobilenet_v2", "resnet18"), learning_rate=1e-2)
+        segmenter = LesionSegmenter(phantoms, profile, Store(tmp_path / str(workers)))
+        studies.append(segmenter.study())
+        masks.append(segmenter.masks(phantoms.images, best_encoders(studies[-1])))
+    pd.testing.assert_frame_equal(*studies, check_exact=True)
+    np.testing.assert_array_equal(*masks)
+    names = [sorted(path.name for path in (tmp_path / str(workers)).rglob("*")) for workers in (1, 2)]
+    assert names[0] == names[1] and len(names[0]) > 20

@@ -216,6 +216,36 @@ def test_discard_removes_one_artefact_and_may_be_repeated(store, compute):
     assert compute.calls == 3
 
 
+def test_many_jobs_are_done_by_processes_side_by_side_and_come_back_in_order(store, journal):
+    jobs = {
+        number: ({"n": number}, lambda number=number: {"x": np.array([number, os.getpid()])}) for number in range(6)
+    }
+    store.fetch("step", *jobs[4], [])
+    found = store.fetch_all("step", jobs, [], workers=2)
+    assert list(found) == list(range(6)) and [int(arrays["x"][0]) for arrays in found.values()] == list(range(6))
+    processes = {int(arrays["x"][1]) for number, arrays in found.items() if number != 4}
+    assert os.getpid() not in processes and 1 <= len(processes) <= 2 and found[4]["x"][1] == os.getpid()
+    assert sum(not event["found"] for event in journal()) == 6
+    again = store.fetch_all("step", jobs, [], workers=2)
+    assert all(np.array_equal(found[number]["x"], again[number]["x"]) for number in jobs)
+    assert all(event["found"] for event in journal())
+
+
+def test_one_worker_is_this_process(store):
+    jobs = {number: ({"n": number}, lambda: {"x": np.array(os.getpid())}) for number in range(2)}
+    assert all(arrays["x"] == os.getpid() for arrays in store.fetch_all("step", jobs, []).values())
+
+
+def test_an_error_in_a_process_arrives_here_and_what_was_finished_stays(store):
+    def fail():
+        raise ValueError("the image eye.png is broken")
+
+    jobs = {"a": ({"n": 0}, lambda: {"x": np.zeros(1)}), "b": ({"n": 1}, fail), "c": ({"n": 2}, fail)}
+    with pytest.raises(ValueError, match=r"the image eye\.png is broken"):
+        store.fetch_all("step", jobs, [], workers=2)
+    assert files(store) in ([".json", ".safetensors"], [])
+
+
 def test_the_journal_says_what_was_computed_and_what_found(store, compute, journal):
     for step in ("one", "two", "one"):
         store.fetch(step, SETTINGS, compute, [])

@@ -105,7 +105,7 @@ def test_table_3_follows_from_its_probabilities_and_is_computed_once(phantoms, t
 def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, store, monkeypatch):
     right = 0.45 + 0.1 * phantoms.split("test").labels
     by_backbone = {"mobilenet_v2": right, "resnet18": 1 - right}
-    monkeypatch.setattr(supervised, "predict_test", lambda cohort, backbone, profile, store: by_backbone[backbone])
+    monkeypatch.setattr(supervised, "predict_test", lambda cohort, profile, store: by_backbone)
     table, _ = table_3(phantoms, two_networks, store)
     for name in ("accuracy", "precision", "recall", "f1", "auc", "accuracy_low", "accuracy_high"):
         assert table[name].tolist() == [1, 0]
@@ -117,8 +117,8 @@ def test_a_network_learns_what_is_plain_to_see(phantoms, tiny, store):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, size=phantoms.images.shape) + 150 * labels[:, None, None, None]
     cohort = Cohort(phantoms.table, images.astype(np.uint8), None)
-    profile = replace(tiny, classifier_epochs=4, classifier_learning_rate=1e-3)
-    probability = predict_test(cohort, "resnet18", profile, store)
+    profile = replace(tiny, classifiers=("resnet18",), classifier_epochs=4, classifier_learning_rate=1e-3)
+    probability = predict_test(cohort, profile, store)["resnet18"]
     assert roc_auc_score(cohort.split("test").labels, probability) == 1
 
 
@@ -128,6 +128,6 @@ def test_the_classifier_sees_no_label_of_a_test_image(phantoms, tiny, store):
     test = table["split"] == "test"
     table.loc[test, "label"] = 1 - table.loc[test, "label"]
     exchanged = Cohort(table, phantoms.images, phantoms.masks)
-    first, second = (predict_test(cohort, "mobilenet_v2", tiny, store) for cohort in (phantoms, exchanged))
+    first, second = (predict_test(cohort, tiny, store)["mobilenet_v2"] for cohort in (phantoms, exchanged))
     assert phantoms.digest != exchanged.digest
     np.testing.assert_array_equal(first, second)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ruranet_utils.training import check_finite, fit, resolve_device
+from ruranet_utils.config import get_profile
+from ruranet_utils.training import check_finite, fit, prepare
 
 
 class Scripted(pl.LightningModule):
@@ -41,8 +42,8 @@ class OneBatch:
 
 
 def run(module, epochs=8, patience=2, seed=0):
-    options = {"monitor": "score", "device": "cpu", "description": "test"}
-    return fit(module, OneBatch(), OneBatch(), epochs=epochs, patience=patience, seed=seed, **options)
+    profile = get_profile("synthetic", patience=patience, seed=seed)
+    return fit(module, OneBatch(), OneBatch(), profile, monitor="score", epochs=epochs, description="test")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,7 @@ def test_the_seed_decides_dropout_and_the_global_state_is_left_alone():
     modules, before = [Scripted([0.0]) for _ in range(3)], torch.random.get_rng_state()
     histories = [run(module, epochs=1, seed=seed) for module, seed in zip(modules, (1, 1, 2), strict=True)]
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
     first, again, other = (module.drawn[0] for module in modules)
     assert torch.equal(first, again) and not torch.equal(first, other)
     pd.testing.assert_frame_equal(histories[0], histories[1])
@@ -80,8 +82,21 @@ def test_a_loss_that_is_not_finite_stops_the_training(loss):
     assert check_finite(torch.tensor(3.0), 1) == 3
 
 
+def test_without_a_validation_image_no_epoch_can_be_chosen():
+    with pytest.raises(ValueError, match="edema: no validation image to choose the epoch by"):
+        fit(Scripted([0.0]), OneBatch(), [], get_profile(), monitor="score", epochs=1, description="edema")
+
+
+def test_a_profile_sets_the_threads():
+    prepare(get_profile(threads=2))
+    assert torch.get_num_threads() == 2
+    prepare(get_profile(threads=1))
+    assert torch.get_num_threads() == 1
+
+
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto") == torch.device("cuda") and resolve_device("cpu") == torch.device("cpu")
+    auto, cpu = get_profile(device="auto"), get_profile(device="cpu")
+    assert prepare(auto) == torch.device("cuda") and prepare(cpu) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == torch.device("cpu")
+    assert prepare(auto) == torch.device("cpu")

@@ -34,6 +34,7 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils.config import DISPLAY, LESIONS
@@ -54,6 +55,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]

@@ -38,6 +38,7 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
@@ -57,6 +58,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]
@@ -134,6 +136,8 @@ for lesion, color in zip(LESIONS, PALETTE, strict=False):
     axes[1].plot(epoch, dice, color=color)
 axes[0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
 axes[1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+for ax in axes:
+    ax.xaxis.get_major_locator().set_params(integer=True)
 _ = fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncol=2, bbox_to_anchor=(0.5, 0), fontsize=10)
 fig.tight_layout()
 run.save_figure(fig, "fig_training")

@@ -34,6 +34,7 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
@@ -53,6 +54,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]
@@ -80,12 +82,12 @@ show(run.save_table(table, "table_3"), "Table 3 · paper versus ours, test image
 # %%
 labels = diagnosis.split("test").labels
 fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
-for (backbone, probability), color in zip(probabilities.items(), PALETTE, strict=False):
-    false_positive, true_positive, _ = roc_curve(labels, probability)
-    left.plot(false_positive, true_positive, color=color, label=DISPLAY[backbone])
 left.plot([0, 1], [0, 1], "--", color="gray")
+for row, color in zip(scores.itertuples(), PALETTE, strict=False):
+    false_positive, true_positive, _ = roc_curve(labels, probabilities[row.backbone])
+    left.plot(false_positive, true_positive, color=color, alpha=0.8, label=f"{DISPLAY[row.backbone]}, {row.auc:.2f}")
 left.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-left.legend(fontsize=9)
+left.legend(fontsize=9, title="area under the curve", title_fontsize=9)
 error = [scores["accuracy"] - scores["accuracy_low"], scores["accuracy_high"] - scores["accuracy"]]
 right.errorbar(scores["accuracy"], scores.index, xerr=error, fmt="o", color=PALETTE[0], label="ours")
 paper = published.table_3().set_index("backbone")["accuracy"].reindex(scores["backbone"])

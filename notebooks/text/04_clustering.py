@@ -42,16 +42,18 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
-from ruranet_utils.backbones import weights_origin
+from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.clustering import WEIGHT_GRID, search_weights
 from ruranet_utils.config import DISPLAY, METHODS
 from ruranet_utils.diagnosis import diagnose, project
 from ruranet_utils.features import lesion_features
 from ruranet_utils.lesions import LesionSegmenter, best_encoders
 from ruranet_utils.metrics import matched_accuracy
+from ruranet_utils.progress import progress
 from ruranet_utils.reduction import reduce
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
@@ -60,7 +62,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from tqdm.auto import tqdm
 
 run = start(
     profile=profile,
@@ -70,6 +71,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]
@@ -89,16 +91,15 @@ show(found.assign(n=len(diagnosis)), "Lesions that the segmentation finds")
 # ## Features, heads, weights, clusters
 
 # %%
-rows, heads, origins = [], {}, {}
-for backbone in tqdm(run.profile.extractors, unit="backbone", leave=False):
-    features = lesion_features(diagnosis.images, masks, backbone, run.profile, run.store)
-    reduced = reduce(features, run.profile.n_components)
+features = lesion_features(diagnosis.images, masks, run.profile.extractors, run.profile, run.store)
+rows, heads = [], {}
+for backbone in progress(run.profile.extractors, desc="clustering", unit="backbone"):
+    reduced = reduce(features[backbone], run.profile.n_components)
     heads[backbone] = project(reduced, run.profile, run.store)
-    origins[backbone] = weights_origin(backbone, run.profile.weights, run.profile.allow_random_weights)
     for method in METHODS:
         embedded = heads[backbone].embedding if method == "dmh" else reduced
         for row in diagnose(embedded, method, diagnosis, run.profile, run.store):
-            rows.append({"backbone": backbone, **row, "weights": origins[backbone]})
+            rows.append({"backbone": backbone, **row, "weights": find_weights(backbone, run.profile).origin})
 results = pd.DataFrame(rows)
 
 # %% [markdown]
@@ -170,7 +171,7 @@ run.save_figure(fig, "fig_clustering")
 # Both terms of Eq. 3, the similarity between heads and the threshold $T$, for the paper's backbone, or for one with ImageNet weights where GoogLeNet has none.
 
 # %%
-name = min(heads, key=lambda backbone: (origins[backbone] != "ImageNet", backbone != "googlenet"))
+name = reference_backbone(run.profile)
 history = heads[name].history
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
 left.plot(history["epoch"], history["loss_diversity"], label="diversity (Eq. 4)")

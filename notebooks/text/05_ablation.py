@@ -43,10 +43,11 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
-from ruranet_utils.backbones import weights_origin
+from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.diagnosis import diagnose, diagnose_images, project
 from ruranet_utils.features import image_features, lesion_features, resize
@@ -66,6 +67,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]
@@ -73,10 +75,7 @@ run = start(
 
 # %%
 segmentation, diagnosis = run.cohorts
-origins = {
-    name: weights_origin(name, run.profile.weights, run.profile.allow_random_weights) for name in run.profile.extractors
-}
-backbone = min(origins, key=lambda name: (origins[name] != "ImageNet", name != "googlenet"))
+backbone = reference_backbone(run.profile)
 n_components = run.profile.n_components
 pixels = resize(diagnosis.images, run.profile.feature_size_px).flatten(1).numpy()
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
@@ -96,7 +95,7 @@ features = {}
 for attention in (None, "scse"):
     segmenter = LesionSegmenter(segmentation, run.profile, run.store, attention)
     masks = segmenter.masks(diagnosis.images, encoder_of)
-    features[attention] = lesion_features(diagnosis.images, masks, backbone, run.profile, run.store)
+    features[attention] = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
 variants = {
     "b": ("kmedoids", reduce(features[None], n_components)),
     "c": ("kmedoids", reduce(features["scse"], n_components)),
@@ -112,7 +111,7 @@ for variant, (method, embedded) in variants.items():
 # The paper's row a is a positive-class average, its rows b to e are weighted averages; ours are weighted throughout. `oracle` is the paper's protocol, `label_free` the honest one; a and a+ have no weights to choose.
 
 # %%
-results = pd.DataFrame(rows).assign(weights=origins[backbone])
+results = pd.DataFrame(rows).assign(weights=find_weights(backbone, run.profile).origin)
 results.loc[results["variant"] == "a", "weights"] = "none"
 further = ["accuracy_low", "accuracy_high", "lesion_weights", "n", "weights"]
 tables = []

@@ -36,9 +36,10 @@ epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils.backbones import weights_origin
+from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.features import lesion_features
 from ruranet_utils.lesions import LesionSegmenter, best_encoders
@@ -59,6 +60,7 @@ run = start(
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    workers=workers,
 )
 
 # %% [markdown]
@@ -68,13 +70,10 @@ run = start(
 
 # %%
 segmentation, diagnosis = run.cohorts
-origins = {
-    name: weights_origin(name, run.profile.weights, run.profile.allow_random_weights) for name in run.profile.extractors
-}
-backbone = min(origins, key=lambda name: (origins[name] != "ImageNet", name != "googlenet"))
+backbone = reference_backbone(run.profile)
 segmenter = LesionSegmenter(segmentation, run.profile, run.store)
 masks = segmenter.masks(diagnosis.images, best_encoders(segmenter.study()))
-features = lesion_features(diagnosis.images, masks, backbone, run.profile, run.store)
+features = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
 curve = variance_curve(features, k_max=100)
 curve_table = run.save_table(curve, "table_pca")
 show(
@@ -125,7 +124,7 @@ versus = pd.DataFrame(
         "n": len(diagnosis),
         "rows": features.shape[0] * features.shape[1],
         "features": features.shape[2],
-        "weights": origins[backbone],
+        "weights": find_weights(backbone, run.profile).origin,
     }
 )
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")

@@ -1,0 +1,10 @@
+"""Progress bars, in notebooks and terminals alike."""
+
+import os
+
+from tqdm.auto import tqdm
+
+
+def progress(iterable=None, **options) -> tqdm:
+    """A bar that leaves no trace when it is done; ``TQDM_DISABLE=1`` in the environment switches all of them off."""
+    return tqdm(iterable, leave=False, disable=bool(os.environ.get("TQDM_DISABLE")), **options)
