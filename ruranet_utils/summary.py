@@ -1,10 +1,13 @@
-"""The first table of the README, from the committed tables: ``python -m ruranet_utils.summary`` (``make readme``)."""
+"""The README's measured numbers, from the committed files: ``python -m ruranet_utils.summary`` (``make readme``)."""
 
 from __future__ import annotations
+
+import json
 
 import pandas as pd
 
 from ruranet_utils import paths
+from ruranet_utils.config import LESIONS, METHODS
 from ruranet_utils.store import write_atomically
 
 START, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
@@ -36,6 +39,18 @@ CLAIMS = (
     ("Table 5c, with SCSE, accuracy, `oracle`", "table_5", {"variant": "c", **_ORACLE}, "accuracy"),
     ("Variance in 50 components", "table_pca_versus_paper", {"quantity": "cumulative explained variance"}, ""),
 )
+FINDINGS = """\
+- **Segmentation** with MobileNetV2, held out: hard exudates reach an IoU of {exudates[iou ours]:.2f}, where the paper's
+  MobileNet row says {exudates[iou paper]:.2f}; microaneurysms {aneurysms[iou ours]:.2f}, where it says
+  {aneurysms[iou paper]:.2f}.
+- **Looking at lesions**: K-Medoids on features of the whole image has an accuracy of {whole}, on lesion
+  features with weights chosen without labels {lesions} (N = {n:.0f}).
+- **The projection heads** after that: {heads}. In the paper's own Table 5 it is {paper_heads:.4f} with them and
+  {paper_lesions:.4f} without.
+- **Choosing the lesion weights on the labels**, as the paper does, lifts the mean accuracy of k-medoids from
+  {kmedoids}, of k-means from {kmeans}, of agglomerative clustering from {agglomerative} and of DMH from {dmh}.
+- **50 components** keep {variance[ours]:.0%} of the variance, in the paper {variance[paper]:.0%}. The paper's
+  reconstruction error is that number once more."""
 
 
 def results() -> str:
@@ -49,6 +64,45 @@ def results() -> str:
     return pd.DataFrame(rows, columns=columns).to_markdown(index=False, disable_numparse=True)
 
 
+def findings() -> str:
+    """What the real images say: Markdown bullets with numbers from the tables."""
+    exudates, aneurysms = (
+        _find("open", "table_1", {"lesion": lesion, "encoder": "mobilenet_v2"}) for lesion in LESIONS[:2]
+    )
+    whole, lesions, heads = (_find("open", "table_5", {"variant": row, **_LABEL_FREE}) for row in ("a+", "c", "d"))
+    means = pd.read_csv(paths.figures("open") / "table_4_summary.csv").set_index(["method", "selection"])["mean"]
+    variance = _find("open", "table_pca_versus_paper", {"quantity": "cumulative explained variance"})
+    return FINDINGS.format(
+        exudates=exudates,
+        aneurysms=aneurysms,
+        whole=_accuracy(whole),
+        lesions=_accuracy(lesions),
+        n=lesions["n"],
+        heads=_accuracy(heads),
+        paper_heads=heads["accuracy paper"],
+        paper_lesions=lesions["accuracy paper"],
+        variance=variance,
+        **{name: f"{means[name, 'label_free']:.2f} to {means[name, 'oracle']:.2f}" for name in METHODS},
+    )
+
+
+def costs() -> str:
+    """Time, memory and steps of the committed runs, from their ``run.json``."""
+    sentences = []
+    for profile in PROFILES:
+        run = json.loads((paths.figures(profile) / "run.json").read_text())
+        facts = pd.DataFrame(run["notebooks"].values())
+        steps, time_min, memory_gb = (
+            facts["computed"].sum(),
+            facts["time_s"].sum() / 60,
+            facts["peak_memory_mb"].max() / 1000,
+        )
+        sentences.append(
+            f"`{profile}` {steps} steps in {time_min:.1f} minutes with at most {memory_gb:.1f} GB of memory"
+        )
+    return f"Computed by the committed runs on {run['machine']['cores']} CPU cores: {'; '.join(sentences)}."
+
+
 def readme(text: str) -> str:
     """The README with its results renewed.
 
@@ -60,7 +114,7 @@ def readme(text: str) -> str:
     if START not in text or END not in text:
         raise ValueError(f"the README lacks {START!r} or {END!r}")
     before, after = text.split(START)[0], text.split(END)[1]
-    return f"{before}{START}\n\n{results()}\n\n{END}{after}"
+    return f"{before}{START}\n\n{results()}\n\nOn the real images:\n\n{findings()}\n\n{costs()}\n\n{END}{after}"
 
 
 def _find(profile: str, table: str, row: dict[str, str]) -> pd.Series | None:
@@ -68,6 +122,10 @@ def _find(profile: str, table: str, row: dict[str, str]) -> pd.Series | None:
     for column, value in row.items():
         frame = frame[frame[column] == value]
     return frame.iloc[0] if len(frame) else None
+
+
+def _accuracy(row: pd.Series) -> str:
+    return f"{row['accuracy ours']:.2f} [{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}]"
 
 
 def _cell(row: pd.Series | None, score: str) -> str:

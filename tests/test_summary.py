@@ -31,3 +31,19 @@ def test_a_changed_table_changes_the_readme(tmp_path, monkeypatch):
 def test_a_readme_without_markers_is_refused():
     with pytest.raises(ValueError, match="results"):
         summary.readme("# nothing")
+
+
+def test_every_sentence_follows_its_table(tmp_path, monkeypatch):
+    for file in paths.figures("open").glob("table_*.csv"):
+        (tmp_path / "open").mkdir(exist_ok=True)
+        (tmp_path / "open" / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setenv("RURANET_FIGURES", str(tmp_path))
+    said = [summary.findings()]
+    assert said[0] in (paths.ROOT / "README.md").read_text()
+    for name in ("table_1", "table_4_summary", "table_5", "table_pca_versus_paper"):
+        file = tmp_path / "open" / f"{name}.csv"
+        table = pd.read_csv(file)
+        numbers = table.select_dtypes(float).columns
+        table.assign(**table[numbers] / 2).to_csv(file, index=False)
+        said.append(summary.findings())
+    assert len(set(said)) == 5
