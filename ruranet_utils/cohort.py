@@ -12,14 +12,17 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from ruranet_utils import paths, phantom_rendering, phantom_vessels, sources, synthetic
+from ruranet_utils import merge, paths, phantom_rendering, phantom_vessels, sources, synthetic
 from ruranet_utils.config import LESIONS, Profile
 from ruranet_utils.progress import progress
-from ruranet_utils.sources import Record, idrid, kaggle, read_image, shrink_mask, srahim
-from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance
+from ruranet_utils.sources import files, idrid, srahim
+from ruranet_utils.sources.base import Record
+from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
+from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
 from ruranet_utils.store import Store, digest_arrays, digest_file
 
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
+AUDIT = ("assumed", "width_px", "height_px", "retina_score", "duplicate_of", "dropped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +32,24 @@ class Cohort:
     Attributes
     ----------
     table : DataFrame
-        One row per image with the columns ``COLUMNS``. ``label`` is ``Int64``, missing where not graded; ``sha256``
-        is that of the file (photographs) or of the pixels (synthetic images). ``camera`` of a photograph is its
-        source: each source here used one camera.
+        One row per image with the columns ``COLUMNS``, and of photographs ``AUDIT``. ``label`` is ``Int64``, missing
+        where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic images). ``camera``
+        of a photograph is its source.
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
         In the order of ``config.LESIONS``; ``None`` where nothing is annotated.
     lesion_notes : dict of str to str
         What a lesion's masks show where that is not the lesion itself.
+    audit : DataFrame or None
+        One row per photograph that was looked at, whether it entered or not, with the same columns: ``dropped`` is
+        ``"duplicate"``, ``"conflict"`` or empty, ``duplicate_of`` the photograph that stays.
     """
 
     table: pd.DataFrame
     images: np.ndarray
     masks: np.ndarray | None
     lesion_notes: dict[str, str] = field(default_factory=dict)
+    audit: pd.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -61,8 +68,8 @@ class Cohort:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the table and the arrays."""
-        csv = self.table.to_csv(index=False, lineterminator="\n").encode()
+        """SHA-256 over the columns ``COLUMNS`` and the arrays: what a result depends on."""
+        csv = self.table.filter(COLUMNS).to_csv(index=False, lineterminator="\n").encode()
         return digest_arrays(np.frombuffer(csv, dtype=np.uint8), self.images, self.masks)
 
     def subset(self, index: np.ndarray) -> Cohort:
@@ -112,7 +119,7 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
         return cohort, cohort
     if profile.name == "open":
         return _idrid(profile, store), _srahim(profile, store)
-    kaggle.records(paths.ROOT / "data" / "raw")
+    return _paper(profile, store)
 
 
 def _synthetic(profile: Profile, store: Store) -> Cohort:
@@ -155,31 +162,62 @@ def _phantom_row(phantom: synthetic.Phantom) -> dict:
 
 
 def _idrid(profile: Profile, store: Store) -> Cohort:
-    records = idrid.records(paths.data_root() / "idrid")
-    table = _record_table(records)
-    training = np.sort(table.loc[table["split"] == "train", "image_id"])
-    train, val, _ = profile.split
-    n_val = max(1, round(len(training) * val / (train + val)))
-    chosen = np.random.default_rng(profile.seed).choice(training, n_val, replace=False)
-    table.loc[table["image_id"].isin(chosen), "split"] = "val"
-    arrays = _decode(records, table, profile, store)
-    return Cohort(table, arrays["images"], arrays["masks"], {"edema": idrid.EDEMA_NOTE})
+    records = idrid.records(paths.data_root() / "idrid", parts="A")
+    return _with_masks(records, _audit(records, profile, store), profile, store)
 
 
 def _srahim(profile: Profile, store: Store) -> Cohort:
     records = srahim.records(paths.data_root() / "srahim")
-    table = balance(_record_table(records), profile.n_images, profile.seed)
-    records = [records[i] for i in table.index]
-    table = table.reset_index(drop=True)
-    table["split"] = assign_splits(table, profile.split, profile.seed)
-    return Cohort(table, _decode(records, table, profile, store)["images"], None)
+    return _with_labels(records, _audit(records, profile, store), profile, store)
 
 
-def _record_table(records: list[Record]) -> pd.DataFrame:
+def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
+    names = [source.name for source in sources.PAPER]
+    sources.require(names, paths.raw())
+    records = [record for name in names for record in sources.READERS[name](paths.raw() / name)]
+    audit = _audit(records, profile, store)
+    return _with_masks(records, audit, profile, store), _with_labels(records, audit, profile, store)
+
+
+def _audit(records: list[Record], profile: Profile, store: Store) -> pd.DataFrame:
+    """One row per photograph, dropped ones included."""
+    facts = merge.inspect(records, profile, store)
     shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split")
     rows = [{name: getattr(record, name) for name in shared} for record in records]
-    hashes = [{"camera": record.source, "sha256": digest_file(record.image_path)} for record in records]
-    return _table([row | more for row, more in zip(rows, hashes, strict=True)])
+    table = _table(rows).assign(camera=[record.source for record in records], **facts.drop(columns="phash"))
+    table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
+    table["patient_id"] = _unique_patients(table)
+    return merge.settle(table, merge.duplicates(facts))[[*COLUMNS, *AUDIT]]
+
+
+def _unique_patients(table: pd.DataFrame) -> pd.Series:
+    """Patient ids, with the source before them where there are several sources."""
+    several = len(set(table["source"])) > 1
+    return table["source"] + "/" + table["patient_id"] if several else table["patient_id"]
+
+
+def _with_masks(records: list[Record], audit: pd.DataFrame, profile: Profile, store: Store) -> Cohort:
+    """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest."""
+    masked = np.array([bool(record.mask_paths) for record in records])
+    table = audit[masked & (audit["dropped"] == "").to_numpy()]
+    table["split"] = deal_patients(table, profile.split, profile.seed)
+    notes = {"edema": idrid.EDEMA_NOTE}
+    return _cohort(records, table, audit, profile, store, notes)
+
+
+def _with_labels(records: list[Record], audit: pd.DataFrame, profile: Profile, store: Store) -> Cohort:
+    """The diagnosis cohort: labeled photographs, equally many of each class."""
+    usable = audit[audit["label"].notna() & (audit["dropped"] == "")]
+    table = balance(usable, profile.n_images, profile.seed)
+    table["split"] = assign_splits(table, profile.split, profile.seed)
+    return _cohort(records, table, audit, profile, store, {})
+
+
+def _cohort(records, table: pd.DataFrame, audit: pd.DataFrame, profile: Profile, store: Store, notes: dict) -> Cohort:
+    chosen = [records[row] for row in table.index]
+    table = table.reset_index(drop=True)
+    arrays = _decode(chosen, table, profile, store)
+    return Cohort(table, arrays["images"], arrays.get("masks"), notes, audit)
 
 
 def _table(rows: list[dict]) -> pd.DataFrame:
@@ -207,9 +245,9 @@ def _decode(records: list[Record], table: pd.DataFrame, profile: Profile, store:
         {lesion: digest_file(path) for lesion, path in record.mask_paths.items() if lesion in LESIONS}
         for record in records
     ]
-    files = [[image, masks] for image, masks in zip(table["sha256"], hashes, strict=True)]
-    settings = {"image_size_px": size_px, "files": files}
-    return store.fetch("photographs", settings, compute, [sources, idrid, sys.modules[__name__]])
+    pairs = [[image, masks] for image, masks in zip(table["sha256"], hashes, strict=True)]
+    settings = {"image_size_px": size_px, "files": pairs}
+    return store.fetch("photographs", settings, compute, [files, sys.modules[__name__]])
 
 
 def _read(record: Record, size_px: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -217,7 +255,7 @@ def _read(record: Record, size_px: int) -> tuple[np.ndarray, dict[str, np.ndarra
     masks = {}
     for lesion, path in record.mask_paths.items():
         if lesion in LESIONS:
-            mask = idrid.read_mask(path)
+            mask = read_mask(path)
             if mask.shape != shape:
                 raise ValueError(
                     f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, its image {record.image_path.name} "

@@ -23,6 +23,11 @@ def weights_dir() -> Path | None:
     return from_root(value) if value else None
 
 
+def raw() -> Path:
+    """Folder into which data sets are downloaded: ``RURANET_DATA_ROOT``, else ``data/raw``."""
+    return from_root(os.environ.get("RURANET_DATA_ROOT") or "data/raw")
+
+
 def data_root() -> Path:
     """Folder that holds the real data sets (``RURANET_DATA_ROOT``).
 

@@ -83,3 +83,35 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
     turn = dict(zip(np.random.default_rng(seed).permutation(patients), range(len(patients)), strict=True))
     shuffled = table.assign(turn=table["patient_id"].map(turn)).sort_values(["turn", "image_id"])
     return shuffled.groupby("label").head(per_class).drop(columns="turn").sort_values("image_id")
+
+
+def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
+    """Cut a cohort without labels by patient; an official split is kept and its training side gives the validation set.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``image_id``, ``patient_id`` and ``split``: ``"train"``, ``"test"`` or missing.
+    fractions : sequence of float, shape (3,)
+        Of training, validation and test images.
+    seed : int
+
+    Returns
+    -------
+    Series of str
+        With the index of the table.
+    """
+    split = table["split"].copy()
+    training = np.sort(table.loc[split == "train", "image_id"])
+    if len(training):
+        n_val = max(1, round(len(training) * fractions[1] / (fractions[0] + fractions[1])))
+        chosen = np.random.default_rng(seed).choice(training, n_val, replace=False)
+        split[table["image_id"].isin(chosen) & (split == "train")] = "val"
+    free = table[split.isna()]
+    sizes = free["patient_id"].value_counts()
+    patients = np.random.default_rng(seed).permutation(np.sort(sizes.index))
+    filled = np.cumsum(sizes[patients]) / max(1, len(free))
+    side = np.digitize(filled - sizes[patients] / max(1, len(free)) / 2, np.cumsum(fractions)[:2])
+    dealt = dict(zip(patients, np.take(SPLITS, side), strict=True))
+    split[free.index] = free["patient_id"].map(dealt)
+    return split

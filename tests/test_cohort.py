@@ -12,7 +12,8 @@ from test_sources import make_idrid, make_srahim, save_mask, save_photograph
 
 from ruranet_utils import config
 from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
-from ruranet_utils.sources import idrid, read_image, srahim
+from ruranet_utils.sources import idrid, srahim
+from ruranet_utils.sources.files import read_image
 from ruranet_utils.splits import assign_splits, balance
 from ruranet_utils.store import Store
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.transform import downscale_local_mean
 
 from ruranet_utils import config, paths
-from ruranet_utils.sources import idrid, kaggle, read_image, shrink_mask, srahim
+from ruranet_utils.sources import SOURCES, haemorrhage, idrid, refuge2, require, retinal_lesions, srahim, vessels
+from ruranet_utils.sources.files import read_mask
 
 DATA = paths.from_root(os.environ.get("RURANET_DATA_ROOT", "../shared/data"))
 real_data = pytest.mark.skipif(not (DATA / "idrid").is_dir(), reason="the real data is not at hand")
@@ -82,7 +82,7 @@ def srahim_root(tmp_path):
 
 
 def test_idrid_declares_split_and_masks(idrid_root):
-    records = idrid.records(idrid_root)
+    records = idrid.records(idrid_root, "A")
     assert [r.image_id for r in records] == [f"IDRiD_{i:02d}" for i in range(1, 6)]
     assert [r.split for r in records] == ["train"] * 3 + ["test"] * 2
     assert {r.label for r in records} == {None}
@@ -92,31 +92,10 @@ def test_idrid_declares_split_and_masks(idrid_root):
     assert set(records[0].mask_paths) == {*config.LESIONS, "soft_exudates"}
 
 
-@pytest.mark.parametrize("mode", ["P", "RGBA"])
-def test_read_mask_gives_the_lesion_in_both_encodings(tmp_path, mode):
-    lesion = np.random.default_rng(0).random((48, 64)) < 0.2
-    np.testing.assert_array_equal(idrid.read_mask(save_mask(tmp_path / "m.tif", lesion, mode)), lesion)
-
-
-@pytest.mark.parametrize("values", [np.full((4, 4), 2), np.array([[0, 255]])])
-def test_read_mask_refuses_other_values(tmp_path, values):
-    path = save_mask(tmp_path / "odd.tif", values)
-    with pytest.raises(ValueError, match=rf"odd\.tif .*{values.max()}.*expected 0 and 1"):
-        idrid.read_mask(path)
-
-
-@pytest.mark.filterwarnings("ignore:Truncated File Read")
-def test_read_mask_names_a_damaged_file(tmp_path):
-    path = save_mask(tmp_path / "cut.tif", np.ones((48, 64), bool))
-    path.write_bytes(path.read_bytes()[: 48 * 64 // 2])
-    with pytest.raises(ValueError, match=r"cut\.tif cannot be read"):
-        idrid.read_mask(path)
-
-
 def test_missing_root_says_what_was_expected(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(FileNotFoundError, match=r"1\. Original Images.*found \['elsewhere'\]"):
-        idrid.records(tmp_path)
+        idrid.records(tmp_path, "A")
     with pytest.raises(FileNotFoundError, match=r"10 classes.*found \['elsewhere'\]"):
         srahim.records(tmp_path)
 
@@ -126,26 +105,26 @@ def test_idrid_empty_folder(idrid_root):
     for path in folder.iterdir():
         path.rename(path.with_suffix(".txt"))
     with pytest.raises(ValueError, match=r"no image in .*b\. Testing Set"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 def test_idrid_mask_without_image(idrid_root):
     (idrid_root / idrid.IMAGES / "a. Training Set" / "IDRiD_03.jpg").unlink()
     with pytest.raises(ValueError, match=r"IDRiD_03_EX\.tif belongs to no image"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 def test_idrid_mask_of_another_lesion(idrid_root):
     folder = idrid_root / idrid.MASKS / "a. Training Set" / "3. Hard Exudates"
     (folder / "IDRiD_03_EX.tif").rename(folder / "IDRiD_03_MA.tif")
     with pytest.raises(ValueError, match=r"IDRiD_03_MA\.tif .*expected <image>_EX"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 def test_idrid_image_without_any_mask(idrid_root):
     save_photograph(idrid_root / idrid.IMAGES / "a. Training Set" / "IDRiD_77.jpg", 77)
     with pytest.raises(ValueError, match=r"IDRiD_77\.jpg has no mask"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 @pytest.mark.parametrize("second", ["a. Training Set/IDRiD_01.JPG", "a. Training Set/IDRiD_01.png"])
@@ -155,14 +134,14 @@ def test_idrid_two_images_of_one_name(idrid_root, second):
     if len(list((images / "a. Training Set").iterdir())) == 3:
         pytest.skip("the file system does not tell letter case")
     with pytest.raises(ValueError, match=r"same name: .*IDRiD_01.* and .*IDRiD_01"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 def test_idrid_image_in_both_splits(idrid_root):
     for top, name in ((idrid.IMAGES, "IDRiD_01.jpg"), (idrid.MASKS, "3. Hard Exudates/IDRiD_01_EX.tif")):
         shutil.copy(idrid_root / top / "a. Training Set" / name, idrid_root / top / "b. Testing Set" / name)
     with pytest.raises(ValueError, match="two images named IDRiD_01"):
-        idrid.records(idrid_root)
+        idrid.records(idrid_root, "A")
 
 
 def test_srahim_parses_patient_eye_and_label(srahim_root):
@@ -242,67 +221,9 @@ def test_srahim_empty_folders(srahim_root, tmp_path):
         srahim.records(tmp_path / "new")
 
 
-def test_kaggle_lists_what_is_missing(tmp_path):
-    (tmp_path / "refuge2").mkdir()
-    with pytest.raises(FileNotFoundError, match="not built yet") as error:
-        kaggle.records(tmp_path)
-    message = str(error.value)
-    assert message.count("https://www.kaggle.com/datasets/") == 6
-    assert message.count("missing:") == 5
-    assert "https://www.kaggle.com/datasets/victorlemosml/refuge2" in message
-
-
-def test_read_image_is_the_bicubic_resize_of_the_whole_file(tmp_path):
-    path = save_photograph(tmp_path / "a.png", 0)
-    image, shape = read_image(path, 32)
-    assert shape == (48, 64)
-    expected = np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(image, expected.transpose(2, 0, 1))
-
-
-def test_read_image_at_reduced_jpeg_scale_stays_close_to_the_full_decode(tmp_path):
-    y, x = np.mgrid[:1024, :1536] / 8
-    pixels = 127 + 100 * np.stack([np.sin(x + y), np.cos(x), np.sin(y)], axis=-1)
-    path = tmp_path / "a.jpg"
-    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
-    image, shape = read_image(path, 200)
-    assert shape == (1024, 1536)
-    expected = np.asarray(Image.open(path).resize((200, 200), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    assert np.abs(image.astype(int) - expected).mean() < 1
-
-
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"text"])
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_read_image_names_a_damaged_file(tmp_path, damage, suffix):
-    path = save_photograph(tmp_path / f"damaged{suffix}", 0, size=(400, 300))
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"damaged\{suffix} cannot be read as an image: \w+"):
-        read_image(path, 32)
-
-
-def test_shrink_mask_by_hand():
-    """4x4 to 2x2: covered by 4, 1, 0 and 2 of 4 pixels; a quarter is enough."""
-    mask = np.array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
-    np.testing.assert_array_equal(shrink_mask(mask, 2), [[True, True], [False, True]])
-
-
-def test_shrink_mask_drops_less_than_a_quarter():
-    mask = np.zeros((12, 12), bool)
-    mask[0, :2] = True  # 2 of 9 pixels
-    mask[6:7, 6:9] = True  # 3 of 9 pixels
-    assert np.argwhere(shrink_mask(mask, 4)).tolist() == [[2, 2]]
-
-
-def test_shrink_mask_agrees_with_block_means_and_mirrors():
-    mask = np.random.default_rng(1).random((96, 160)) < 0.22
-    expected = downscale_local_mean(mask.astype(float), (3, 5)) >= 0.25
-    np.testing.assert_array_equal(shrink_mask(mask, 32), expected)
-    np.testing.assert_array_equal(shrink_mask(mask[:, ::-1], 32), expected[:, ::-1])
-
-
 @real_data
 def test_real_idrid_is_complete():
-    records = idrid.records(DATA / "idrid")
+    records = idrid.records(DATA / "idrid", "A")
     masks = Counter(lesion for r in records for lesion in r.mask_paths)
     assert Counter(r.split for r in records) == {"train": 54, "test": 27}
     assert [masks[lesion] for lesion in config.LESIONS] == [81, 81, 80, 81]
@@ -312,8 +233,8 @@ def test_real_idrid_is_complete():
 
 @real_data
 def test_real_rgba_mask_has_the_area_of_its_red_pixels():
-    record = next(r for r in idrid.records(DATA / "idrid") if r.image_id == "IDRiD_81")
-    mask = idrid.read_mask(record.mask_paths["hard_exudates"])
+    record = next(r for r in idrid.records(DATA / "idrid", "A") if r.image_id == "IDRiD_81")
+    mask = read_mask(record.mask_paths["hard_exudates"])
     assert mask.shape == (2848, 4288)
     assert mask.sum() == 312918
 
@@ -327,3 +248,180 @@ def test_real_srahim_counts_and_conflicts():
     assert Counter(r.label for r in records) == {0: 305, 1: 87}
     assert not {"Patient299", "Patient300"} & {r.patient_id for r in records}
     assert "Patient254_R" in {r.image_id for r in records}
+
+
+# IDRiD part B: grades
+
+
+def make_grades(root: Path, train=("0", "1", "2"), test=("0", "2")) -> Path:
+    """Part B as published: both splits start at 001, the column and one name end in a blank, nine columns are empty."""
+    for (split, folder), grades in zip(idrid.SPLITS.items(), (train, test), strict=True):
+        lines = ["Image name,Retinopathy grade,Risk of macular edema " + "," * 9]
+        for number, grade in enumerate(grades, start=1):
+            save_photograph(
+                root / "B. Disease Grading/1. Original Images" / folder / f"IDRiD_{number:03d}.jpg", 50 + number
+            )
+            lines.append(f"IDRiD_{number:03d},3,{grade}" + "," * 9)
+        lines[-1] = lines[-1].replace(",3,", " ,3,")
+        file = root / "B. Disease Grading/2. Groundtruths" / idrid.GRADES[split]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_idrid_grades_by_risk_of_macular_edema(tmp_path):
+    records = idrid.records(make_grades(tmp_path), "B")
+    assert {record.image_id: record.label for record in records} == {
+        "B_train_IDRiD_001": 0,
+        "B_train_IDRiD_002": 1,
+        "B_train_IDRiD_003": 1,
+        "B_test_IDRiD_001": 0,
+        "B_test_IDRiD_002": 1,
+    }
+    assert [record.label_rule[-1] for record in records] == list("01202")
+    assert len({record.patient_id for record in records}) == 5 and {record.split for record in records} == {None}
+
+
+def test_parts_a_and_b_of_idrid_do_not_mix(idrid_root):
+    make_grades(idrid_root)
+    records = idrid.records(idrid_root, "AB")
+    assert len({record.image_id for record in records}) == len(records) == 10
+    assert all((record.label is None) == bool(record.mask_paths) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(",3,2", ",3,3"), r"other labels than .* for: IDRiD_003 \(1 in all\)"),
+        (lambda text: text.replace("IDRiD_002", "IDRiD_009"), "labels images that are not there: IDRiD_009"),
+        (lambda text: text.replace("IDRiD_002", "IDRiD_001"), "labels an image twice: IDRiD_001"),
+        (lambda text: "\n".join(text.splitlines()[:3]) + "\n", "lacks the label of: IDRiD_003"),
+        (lambda text: text.replace("Risk of macular edema ", "Risk"), r"expected also \['Risk of macular edema'\]"),
+    ],
+    ids=["another grade", "no image", "twice", "no label", "no column"],
+)
+def test_idrid_grades_must_fit_the_images(tmp_path, change, message):
+    make_grades(tmp_path)
+    file = tmp_path / "B. Disease Grading/2. Groundtruths" / idrid.GRADES["train"]
+    file.write_text(change(file.read_text()))
+    with pytest.raises(ValueError, match=message) as error:
+        idrid.records(tmp_path, "B")
+    assert str(file) in str(error.value)
+
+
+# The other Kaggle sources
+
+
+def make_retinal_lesions(root: Path) -> Path:
+    """Two photographs of one patient; an ignored border of 127, hard exudates on one of them alone."""
+    top = root / "retinal-lesions-v20191227"
+    values = np.zeros((48, 64), np.uint8)
+    values[8:16, 8:16], values[16:20, 8:16] = 255, 127
+    for number, name in enumerate(("10_left", "10_right")):
+        save_photograph(top / "images_896x896" / f"{name}.jpg", number)
+        for file in ("microaneurysm", "retinal_hemorrhage", "hard_exudate", "cotton_wool_spots")[: 4 - 2 * number]:
+            path = top / "lesion_segs_896x896" / name / f"{file}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    (top / "dr_grades.csv").write_text("image id,kaggle label,our label\n10_left,2,2\n10_right,1,1\n")
+    return root
+
+
+def test_retinal_lesions_declares_patients_eyes_and_masks(tmp_path):
+    left, right = retinal_lesions.records(make_retinal_lesions(tmp_path))
+    assert (left.image_id, left.patient_id, left.eye, right.eye) == ("10_left", "10", "L", "R")
+    assert set(left.mask_paths) == {"microaneurysms", "hemorrhages", "hard_exudates"}
+    assert set(right.mask_paths) == {"microaneurysms", "hemorrhages"} and left.label is None
+    assert read_mask(left.mask_paths["microaneurysms"]).sum() == 64  # the border of 127 is no lesion
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda top: shutil.rmtree(top / "lesion_segs_896x896/10_left"), r"10_left\.jpg has no folder of masks"),
+        (lambda top: (top / "images_896x896/10_left.jpg").unlink(), "10_left has no image"),
+        (lambda top: [path.rename(str(path).replace("left", "up")) for path in top.glob("*/10_left*")], "not named"),
+    ],
+)
+def test_retinal_lesions_refuses_a_broken_pair(tmp_path, damage, message):
+    damage(make_retinal_lesions(tmp_path) / "retinal-lesions-v20191227")
+    with pytest.raises(ValueError, match=message):
+        retinal_lesions.records(tmp_path)
+
+
+def make_vessels(root: Path) -> Path:
+    """The combined set: letter case varies, DRIVE's names differ between image and mask."""
+    for folder, names in (
+        ("Training/images", ["21_training.tif", "Image_01L.jpg"]),
+        ("Test/Images", ["im0001.ppm", "01_h.JPG"]),
+    ):
+        for name in names:
+            save_photograph(root / folder / name, len(name))
+    for name in (
+        "Training/masks/21_manual1.gif",
+        "Training/masks/Image_01L_1stHO.png",
+        "Test/Masks/im0001.png",
+        "Test/Masks/01_h.tif",
+    ):
+        save_mask(root / name, np.eye(48, 64, dtype=bool))
+    save_photograph(root / "unlabeled_test" / "x.png", 3)
+    return root
+
+
+def test_vessel_photographs_are_assumed_negative(tmp_path):
+    records = vessels.records(make_vessels(tmp_path), vessels.COMBINED)
+    assert sorted(record.image_id for record in records) == [
+        "Test/Images/01_h",
+        "Test/Images/im0001",
+        "Training/images/21_training",
+        "Training/images/Image_01L",
+    ]
+    assert {record.label for record in records} == {0} and not any(record.mask_paths for record in records)
+    assert all("assumed" in record.label_rule for record in records) and vessels.COMBINED.assumed
+
+
+def test_refuge2_declares_three_folders_as_assumed_negative(tmp_path):
+    for split, names in (("train", ["g0001", "n0001"]), ("val", ["V0001"]), ("test", ["T0001"])):
+        for name in names:
+            save_photograph(tmp_path / "REFUGE2" / split / "images" / f"{name}.jpg", 1)
+            save_photograph(tmp_path / "REFUGE2" / split / "mask" / f"{name}.bmp", 1)
+    records = refuge2.records(tmp_path)
+    assert [record.image_id for record in records] == ["train/g0001", "train/n0001", "val/V0001", "test/T0001"]
+    assert {record.label for record in records} == {0} and refuge2.SOURCE.assumed
+    shutil.rmtree(tmp_path / "REFUGE2" / "val")
+    with pytest.raises(FileNotFoundError, match=r"expected the folder 'val/images'.*found \['test', 'train'\]"):
+        refuge2.records(tmp_path)
+
+
+def test_haemorrhage_masks_are_found_by_rule(tmp_path):
+    for name in ("a b", "ü1", "c"):
+        save_photograph(tmp_path / "Images" / f"{name}.png", 1)
+    save_mask(tmp_path / "labels" / "a b.png", np.eye(48, 64, dtype=bool))
+    save_mask(tmp_path / "labels" / "ü1_mask.png", np.eye(48, 64, dtype=bool))
+    records = {record.image_path.stem: record for record in haemorrhage.records(tmp_path)}
+    assert set(records["ü1"].mask_paths) == {"hemorrhages"} and records["c"].mask_paths == {}
+    (tmp_path / "labels" / "z.png").write_bytes((tmp_path / "labels" / "a b.png").read_bytes())
+    with pytest.raises(ValueError, match=r"z\.png belongs to no image, expected one image named z"):
+        haemorrhage.records(tmp_path)
+    shutil.rmtree(tmp_path / "labels")
+    with pytest.raises(ValueError, match=r"3 images in \['Images'\], 0 masks.*layout\.yml"):
+        haemorrhage.records(tmp_path)
+
+
+# All of them
+
+
+def test_every_source_declares_license_page_and_rules():
+    for name, source in SOURCES.items():
+        assert source.name == name and source.license and source.citation and source.label_rule and source.patient_rule
+        assert source.url.startswith("https://") and set(source.lesions) <= set(config.LESIONS)
+        assert source.kaggle is None or source.kaggle.split("/")[2:] == ["versions", "1"]
+        assert source.assumed == ("assumed" in source.label_rule)
+
+
+def test_missing_sources_are_listed_with_their_pages(tmp_path):
+    (tmp_path / "refuge2").mkdir()
+    with pytest.raises(FileNotFoundError, match="2 of 3 data sets are missing") as error:
+        require(["refuge2", "idrid", "srahim"], tmp_path)
+    for part in (str(tmp_path / "idrid"), "github.com/SRahimDR", "download --source idrid --source srahim"):
+        assert part in str(error.value)

@@ -1,4 +1,4 @@
-"""IDRiD part A: 81 fundus photographs with pixel masks of lesions and optic disc.
+"""IDRiD: part A with lesion masks, part B with grades, part C with centers of disc and fovea (images alone).
 
 References
 ----------
@@ -9,14 +9,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import pandas as pd
 
-from ruranet_utils.sources import Record, check_unique, list_images
+from ruranet_utils.sources.base import Record, Source, check_labels, check_unique, list_images
 
+RISK = "Risk of macular edema"
+SOURCE = Source(
+    name="idrid",
+    title="Indian Diabetic Retinopathy Image Dataset (IDRiD)",
+    license="CC BY 4.0",
+    citation="Porwal et al. (2018), doi:10.3390/data3030025",
+    url="https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid",
+    kaggle="aaryapatel98/indian-diabetic-retinopathy-image-dataset/versions/1",
+    lesions=("hard_exudates", "microaneurysms", "hemorrhages"),
+    label_rule=f"{RISK} > 0 (part B)",
+    assumed=False,
+    camera="Kowa VX-10 alpha",
+    patient_rule="not stated; every photograph counts as a patient",
+)
 IMAGES = "A. Segmentation/1. Original Images"
 MASKS = "A. Segmentation/2. All Segmentation Groundtruths"
 SPLITS = {"train": "a. Training Set", "test": "b. Testing Set"}
+GRADES = {
+    "train": "a. IDRiD_Disease Grading_Training Labels.csv",
+    "test": "b. IDRiD_Disease Grading_Testing Labels.csv",
+}
 
 # Nobody annotates edema in fundus photographs; the code released beside the paper takes the optic disc for it.
 EDEMA_NOTE = "edema (optic-disc stand-in)"
@@ -29,38 +46,81 @@ LESION_FOLDERS = {
 }
 
 
-def records(root: Path) -> list[Record]:
-    """Declare the photographs of part A.
+def records(root: Path, parts: str = "ABC") -> list[Record]:
+    """Declare the photographs.
 
     Parameters
     ----------
     root : Path
-        Folder that holds ``A. Segmentation``, with the folder names as published.
+        Folder that holds ``A. Segmentation`` and so on, with the folder names as published.
+    parts : str
+        Some of A, B and C. Their photographs are numbered apart; those of C are those of B.
 
     Returns
     -------
     list of Record
-        Training images before test images, each sorted by name. Part A has no DME grade, so ``label`` is ``None``;
-        it names no patients either, so every image counts as one. ``mask_paths`` holds soft exudates as well.
+        Training images before test images of each part, each sorted by name. Parts A and C have no DME grade, so
+        ``label`` is ``None``; no part names patients, so every image counts as one. ``mask_paths`` of part A holds
+        soft exudates as well.
 
     Raises
     ------
     FileNotFoundError
-        If a folder is missing.
+        If a folder or a table of grades is missing.
     ValueError
-        If a folder is empty, two images have the same name, an image has no mask or a mask no image.
+        If a folder is empty, two images have the same name, an image has no mask or grade or a mask or grade no
+        image, or a grade is none of 0, 1, 2.
     """
-    found = []
-    for split, folder in SPLITS.items():
-        images = list_images(root / IMAGES / folder)
-        masks = _masks(root / MASKS / folder, images)
-        for name, path in images.items():
-            if not masks[name]:
-                raise ValueError(f"{path} has no mask: expected at least one below {root / MASKS / folder}")
-            rule = "none: part A has no DME grade"
-            found.append(Record(name, "idrid", name, "", None, rule, path, masks[name], split))
+    read = {"A": _segmentation, "B": _grading, "C": _localization}
+    found = [record for part in parts for split in SPLITS for record in read[part](root, split)]
     check_unique(found)
     return found
+
+
+def _segmentation(root: Path, split: str) -> list[Record]:
+    images = list_images(root / IMAGES / SPLITS[split])
+    masks = _masks(root / MASKS / SPLITS[split], images)
+    for name, path in images.items():
+        if not masks[name]:
+            raise ValueError(f"{path} has no mask: expected at least one below {root / MASKS / SPLITS[split]}")
+    rule = "none: part A has no DME grade"
+    return [Record(name, "idrid", name, "", None, rule, path, masks[name], split) for name, path in images.items()]
+
+
+def _grading(root: Path, split: str) -> list[Record]:
+    images = list_images(root / "B. Disease Grading" / "1. Original Images" / SPLITS[split])
+    file = root / "B. Disease Grading" / "2. Groundtruths" / GRADES[split]
+    if not file.is_file():
+        raise FileNotFoundError(f"expected the grades of {len(images)} images in {file}")
+    table = pd.read_csv(file, dtype=str).rename(columns=str.strip)  # one name ends in a blank
+    missing = {"Image name", RISK} - set(table.columns)
+    if missing:
+        raise ValueError(f"{file} has the columns {list(table.columns)}, expected also {sorted(missing)}")
+    grades = table.set_index(table["Image name"].str.strip())[RISK].str.strip()
+    check_labels(grades, images, file, ("0", "1", "2"))
+    return [
+        Record(
+            image_id=f"B_{split}_{name}",  # the numbers of both splits start at 001
+            source="idrid",
+            patient_id=f"B_{split}_{name}",
+            eye="",
+            label=int(grades[name] != "0"),
+            label_rule=f"{RISK} = {grades[name]}",
+            image_path=path,
+            mask_paths={},
+            split=None,
+        )
+        for name, path in images.items()
+    ]
+
+
+def _localization(root: Path, split: str) -> list[Record]:
+    images = list_images(root / "C. Localization" / "1. Original Images" / SPLITS[split])
+    rule = "none: part C has no DME grade"
+    return [
+        Record(f"C_{split}_{name}", "idrid", f"C_{split}_{name}", "", None, rule, path, {}, None)
+        for name, path in images.items()
+    ]
 
 
 def _masks(root: Path, images: dict[str, Path]) -> dict[str, dict[str, Path]]:
@@ -72,33 +132,3 @@ def _masks(root: Path, images: dict[str, Path]) -> dict[str, dict[str, Path]]:
                 raise ValueError(f"{path} belongs to no image: expected <image>_{code} with an image in its split")
             masks[name][lesion] = path
     return masks
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask.
-
-    Most files are palette images with the values 0 and 1; at least one is RGBA, where red is 255 on the lesion.
-
-    Returns
-    -------
-    ndarray of bool, shape (h, w)
-        At the size of the file.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be decoded or holds other values.
-    """
-    try:
-        with Image.open(path) as image:
-            color = image.mode in ("RGB", "RGBA")
-            values = np.asarray(image.getchannel("R") if color else image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a mask: {error}") from error
-    lesion = 255 if color else 1
-    other = np.unique(values[(values != 0) & (values != lesion)])
-    if values.ndim != 2 or other.size:
-        raise ValueError(
-            f"{path} has mode {image.mode} and the values {other[:8].tolist()} besides the expected 0 and {lesion}"
-        )
-    return values == lesion

@@ -10,8 +10,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ruranet_utils.sources import Record, check_unique, drop_conflicts, expect_folder, list_images
+from ruranet_utils.sources.base import Record, Source, check_unique, drop_conflicts, expect_folder, list_images
 
+SOURCE = Source(
+    name="srahim",
+    title="Retinal Fundus Image Dataset for Diabetic Retinopathy Detection",
+    license="free to use for academic purposes, with attribution",
+    citation="Rahim, S. S. (2025)",
+    url="https://github.com/SRahimDR/DR-image-dataset",
+    kaggle=None,
+    lesions=(),
+    label_rule="the folder's name: with or without maculopathy",
+    assumed=False,
+    camera="one, not stated",
+    patient_rule="Patient<number> in the file name",
+)
+COMMIT = "53a2a3aa"
 CLASSES = "DR and maculopathy 10 classes"
 LABELS = {
     "1 - No DR": 0,

@@ -1,0 +1,179 @@
+"""What every source declares of itself and of its photographs; nothing is decoded here."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ruranet_utils.store import digest_file
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a data set before any file of it is read.
+
+    Attributes
+    ----------
+    name : str
+        Its folder below ``data/raw`` and its name in every table.
+    title, license, citation, url : str
+    kaggle : str or None
+        Handle on Kaggle, pinned to a version.
+    lesions : tuple of str
+        Names of ``config.LESIONS`` that its masks show.
+    label_rule : str
+        Where the DME label comes from.
+    assumed : bool
+        Whether that label is an assumption rather than a grade.
+    camera : str
+    patient_rule : str
+        How photographs of one patient are recognized.
+    """
+
+    name: str
+    title: str
+    license: str
+    citation: str
+    url: str
+    kaggle: str | None
+    lesions: tuple[str, ...]
+    label_rule: str
+    assumed: bool
+    camera: str
+    patient_rule: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph as its source declares it; nothing is decoded yet.
+
+    Attributes
+    ----------
+    image_id : str
+        Unique within the source.
+    source : str
+    patient_id : str
+        Photographs with the same one never lie on two sides of a split.
+    eye : str
+        ``"L"``, ``"R"`` or ``""`` where the source does not say.
+    label : int or None
+        1: diabetic macular edema, 0: none, ``None``: not graded.
+    label_rule : str
+        What the label was taken from.
+    image_path : Path
+    mask_paths : dict of str to Path
+        File of each annotated lesion. A lesion without a file has no annotated pixel.
+    split : str or None
+        ``"train"`` or ``"test"`` where the source has an official split.
+    """
+
+    image_id: str
+    source: str
+    patient_id: str
+    eye: str
+    label: int | None
+    label_rule: str
+    image_path: Path
+    mask_paths: dict[str, Path]
+    split: str | None
+
+
+def expect_folder(folder: Path) -> None:
+    """Raise a FileNotFoundError that says what lies in the nearest folder instead, if this one does not exist."""
+    if not folder.is_dir():
+        nearest = next(parent for parent in folder.parents if parent.is_dir())
+        found = sorted(entry.name for entry in nearest.iterdir())[:12]
+        expected = folder.relative_to(nearest)
+        raise FileNotFoundError(f"expected the folder '{expected}' in {nearest}, found {found or 'nothing'}")
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """Image files of a folder by their name without suffix, sorted; hidden and other files are passed over.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If it holds no image, or two with the same name.
+    """
+    expect_folder(folder)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise ValueError(f"two images with the same name: {files[path.stem]} and {path}")
+        files[path.stem] = path
+    if not files:
+        raise ValueError(f"no image in {folder}, expected files ending in {', '.join(SUFFIXES)}")
+    return files
+
+
+def check_unique(records: Iterable[Record]) -> None:
+    """Raise a ValueError naming both files if two records have the same image id."""
+    seen: dict[str, Path] = {}
+    for record in records:
+        if record.image_id in seen:
+            raise ValueError(f"two images named {record.image_id}: {seen[record.image_id]} and {record.image_path}")
+        seen[record.image_id] = record.image_path
+
+
+def check_labels(labels: pd.Series, images: Collection[str], file: Path, valid: Collection[str]) -> None:
+    """Raise a ValueError unless every image has exactly one valid label and every label an image.
+
+    Parameters
+    ----------
+    labels : Series of str
+        By image name, as read from ``file``.
+    images : collection of str
+    file : Path
+        Named in the message.
+    valid : collection of str
+    """
+    twice = labels.index[labels.index.duplicated()].unique()
+    faults = {
+        "labels an image twice": list(twice),
+        "labels images that are not there": [name for name in labels.index if name not in images],
+        "lacks the label of": [name for name in images if name not in labels.index],
+        f"has other labels than {valid} for": list(labels.index[~labels.isin(valid)]),
+    }
+    for fault, names in faults.items():
+        if names:
+            raise ValueError(f"{file} {fault}: {', '.join(map(str, names[:8]))} ({len(names)} in all)")
+
+
+def drop_conflicts(records: list[Record], known: Iterable[tuple[str, str, int]] = ()) -> list[Record]:
+    """Leave out photographs that occur twice with different labels: neither label can be trusted.
+
+    Parameters
+    ----------
+    records : list of Record
+    known : iterable of (image_id, sha256, label)
+        Hashes published for files of this source, whether the files are here or not. They find the pairs that a
+        lossy copy has made different, and those of which only one file is here.
+
+    Returns
+    -------
+    list of Record
+        The others, in the same order. A warning names the ones left out.
+    """
+    names = defaultdict(set)
+    labels = defaultdict(set)
+    present = ((record.image_id, digest_file(record.image_path), record.label) for record in records)
+    for image_id, digest, label in [*present, *known]:
+        names[digest].add(image_id)
+        labels[digest].add(label)
+    conflicts = set().union(*(names[digest] for digest in names if len(labels[digest]) > 1))
+    dropped = [record for record in records if record.image_id in conflicts]
+    if dropped:
+        listed = ", ".join(f"{record.image_id} ({record.label_rule})" for record in dropped)
+        warnings.warn(f"dropped: the same photograph has different labels: {listed}", stacklevel=3)
+    return [record for record in records if record.image_id not in conflicts]

@@ -1,0 +1,127 @@
+"""Where a layout is not verified: find the images and their masks by rule, or by the reader's own ``layout.yml``.
+
+A folder counts as a folder of images or of masks by its name, in any letter case. A mask belongs to the image of the
+same name, after the suffixes below; where a source has several pairs of folders, a mask is looked for among the images
+below the same parent first. ``layout.yml`` in the source's folder overrides all of it::
+
+    images: [Train/Photos, Test/Photos]   # folders, relative to this file
+    masks: [Train/Labels, Test/Labels]    # may be left out
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ruranet_utils.sources.base import SUFFIXES, expect_folder
+
+IMAGE_FOLDERS = re.compile(r"(original|fundus|raw)?[ _-]?(images?|imgs?|photos?|photographs|data)", re.IGNORECASE)
+MASK_FOLDERS = re.compile(
+    r"(masks?|labels?|annotations?|ground[ _-]?truths?|gt|manual|1st[ _-]?manual|segmentations?)", re.IGNORECASE
+)
+MASK_SUFFIX = re.compile(
+    r"[ _-](mask|label|gt|seg|manual\d?|1st(ho|_manual)?|2nd(ho|_manual)?|he|training)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found below a source's folder.
+
+    Attributes
+    ----------
+    images : dict of str to Path
+        By a name that is unique within the source: the path without suffix, relative to the root.
+    masks : dict of str to Path
+        By the same name.
+    report : str
+        Which folders were taken for what, and how many masks found their image.
+    """
+
+    images: dict[str, Path]
+    masks: dict[str, Path]
+    report: str
+
+
+def discover(root: Path) -> Layout:
+    """Find the images of a source and their masks.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the source.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or one that ``layout.yml`` names, does not exist.
+    ValueError
+        If there is no image, a mask without an image, or ``layout.yml`` has unknown keys.
+    """
+    expect_folder(root)
+    folders = _declared(root) if (root / "layout.yml").is_file() else _guessed(root)
+    images = {_name(path, root): path for folder in folders["images"] for path in _files(folder)}
+    if not images:
+        listed = sorted({path.parent.relative_to(root).as_posix() for path in root.rglob("*") if _is_image(path)})
+        raise ValueError(
+            f"no folder of images recognized below {root}; images lie in {listed[:8] or 'no folder'}. "
+            f"Name the folders in {root / 'layout.yml'}"
+        )
+    masks = {}
+    for folder in folders["masks"]:
+        for path in _files(folder):
+            masks[_match(path, folder, images, root)] = path
+    listed = {kind: [folder.relative_to(root).as_posix() for folder in found] for kind, found in folders.items()}
+    report = f"{root.name}: {len(images)} images in {listed['images']}, {len(masks)} masks in {listed['masks']}"
+    return Layout(images, masks, report)
+
+
+def _declared(root: Path) -> dict[str, list[Path]]:
+    layout = yaml.safe_load((root / "layout.yml").read_text()) or {}
+    unknown = sorted(set(layout) - {"images", "masks"})
+    if unknown or not layout.get("images"):
+        raise ValueError(f"{root / 'layout.yml'} has the keys {sorted(layout)}, expected images and, if any, masks")
+    folders = {kind: [root / name for name in layout.get(kind, [])] for kind in ("images", "masks")}
+    for folder in (*folders["images"], *folders["masks"]):
+        expect_folder(folder)
+    return folders
+
+
+def _guessed(root: Path) -> dict[str, list[Path]]:
+    below = sorted(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())
+    return {
+        "images": [path for path in below if IMAGE_FOLDERS.fullmatch(path.name)],
+        "masks": [path for path in below if MASK_FOLDERS.fullmatch(path.name)],
+    }
+
+
+def _match(mask: Path, folder: Path, images: dict[str, Path], root: Path) -> str:
+    """Name of the image that a mask belongs to."""
+    wanted = {mask.stem.lower(), MASK_SUFFIX.sub("", mask.stem).lower()}
+    fitting = [name for name, path in images.items() if path.stem.lower() in wanted or _bare(path) in wanted]
+    beside = [name for name in fitting if folder.parent in images[name].parents]
+    if len(beside or fitting) != 1:
+        found = [images[name].relative_to(root).as_posix() for name in (beside or fitting)[:4]]
+        raise ValueError(
+            f"{mask} belongs to {found or 'no image'}, expected one image named {' or '.join(sorted(wanted))}"
+        )
+    return (beside or fitting)[0]
+
+
+def _bare(path: Path) -> str:
+    return MASK_SUFFIX.sub("", path.stem).lower()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()
