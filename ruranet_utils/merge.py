@@ -35,7 +35,7 @@ def inspect(records: list[Record], profile: Profile, store: Store) -> pd.DataFra
     -------
     DataFrame
         In the order of the records: ``sha256`` of the file, ``width_px``, ``height_px``, ``phash`` (perceptual hash,
-        256 bits in hexadecimal) and ``retina_score`` in [0, 1]. A warning names the photographs with a score below
+        256 bits in hexadecimal) and ``retina_score`` in [0, 1]. A warning names photographs with a score below
         ``RETINA_SCORE``.
 
     Raises
@@ -55,9 +55,10 @@ def inspect(records: list[Record], profile: Profile, store: Store) -> pd.DataFra
     stored = store.fetch("facts", settings, compute, [files, sys.modules[__name__]])["facts"]
     table = pd.DataFrame(json.loads(stored.tobytes()), columns=FACTS[1:])
     table.insert(0, "sha256", digests)
-    for row in np.flatnonzero(table["retina_score"] < RETINA_SCORE):
-        score = table["retina_score"][row]
-        warnings.warn(f"{records[row].image_path} may not show a retina (score {score:.2f})", stacklevel=2)
+    doubtful = table.index[table["retina_score"] < RETINA_SCORE]
+    if len(doubtful):
+        listed = [f"{records[row].image_path} (score {table['retina_score'][row]:.2f})" for row in doubtful]
+        warnings.warn(f"{len(listed)} images may not show a retina: {', '.join(listed[:8])}", stacklevel=2)
     return table
 
 

@@ -25,9 +25,10 @@ NO_DR, MILD_DME, SEVERE, ADED = (
 
 
 def save_photograph(path: Path, seed: int, size=(64, 48)) -> Path:
+    """Noise in the colors of a retina."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    noise = np.random.default_rng(seed).random((size[1], size[0], 1))
+    Image.fromarray((60 + noise * [190, 100, 40] - [0, 40, 50]).astype(np.uint8)).save(path)
     return path
 
 

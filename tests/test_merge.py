@@ -1,0 +1,115 @@
+"""Duplicates and contradictions between sources, and whether an image shows a retina."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_sources import save_photograph
+
+from ruranet_utils import merge
+from ruranet_utils.config import get_profile
+from ruranet_utils.merge import duplicates, inspect, retina_score, settle
+from ruranet_utils.sources.base import Record
+from ruranet_utils.synthetic import make_patient
+
+
+def record(path: Path, label=None) -> Record:
+    return Record(path.stem, "srahim", path.stem, "", label, "", path, {}, None)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Eight different synthetic photographs of 256 px, as lossless files."""
+    folder, paths = tmp_path_factory.mktemp("phantoms"), []
+    for patient in range(1, 5):
+        for phantom in make_patient(patient, 256, seed=0):
+            paths.append(folder / f"{phantom.patient_id}_{phantom.eye}.png")
+            Image.fromarray(phantom.image).save(paths[-1])
+    return paths
+
+
+def test_scaled_and_recompressed_copies_are_found_and_other_eyes_are_not(phantoms, tmp_path, store):
+    copies = []
+    for number, path in enumerate(phantoms[:4]):
+        copies.append(tmp_path / f"copy{number}.jpg")
+        Image.open(path).resize((150 + 100 * number, 300)).save(copies[-1], quality=60 + 10 * number)
+    copies.append(tmp_path / "same bytes.png")
+    copies[-1].write_bytes(phantoms[7].read_bytes())
+    facts = inspect([record(path) for path in (*phantoms, *copies)], get_profile(), store)
+    assert duplicates(facts).tolist() == [*range(8), 0, 1, 2, 3, 7]
+
+
+def test_the_facts_are_those_of_the_files_and_are_looked_up_the_second_time(phantoms, store, journal):
+    records = [record(path) for path in phantoms]
+    first, second = (inspect(records, get_profile(), store) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert [event["found"] for event in journal()] == [False, True]
+    assert set(first["width_px"]) == set(first["height_px"]) == {256}
+    assert first["phash"].str.len().eq(64).all() and first["retina_score"].between(0.9, 1).all()
+
+
+def test_near_means_sixteen_bits_and_reaches_over_several_steps():
+    bits = np.zeros((5, 256), np.uint8)
+    bits[1, :16] = bits[2, :32] = bits[3, :49] = 1
+    bits[4] = 1
+    facts = pd.DataFrame({"sha256": list("abcde"), "phash": [np.packbits(row).tobytes().hex() for row in bits]})
+    assert duplicates(facts).tolist() == [0, 0, 0, 3, 4]
+    assert duplicates(facts[::-1].reset_index(drop=True)).tolist() == [0, 1, 2, 2, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=20))
+def test_equal_bytes_are_grouped_as_by_a_slow_loop(names):
+    rng = np.random.default_rng(0)
+    hashes = [rng.bytes(32).hex() for _ in range(7)]
+    facts = pd.DataFrame({"sha256": [str(name) for name in names], "phash": [hashes[name] for name in names]})
+    assert duplicates(facts).tolist() == [names.index(name) for name in names]
+
+
+def table(labels, assumed=None) -> pd.DataFrame:
+    n = len(labels)
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{row}" for row in range(n)],
+            "source": "s",
+            "label": pd.array(labels, "Int64"),
+            "assumed": assumed or [False] * n,
+        }
+    )
+
+
+def test_the_graded_photograph_of_a_group_stays():
+    settled = settle(table([None, 0, 1, 0], [False, True, False, False]), np.array([0, 0, 0, 3]))
+    assert settled["dropped"].tolist() == ["duplicate", "duplicate", "", ""]
+    assert settled["duplicate_of"].tolist() == ["s/i2", "s/i2", "", ""]
+
+
+def test_the_first_of_equals_stays():
+    settled = settle(table([1, 1, None, None]), np.array([0, 0, 2, 2]))
+    assert settled["dropped"].tolist() == ["", "duplicate", "", "duplicate"]
+
+
+def test_contradicting_grades_drop_the_whole_group_with_a_message():
+    with pytest.warns(UserWarning, match=r"different labels: s/i0 \(1\), s/i1 \(0\), s/i2 \(<NA>\)"):
+        settled = settle(table([1, 0, None, 0]), np.array([0, 0, 0, 3]))
+    assert settled["dropped"].tolist() == ["conflict"] * 3 + [""]
+
+
+def test_an_image_that_shows_no_retina_is_named_with_its_score(tmp_path, store):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    save_photograph(tmp_path / "eye.png", 0)
+    with pytest.warns(UserWarning, match=r"1 images may not show a retina: .*noise\.png \(score 0\.\d\d\)"):
+        facts = inspect([record(tmp_path / "eye.png"), record(tmp_path / "noise.png")], get_profile(), store)
+    assert facts["retina_score"][0] > 0.9 > merge.RETINA_SCORE > facts["retina_score"][1]
+
+
+def test_retina_score_by_hand():
+    image = np.zeros((3, 10, 10), np.uint8)
+    image[:, 3:7, 3:5] = np.array([120, 60, 30])[:, None, None]  # half of the center; the rest is black
+    assert retina_score(image) == 0.5
+    assert retina_score(image[::-1]) == 0  # blue above red
