@@ -1,6 +1,7 @@
 """Cohorts of every profile, and the two choices that must not leak: who takes part and on which side."""
 
 import hashlib
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -8,11 +9,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sources import make_idrid, make_srahim, save_mask
+from PIL import Image
+from test_sources import (
+    make_grades,
+    make_idrid,
+    make_retinal_lesions,
+    make_srahim,
+    make_vessels,
+    save_mask,
+    save_photograph,
+)
 
 from ruranet_utils import config
 from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
-from ruranet_utils.sources import idrid, srahim
+from ruranet_utils.sources import SOURCES, idrid, srahim
 from ruranet_utils.sources.files import read_image
 from ruranet_utils.splits import assign_splits, balance
 from ruranet_utils.store import Store
@@ -258,3 +268,51 @@ def test_missing_data_root(tmp_path, monkeypatch, profile, store):
 def test_paper_profile_says_what_to_fetch(store):
     with pytest.raises(FileNotFoundError, match=r"data.raw.refuge2 from https://refuge\.grand-challenge\.org"):
         load_cohorts(config.get_profile("paper"), store)
+
+
+@pytest.fixture
+def six_sources(tmp_path, monkeypatch):
+    """All six Kaggle sources, small; the vessel sets share a photograph, part C of IDRiD repeats part B."""
+    root = tmp_path / "raw"
+    make_retinal_lesions(root / "retinal_lesions")
+    make_vessels(root / "retinal_vessel_segmentation_combined")
+    for seed in range(4):
+        save_photograph(root / "retinal_vessel_segmentation/images" / f"v{seed}.png", 300 + seed)
+    shared = root / "retinal_vessel_segmentation_combined/Training/images/21_training.tif"
+    Image.open(shared).resize((90, 70)).save(root / "retinal_vessel_segmentation/images/21.png")
+    for seed in range(12):
+        split = ("train", "val", "test")[seed % 3]
+        save_photograph(root / "refuge2/REFUGE2" / split / "images" / f"g{seed}.jpg", 400 + seed)
+    make_grades(make_idrid(root / "idrid"), train="0120212021", test="0212")
+    for folder in idrid.SPLITS.values():
+        shutil.copytree(
+            root / "idrid/B. Disease Grading/1. Original Images" / folder,
+            root / "idrid/C. Localization/1. Original Images" / folder,
+        )
+    for seed in range(3):
+        save_photograph(root / "final_clean_haemorrhage/images" / f"h{seed}.png", 900 + seed)
+        save_mask(root / "final_clean_haemorrhage/labels" / f"h{seed}.png", np.eye(48, 64, dtype=bool))
+    monkeypatch.setenv("RURANET_DATA_ROOT", str(root))
+    return root
+
+
+def test_paper_profile_merges_six_sources(six_sources, store):
+    profile = config.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    segmentation, diagnosis = load_cohorts(profile, store)
+    assert Counter(segmentation.table["source"]) == {"retinal_lesions": 2, "idrid": 5, "final_clean_haemorrhage": 3}
+    assert segmentation.masks.any(axis=(2, 3)).any(axis=1).all()
+    assert Counter(diagnosis.labels) == {0: 8, 1: 8}
+    assert set(diagnosis.table["label_rule"][diagnosis.table["assumed"]]) <= {
+        source.label_rule for source in SOURCES.values() if source.assumed
+    }
+    for cohort in (segmentation, diagnosis):
+        assert (cohort.table["dropped"] == "").all() and cohort.table.groupby("patient_id")[
+            "split"
+        ].nunique().max() == 1
+    audit = diagnosis.audit
+    dropped = audit[audit["dropped"] == "duplicate"]
+    assert set(dropped["image_id"][dropped["source"] == "idrid"].str[0]) == {"C"} and len(dropped) == 14 + 1
+    assert dropped["duplicate_of"].str.startswith("retinal_vessel_segmentation/").sum() == 1
+    again = load_cohorts(profile, store)
+    assert [cohort.digest for cohort in again] == [segmentation.digest, diagnosis.digest]
+    pd.testing.assert_frame_equal(again[1].audit, audit)

@@ -258,10 +258,9 @@ def make_grades(root: Path, train=("0", "1", "2"), test=("0", "2")) -> Path:
     """Part B as published: both splits start at 001, the column and one name end in a blank, nine columns are empty."""
     for (split, folder), grades in zip(idrid.SPLITS.items(), (train, test), strict=True):
         lines = ["Image name,Retinopathy grade,Risk of macular edema " + "," * 9]
+        images, first = root / "B. Disease Grading/1. Original Images" / folder, {"train": 50, "test": 70}[split]
         for number, grade in enumerate(grades, start=1):
-            save_photograph(
-                root / "B. Disease Grading/1. Original Images" / folder / f"IDRiD_{number:03d}.jpg", 50 + number
-            )
+            save_photograph(images / f"IDRiD_{number:03d}.jpg", first + number)
             lines.append(f"IDRiD_{number:03d},3,{grade}" + "," * 9)
         lines[-1] = lines[-1].replace(",3,", " ,3,")
         file = root / "B. Disease Grading/2. Groundtruths" / idrid.GRADES[split]
@@ -319,7 +318,7 @@ def make_retinal_lesions(root: Path) -> Path:
     values = np.zeros((48, 64), np.uint8)
     values[8:16, 8:16], values[16:20, 8:16] = 255, 127
     for number, name in enumerate(("10_left", "10_right")):
-        save_photograph(top / "images_896x896" / f"{name}.jpg", number)
+        save_photograph(top / "images_896x896" / f"{name}.jpg", 10 + number)
         for file in ("microaneurysm", "retinal_hemorrhage", "hard_exudate", "cotton_wool_spots")[: 4 - 2 * number]:
             path = top / "lesion_segs_896x896" / name / f"{file}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,157 @@
+"""Downloads: asked for one by one, explained where there is no network; archives are unpacked with care."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import kagglehub
+import pytest
+import requests
+from click.testing import CliRunner
+
+from ruranet_utils import download
+from ruranet_utils.download import main, unpack
+from ruranet_utils.sources import SOURCES
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("RURANET_DATA_ROOT", str(tmp_path / "raw"))
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What kagglehub was asked for; it answers with one file."""
+    calls = []
+
+    def dataset_download(handle, output_dir):
+        calls.append(handle)
+        Path(output_dir).mkdir(parents=True)
+        (Path(output_dir) / "a.jpg").write_bytes(b"")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", dataset_download)
+    return calls
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(main, arguments)
+
+
+def test_nothing_is_downloaded_without_being_asked_for(root, asked):
+    done = run()
+    assert done.exit_code == 0 and not asked and not root.exists()
+    assert done.output.count("missing") == len(SOURCES) and "CC BY 4.0" in done.output
+
+
+def test_a_source_is_fetched_by_its_pinned_handle_and_only_once(root, asked):
+    for _ in range(2):
+        done = run("--source", "refuge2", "--source", "idrid")
+        assert done.exit_code == 0 and str(root / "idrid") in done.output
+    assert asked == ["victorlemosml/refuge2/versions/1", SOURCES["idrid"].kaggle]
+    assert "found   refuge2" in run().output
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("no network"), RuntimeError("403 Forbidden")])
+def test_without_network_the_answer_says_what_to_do(root, monkeypatch, error):
+    def refuse(handle, output_dir):
+        raise error
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    done = run("--source", "refuge2")
+    assert done.exit_code == 1
+    for part in (str(error), "kaggle.com/datasets/victorlemosml/refuge2", str(root / "refuge2"), "KAGGLE_USERNAME"):
+        assert part in done.output
+
+
+def test_srahim_comes_by_git_at_its_commit(root, monkeypatch):
+    calls = []
+
+    def git(command, **options):
+        calls.append(command[1:])
+        return download.subprocess.CompletedProcess(command, int(len(calls) > 2), stderr="fatal: unable to access")
+
+    monkeypatch.setattr(download.subprocess, "run", git)
+    assert run("--source", "srahim").exit_code == 0
+    assert calls[0][-2:] == [SOURCES["srahim"].url, str(root / "srahim")] and calls[1][-1] == "53a2a3aa"
+    done = run("--source", "srahim")
+    assert done.exit_code == 1 and "unable to access" in done.output and "git clone" in done.output
+
+
+def test_unknown_sources_are_answered_with_the_valid_ones(root):
+    done = run("--source", "messidor")
+    assert done.exit_code == 2 and "refuge2" in done.output
+
+
+# Archives
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A function that writes a zip archive of the given members."""
+
+    def write(members: dict[str, bytes], **attributes) -> Path:
+        path = tmp_path / "archive.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in members.items():
+                info = zipfile.ZipInfo(name)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = attributes.get("external_attr", 0o644 << 16)
+                file.writestr(info, content)
+        return path
+
+    return write
+
+
+def test_an_archive_is_unpacked_under_its_source(root, archive):
+    done = run("--source", "idrid", "--archive", str(archive({"A. Segmentation/ä b.txt": b"1"})))
+    assert done.exit_code == 0 and (root / "idrid/A. Segmentation/ä b.txt").read_bytes() == b"1"
+    done = run("--source", "idrid", "--archive", str(archive({"a": b""})))
+    assert done.exit_code == 1 and "is there already" in done.output
+    assert run("--archive", str(archive({"a": b""}))).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        ({"../evil.txt": b"1"}, {}, "would lie outside"),
+        ({"/etc/evil": b"1"}, {}, "would lie outside"),
+        ({"a\\..\\..\\evil": b"1"}, {}, "would lie outside"),
+        ({"good.txt": b"/etc/passwd"}, {"external_attr": 0o120777 << 16}, "holds the link 'good.txt'"),
+        ({"bomb.jpg": bytes(10**7)}, {}, "no photograph is packed so tightly"),
+    ],
+    ids=["parent", "absolute", "backslashes", "link", "bomb"],
+)
+def test_dangerous_archives_are_refused_and_nothing_is_written(tmp_path, archive, members, options, message):
+    with pytest.raises(ValueError, match=message):
+        unpack(archive({"good.txt": b"1", **members}, **options), tmp_path / "raw" / "idrid")
+    assert not (tmp_path / "raw").exists()
+
+
+def test_an_archive_larger_than_the_limit_is_refused(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(download, "MAX_UNPACKED_BYTES", 100)
+    with pytest.raises(ValueError, match="unpacks to 120 bytes, expected at most 100"):
+        unpack(archive({"a": os.urandom(60), "b": os.urandom(60)}), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no archive", lambda data: data[: len(data) // 2]])
+def test_a_damaged_archive_leaves_nothing_behind(tmp_path, archive, damage):
+    path = archive({"a": os.urandom(5000)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"archive\.zip is no zip archive, or a damaged one"):
+        unpack(path, tmp_path / "raw" / "idrid")
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_full_disk_or_an_interruption_leaves_no_folder(tmp_path, archive, monkeypatch, error):
+    def fail(self, path):
+        (Path(path) / "half").write_bytes(b"1")
+        raise error
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", fail)
+    with pytest.raises(type(error)):
+        unpack(archive({"a": b"1"}), tmp_path / "raw" / "idrid")
+    assert list((tmp_path / "raw").iterdir()) == []
+    shutil.rmtree(tmp_path / "raw")
