@@ -318,7 +318,7 @@ def make_retinal_lesions(root: Path) -> Path:
     values = np.zeros((48, 64), np.uint8)
     values[8:16, 8:16], values[16:20, 8:16] = 255, 127
     for number, name in enumerate(("10_left", "10_right")):
-        save_photograph(top / "images_896x896" / f"{name}.jpg", 10 + number)
+        save_photograph(top / "images_896x896" / f"{name}.jpg", 610 + number)
         for file in ("microaneurysm", "retinal_hemorrhage", "hard_exudate", "cotton_wool_spots")[: 4 - 2 * number]:
             path = top / "lesion_segs_896x896" / name / f"{file}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
