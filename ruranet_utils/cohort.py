@@ -85,7 +85,10 @@ class Cohort:
         return self.subset(np.flatnonzero(self.table["split"] == name))
 
     def manifest(self) -> pd.DataFrame:
-        """The table with one more column per lesion: its annotated area in ``<lesion>_px``, missing without masks."""
+        """The table with one more column per lesion: its annotated area in ``<lesion>_px``, missing without masks.
+
+        Of photographs with masks the table also says which share of that area scaling has lost, ``<lesion>_lost``.
+        """
         if self.masks is None:
             return self.table.assign(**{f"{lesion}_px": pd.NA for lesion in LESIONS})
         area_px = self.masks.sum(axis=(2, 3))
@@ -145,6 +148,7 @@ def _synthetic(profile: Profile, store: Store) -> Cohort:
     arrays = store.fetch("cohort", settings, compute, code)
     table = _table(json.loads(arrays["table"].tobytes()))
     table["split"] = assign_splits(table, profile.split, profile.seed)
+    table["width_px"] = table["height_px"] = profile.image_size_px
     return Cohort(table, arrays["images"], arrays["masks"])
 
 
@@ -217,6 +221,8 @@ def _cohort(records, table: pd.DataFrame, audit: pd.DataFrame, profile: Profile,
     chosen = [records[row] for row in table.index]
     table = table.reset_index(drop=True)
     arrays = _decode(chosen, table, profile, store)
+    if "lost" in arrays:
+        table = table.assign(**{f"{lesion}_lost": arrays["lost"][:, i] for i, lesion in enumerate(LESIONS)})
     return Cohort(table, arrays["images"], arrays.get("masks"), notes, audit)
 
 
@@ -233,12 +239,14 @@ def _decode(records: list[Record], table: pd.DataFrame, profile: Profile, store:
         arrays = {"images": np.empty((len(records), 3, size_px, size_px), dtype=np.uint8)}
         if masked:
             arrays["masks"] = np.zeros((len(records), len(LESIONS), size_px, size_px), dtype=bool)
+            arrays["lost"] = np.zeros((len(records), len(LESIONS)))
         jobs = (delayed(_read)(record, size_px) for record in records)
         done = Parallel(n_jobs=profile.workers, prefer="threads", return_as="generator")(jobs)
         for i, (image, masks) in enumerate(progress(done, desc="decoding", total=len(records), unit="image")):
             arrays["images"][i] = image
-            for lesion, mask in masks.items():
+            for lesion, (mask, lost) in masks.items():
                 arrays["masks"][i, LESIONS.index(lesion)] = mask
+                arrays["lost"][i, LESIONS.index(lesion)] = lost
         return arrays
 
     hashes = [
@@ -250,7 +258,7 @@ def _decode(records: list[Record], table: pd.DataFrame, profile: Profile, store:
     return store.fetch("photographs", settings, compute, [files, sys.modules[__name__]])
 
 
-def _read(record: Record, size_px: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read(record: Record, size_px: int) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, float]]]:
     image, shape = read_image(record.image_path, size_px)
     masks = {}
     for lesion, path in record.mask_paths.items():

@@ -12,6 +12,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
+from scipy.stats import chi2_contingency
+from scipy.stats.contingency import association
 
 from ruranet_utils.config import Profile
 from ruranet_utils.progress import progress
@@ -142,3 +144,41 @@ def settle(table: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:
             dropped.iloc[others] = "duplicate"
         duplicate_of.iloc[others] = names.iloc[stays]
     return table.assign(duplicate_of=duplicate_of, dropped=dropped)
+
+
+def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera")) -> pd.DataFrame:
+    """How well the label is told by what has nothing to do with the retina.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``label`` (0 or 1, none missing) and the columns.
+    columns : tuple of str
+
+    Returns
+    -------
+    DataFrame
+        For each column ``known``: its number of ``groups``; ``accuracy`` of saying of every image what most images of
+        its group are; ``guessing``, that of saying of all images what most of them are; ``cramers_v`` in [0, 1], 0
+        where the column says nothing, and its ``p_value`` (chi-squared test of independence).
+
+    References
+    ----------
+    Cramer (1946), Mathematical Methods of Statistics, Section 21.9.
+    """
+    rows = []
+    for column in columns:
+        counts = pd.crosstab(table[column], table["label"].astype(int)).to_numpy()
+        independent = min(counts.shape) < 2
+        rows.append(
+            {
+                "known": column,
+                "groups": len(counts),
+                "accuracy": counts.max(axis=1).sum() / counts.sum(),
+                "guessing": counts.sum(axis=0).max() / counts.sum(),
+                "cramers_v": 0.0 if independent else association(counts, method="cramer"),
+                "p_value": 1.0 if independent else chi2_contingency(counts, correction=False).pvalue,
+                "n": int(counts.sum()),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -78,21 +78,25 @@ def test_read_image_names_a_damaged_file(tmp_path, damage, suffix):
 def test_shrink_mask_by_hand():
     """4x4 to 2x2: covered by 4, 1, 0 and 2 of 4 pixels; a quarter is enough."""
     mask = np.array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
-    np.testing.assert_array_equal(shrink_mask(mask, 2), [[True, True], [False, True]])
+    small, lost = shrink_mask(mask, 2)
+    np.testing.assert_array_equal(small, [[True, True], [False, True]])
+    assert lost == 0
 
 
 def test_shrink_mask_drops_less_than_a_quarter():
     mask = np.zeros((12, 12), bool)
     mask[0, :2] = True  # 2 of 9 pixels
     mask[6:7, 6:9] = True  # 3 of 9 pixels
-    assert np.argwhere(shrink_mask(mask, 4)).tolist() == [[2, 2]]
+    small, lost = shrink_mask(mask, 4)
+    assert np.argwhere(small).tolist() == [[2, 2]] and lost == pytest.approx(2 / 5, abs=0.01)
+    assert shrink_mask(np.zeros((12, 12), bool), 4)[1] == 0
 
 
 def test_shrink_mask_agrees_with_block_means_and_mirrors():
     mask = np.random.default_rng(1).random((96, 160)) < 0.22
     expected = downscale_local_mean(mask.astype(float), (3, 5)) >= 0.25
-    np.testing.assert_array_equal(shrink_mask(mask, 32), expected)
-    np.testing.assert_array_equal(shrink_mask(mask[:, ::-1], 32), expected[:, ::-1])
+    np.testing.assert_array_equal(shrink_mask(mask, 32)[0], expected)
+    np.testing.assert_array_equal(shrink_mask(mask[:, ::-1], 32)[0], expected[:, ::-1])
 
 
 def photograph(mode="RGB", size=(40, 30)) -> Image.Image:

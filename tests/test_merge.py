@@ -12,7 +12,7 @@ from test_sources import save_photograph
 
 from ruranet_utils import merge
 from ruranet_utils.config import get_profile
-from ruranet_utils.merge import duplicates, inspect, retina_score, settle
+from ruranet_utils.merge import confounds, duplicates, inspect, retina_score, settle
 from ruranet_utils.sources.base import Record
 from ruranet_utils.synthetic import make_patient
 
@@ -113,3 +113,14 @@ def test_retina_score_by_hand():
     image[:, 3:7, 3:5] = np.array([120, 60, 30])[:, None, None]  # half of the center; the rest is black
     assert retina_score(image) == 0.5
     assert retina_score(image[::-1]) == 0  # blue above red
+
+
+def test_a_source_that_tells_the_label_is_a_confound():
+    labels = [1] * 10 + [0] * 10
+    told = pd.DataFrame({"label": labels, "source": ["a"] * 10 + ["b"] * 5 + ["c"] * 5, "camera": ["x", "y"] * 10})
+    rows = confounds(told).set_index("known")
+    assert rows.loc["source", ["groups", "accuracy", "guessing", "cramers_v"]].tolist() == pytest.approx([3, 1, 0.5, 1])
+    assert rows.loc["camera", ["groups", "accuracy", "cramers_v", "p_value"]].tolist() == pytest.approx([2, 0.5, 0, 1])
+    assert rows.loc["source", "p_value"] < 1e-4 and (rows["n"] == 20).all()
+    one = confounds(told.assign(source="a"), ("source",)).iloc[0]
+    assert (one["groups"], one["accuracy"], one["cramers_v"], one["p_value"]) == (1, 0.5, 0, 1)

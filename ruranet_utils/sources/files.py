@@ -100,7 +100,7 @@ def read_mask(path: Path) -> np.ndarray:
     return values == (255 if 255 in present else 1)
 
 
-def shrink_mask(mask: np.ndarray, size_px: int) -> np.ndarray:
+def shrink_mask(mask: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
     """Scale a mask by area: a target pixel is set where the lesion covers ``MASK_COVERAGE`` of it or more.
 
     Parameters
@@ -110,7 +110,11 @@ def shrink_mask(mask: np.ndarray, size_px: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray of bool, shape (size_px, size_px)
+    small : ndarray of bool, shape (size_px, size_px)
+    lost : float
+        Share of the lesion's area that lies in pixels left unset, in [0, 1]; 0 for an empty mask.
     """
-    coverage = Image.fromarray(mask.astype(np.uint8) * 255).resize((size_px, size_px), Image.Resampling.BOX)
-    return np.asarray(coverage) >= MASK_COVERAGE * 255
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize((size_px, size_px), Image.Resampling.BOX)
+    coverage = np.asarray(scaled)
+    small = coverage >= MASK_COVERAGE * 255
+    return small, float(coverage[~small].sum() / max(1, coverage.sum()))
