@@ -87,7 +87,7 @@ class Cohort:
     def manifest(self) -> pd.DataFrame:
         """The table with one more column per lesion: its annotated area in ``<lesion>_px``, missing without masks.
 
-        Of photographs with masks the table also says which share of that area scaling has lost, ``<lesion>_lost``.
+        With masks the table also says which share of that area scaling has lost, ``<lesion>_lost``.
         """
         if self.masks is None:
             return self.table.assign(**{f"{lesion}_px": pd.NA for lesion in LESIONS})
@@ -149,6 +149,7 @@ def _synthetic(profile: Profile, store: Store) -> Cohort:
     table = _table(json.loads(arrays["table"].tobytes()))
     table["split"] = assign_splits(table, profile.split, profile.seed)
     table["width_px"] = table["height_px"] = profile.image_size_px
+    table[[f"{lesion}_lost" for lesion in LESIONS]] = 0.0
     return Cohort(table, arrays["images"], arrays["masks"])
 
 

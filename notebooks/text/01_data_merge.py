@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
-# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort` (csv, md); `fig_lesion_area`; `fig_examples` |
+# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area` (csv, md); `fig_lesion_area`; `fig_examples` |
 # | Needs | synthetic: 15 s, 1.1 GB · open: 40 s, 1.5 GB |
 #
 # Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
@@ -38,6 +38,7 @@ workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils.config import DISPLAY, LESIONS
+from ruranet_utils.merge import confounds
 from ruranet_utils.published import TEXT
 from ruranet_utils.report import PALETTE, show
 from ruranet_utils.run import start
@@ -72,11 +73,32 @@ counts = pd.concat(
     for name, cohort in (("segmentation", segmentation), ("diagnosis", diagnosis))
 )
 counts = counts.pivot_table(
-    index=["cohort", "source", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
+    index=["cohort", "source", "camera", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
 )
 counts = counts[["train", "val", "test"]].assign(total=lambda table: table.sum(axis=1)).reset_index()
 counts.columns.name = None
-show(run.save_table(counts, "table_cohort"), "Images by cohort, source, label and split")
+show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
+
+# %% [markdown]
+# ## What was left out
+#
+# Photographs that occur twice, byte by byte or by their perceptual hash, enter once; if their labels contradict each other, none of them does.
+
+# %%
+audits = [cohort.audit for cohort in (segmentation, diagnosis) if cohort.audit is not None]
+audit = pd.concat(audits or [diagnosis.manifest().assign(dropped="", duplicate_of="")]).drop_duplicates(
+    ["source", "image_id"]
+)
+left_out = audit.loc[audit["dropped"] != "", ["source", "image_id", "label", "dropped", "duplicate_of"]]
+show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit)} images are left out")
+
+# %% [markdown]
+# ## What tells the label without looking at the retina
+#
+# If the source or the camera of an image predicts its label, a method that recognizes the camera looks like a diagnosis. `accuracy` is that of saying of every image what most images of its group are, `guessing` that of saying the same of all images. **Read it before believing Table 4.**
+
+# %%
+show(run.save_table(confounds(diagnosis.table), "table_confounds"), "Confounds of the diagnosis cohort")
 
 # %% [markdown]
 # ## What an image looks like
@@ -118,6 +140,14 @@ sns.boxplot(
 )
 ax.set(xscale="log", xlabel="share of the image covered (%), images with the lesion", ylabel="")
 run.save_figure(fig, "fig_lesion_area")
+
+# %%
+lost = segmentation.table[[f"{lesion}_lost" for lesion in LESIONS]].mul(100).agg(["mean", "max"]).T
+lost = lost.set_axis(LESIONS).rename_axis("lesion").reset_index()
+show(
+    run.save_table(lost, "table_lost_area"),
+    "Annotated area lost by scaling the masks (% of each image's; none on synthetic images)",
+)
 
 # %% [markdown]
 # ## Paper versus ours
