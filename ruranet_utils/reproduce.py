@@ -116,7 +116,8 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
     Returns
     -------
     dict
-        ``time_s``, ``peak_memory_mb``, and the numbers of steps ``computed`` and ``found`` in the store.
+        ``commit``, ``uncommitted_changes``, ``time_s``, ``peak_memory_mb``, and the numbers of steps ``computed``
+        and ``found`` in the store.
 
     Raises
     ------
@@ -147,6 +148,8 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
         steps = events(journal)
         journal.unlink(missing_ok=True)
     return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ruranet_utils", "notebooks/text", "uv.lock")),
         "time_s": round(watch.time_s, 1),
         "peak_memory_mb": round(watch.peak_bytes / 2**20),
         "computed": sum(not step["found"] for step in steps),
@@ -159,12 +162,21 @@ def events(journal: Path) -> list[dict]:
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
-def describe_run(parameters: dict, ran: dict[str, dict]) -> dict:
-    """Everything needed to tell where a table came from: the content of ``run.json``."""
+def describe_run(parameters: dict, ran: dict[str, dict], before: dict) -> dict:
+    """Everything needed to tell where a table came from: the content of ``run.json``.
+
+    Parameters
+    ----------
+    parameters : dict
+    ran : dict
+        What :func:`run_notebook` returned, by notebook.
+    before : dict
+        The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
+        had the same parameters: their tables are still there.
+    """
+    earlier = before.get("notebooks", {}) if before.get("parameters") == parameters else {}
     profile = get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ruranet_utils", "notebooks", "uv.lock")),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "profile": profile.settings(*profile.__dataclass_fields__),
@@ -174,7 +186,7 @@ def describe_run(parameters: dict, ran: dict[str, dict]) -> dict:
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         "data": _digests(profile.name),
         "weights": _weights(),
-        "notebooks": ran,
+        "notebooks": dict(sorted({**earlier, **ran}.items())),
     }
 
 
@@ -254,8 +266,9 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
             f"{facts['computed']} steps computed, {facts['found']} found",
             flush=True,
         )
-    described = json.dumps(describe_run(parameters, ran), indent=1) + "\n"
-    write_atomically(folder / "run.json", lambda file: file.write_text(described))
+    file = folder / "run.json"
+    described = describe_run(parameters, ran, json.loads(file.read_text()) if file.exists() else {})
+    write_atomically(file, lambda file: file.write_text(json.dumps(described, indent=1) + "\n"))
     print(f"done in {clock(time.perf_counter() - start)}: {folder}", flush=True)
 
 
