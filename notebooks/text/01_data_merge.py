@@ -103,19 +103,24 @@ show(run.save_table(confounds(diagnosis.table), "table_confounds"), "Confounds o
 # %% [markdown]
 # ## What an image looks like
 #
-# One image of each class, with the outlines of its lesions where they are annotated. Images of patients are drawn here but never written where git would pick them up.
+# Eight images with the outlines of their lesions where they are annotated, four of each class where there are labels. Images of patients are drawn here but never written where git would pick them up.
 
 # %%
 has_masks = diagnosis if diagnosis.masks is not None else segmentation
-richest = np.argsort(-has_masks.masks.any(axis=(2, 3)).sum(axis=1), kind="stable")[:3]
-fig, axes = plt.subplots(1, 3, figsize=(10, 3.7))
-for ax, row in zip(axes, richest, strict=True):
+shown = has_masks.table.assign(
+    kinds=has_masks.masks.any(axis=(2, 3)).sum(axis=1), group=has_masks.table["label"].fillna(-1)
+)
+shown = shown.sort_values("kinds", ascending=False, kind="stable")
+shown = shown.groupby("group").head(8 // shown["group"].nunique()).sort_values("group", ascending=False, kind="stable")
+fig, axes = plt.subplots(2, 4, figsize=(11, 5.6))
+for ax, row in zip(axes.flat, shown.index, strict=False):
     ax.imshow(has_masks.images[row].transpose(1, 2, 0))
     for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
         if has_masks.masks[row, lesion].any():
             ax.contour(has_masks.masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
     label = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")[row]
     ax.set_title(f"{has_masks.table['image_id'][row]} · {label}", fontsize=10)
+for ax in axes.flat:
     ax.axis("off")
 handles = [
     plt.Line2D([], [], color=color, label=DISPLAY[name])
