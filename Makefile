@@ -28,7 +28,8 @@ lab: .venv/stamp
 
 notebooks: .venv/stamp $(NOTEBOOKS)
 	TQDM_DISABLE=1 .venv/bin/jupyter nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=1800 notebooks/*.ipynb
+	    --ExecutePreprocessor.record_timing=False \
+	    --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.timeout=1800 notebooks/*.ipynb
 
 notebooks/%.ipynb: notebooks/text/%.py
 	.venv/bin/jupytext --quiet --update --to ipynb --output $@ $<

@@ -100,7 +100,8 @@ class Store:
         missing = [job for job in jobs.values() if not self._holds(step, job[0], code)]
         if min(workers, len(missing)) > 1:
             with parallel_config("loky", n_jobs=min(workers, len(missing)), inner_max_num_threads=1):
-                calls = (delayed(_work)(self, step, *job, code) for job in missing)
+                variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
+                calls = (delayed(_work)(self, step, *job, code, variables) for job in missing)
                 for _ in progress(Parallel(return_as="generator_unordered")(calls), total=len(missing), **label):
                     pass
         return {key: self.fetch(step, *job, code) for key, job in progress(jobs.items(), **label)}
@@ -165,9 +166,11 @@ def _save(path: Path, arrays: Arrays, record: dict) -> None:
     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
 
 
-def _work(store: Store, step: str, settings: Mapping, compute: Callable, code: Sequence) -> None:
+def _work(
+    store: Store, step: str, settings: Mapping, compute: Callable, code: Sequence, variables: dict[str, str]
+) -> None:
     """One job in a worker process; its arrays stay in the store."""
-    os.environ["TQDM_DISABLE"] = "1"  # bars of several processes would write over each other
+    os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
     store.fetch(step, settings, compute, code)
     release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
 

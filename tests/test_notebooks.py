@@ -13,7 +13,7 @@ from ruranet_utils import paths
 from ruranet_utils.reproduce import notebooks
 
 NOTEBOOKS = notebooks()
-PARAMETERS = ["profile", "seed", "n_images", "epochs", "encoders", "classifiers", "extractors"]
+PARAMETERS = ["profile", "seed", "n_images", "epochs", "encoders", "classifiers", "extractors", "workers"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -66,6 +66,7 @@ def test_nothing_of_a_machine_is_stored(path):
     stored = "\n".join(str(cell.outputs) for cell in code_cells(path))
     assert not re.search(r"(/tmp|/root|/home|/work|/mnt|/Users|[A-Z]:\\)[/\\]\w", stored)
     assert path.stat().st_size < 1_000_000
+    assert "widgets" not in nbformat.read(path, as_version=4).metadata  # progress bars
 
 
 @each_notebook
