@@ -191,14 +191,9 @@ def _audit(records: list[Record], profile: Profile, store: Store) -> pd.DataFram
     rows = [{name: getattr(record, name) for name in shared} for record in records]
     table = _table(rows).assign(camera=[record.source for record in records], **facts.drop(columns="phash"))
     table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
-    table["patient_id"] = _unique_patients(table)
+    if len(set(table["source"])) > 1:
+        table["patient_id"] = table["source"] + "/" + table["patient_id"]
     return merge.settle(table, merge.duplicates(facts))[[*COLUMNS, *AUDIT]]
-
-
-def _unique_patients(table: pd.DataFrame) -> pd.Series:
-    """Patient ids, with the source before them where there are several sources."""
-    several = len(set(table["source"])) > 1
-    return table["source"] + "/" + table["patient_id"] if several else table["patient_id"]
 
 
 def _with_masks(records: list[Record], audit: pd.DataFrame, profile: Profile, store: Store) -> Cohort:

@@ -65,7 +65,7 @@ class Store:
         """
         path = self.path(step, settings, code)
         start = time.perf_counter()
-        arrays = self._load(path) if self._holds(step, settings, code) else None
+        arrays = self._load(path) if self._holds(path) else None
         found = arrays is not None
         if not found:
             arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
@@ -97,7 +97,7 @@ class Store:
             The arrays by the keys of ``jobs``, in their order.
         """
         label = {"desc": step.replace("_", " "), "unit": "job"}
-        missing = [job for job in jobs.values() if not self._holds(step, job[0], code)]
+        missing = [job for job in jobs.values() if not self._holds(self.path(step, job[0], code))]
         if min(workers, len(missing)) > 1:
             with parallel_config("loky", n_jobs=min(workers, len(missing)), inner_max_num_threads=1):
                 variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
@@ -117,8 +117,8 @@ class Store:
         for file in (path.with_suffix(".json"), path):
             file.unlink(missing_ok=True)
 
-    def _holds(self, step: str, settings: Mapping, code: Sequence) -> bool:
-        record = self.path(step, settings, code).with_suffix(".json")
+    def _holds(self, path: Path) -> bool:
+        record = path.with_suffix(".json")
         return record.exists() and record.stat().st_mtime >= self.since_s
 
     def _load(self, path: Path) -> Arrays | None:

@@ -95,7 +95,7 @@ def costs() -> str:
         steps, time_min, memory_gb = (
             facts["computed"].sum(),
             facts["time_s"].sum() / 60,
-            facts["peak_memory_mb"].max() / 1000,
+            facts["peak_memory_mb"].max() * 2**20 / 1e9,
         )
         sentences.append(
             f"`{profile}` {steps} steps in {time_min:.1f} minutes with at most {memory_gb:.1f} GB of memory"
