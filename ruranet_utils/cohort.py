@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from ruranet_utils import merge, paths, phantom_rendering, phantom_vessels, sources, synthetic
-from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.config import Profile
+from ruranet_utils.photographs import AREAS, LOSSES, Photographs, decode
 from ruranet_utils.progress import progress
-from ruranet_utils.sources import files, idrid, srahim
+from ruranet_utils.sources import idrid, srahim
 from ruranet_utils.sources.base import Record
-from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
 from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
-from ruranet_utils.store import Store, digest_arrays, digest_file
+from ruranet_utils.store import Store, digest_arrays
 
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
 AUDIT = ("assumed", "width_px", "height_px", "retina_score", "duplicate_of", "dropped")
@@ -36,8 +36,9 @@ class Cohort:
         where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic images). ``camera``
         of a photograph is its source.
     images : ndarray of uint8, shape (n, 3, h, w)
+        Read-only and mapped from the store, so that a cohort may be larger than memory, until a part is taken.
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
-        In the order of ``config.LESIONS``; ``None`` where nothing is annotated.
+        The same; in the order of ``config.LESIONS``; ``None`` where nothing is annotated.
     lesion_notes : dict of str to str
         What a lesion's masks show where that is not the lesion itself.
     audit : DataFrame or None
@@ -85,14 +86,12 @@ class Cohort:
         return self.subset(np.flatnonzero(self.table["split"] == name))
 
     def manifest(self) -> pd.DataFrame:
-        """The table with one more column per lesion: its annotated area in ``<lesion>_px``, missing without masks.
+        """The table with the annotated area of each lesion in ``<lesion>_px``, missing where nothing is annotated.
 
-        With masks the table also says which share of that area scaling has lost, ``<lesion>_lost``.
+        With masks it also says which share of that area scaling has lost, ``<lesion>_lost``.
         """
-        if self.masks is None:
-            return self.table.assign(**{f"{lesion}_px": pd.NA for lesion in LESIONS})
-        area_px = self.masks.sum(axis=(2, 3))
-        return self.table.assign(**{f"{lesion}_px": area_px[:, i] for i, lesion in enumerate(LESIONS)})
+        missing = [name for name in AREAS if name not in self.table]
+        return self.table.assign(**dict.fromkeys(missing, pd.NA))
 
 
 def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
@@ -121,40 +120,36 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
         cohort = _synthetic(profile, store)
         return cohort, cohort
     if profile.name == "open":
-        return _idrid(profile, store), _srahim(profile, store)
+        return _open(profile, store)
     return _paper(profile, store)
 
 
 def _synthetic(profile: Profile, store: Store) -> Cohort:
-    def compute() -> dict[str, np.ndarray]:
+    def rows() -> Iterator[dict[str, np.ndarray]]:
         room = dict.fromkeys(CLASSES, profile.n_images // 2)
-        phantoms = []
-        for index in itertools.count(1):
-            for phantom in synthetic.make_patient(index, profile.image_size_px, profile.seed):
-                if room[phantom.label]:
-                    room[phantom.label] -= 1
-                    phantoms.append(phantom)
-            if not any(room.values()):
-                break
-        rows = [_phantom_row(phantom) for phantom in phantoms]
-        return {
-            "images": np.stack([phantom.image.transpose(2, 0, 1) for phantom in phantoms]),
-            "masks": np.stack([phantom.masks for phantom in phantoms]),
-            "table": np.frombuffer(json.dumps(rows).encode(), dtype=np.uint8),
-        }
+        with progress(total=profile.n_images, desc="painting", unit="image") as bar:
+            for index in itertools.count(1):
+                for phantom in synthetic.make_patient(index, profile.image_size_px, profile.seed):
+                    if room[phantom.label]:
+                        room[phantom.label] -= 1
+                        bar.update()
+                        yield _phantom_arrays(phantom)
+                if not any(room.values()):
+                    return
 
     settings = profile.settings("seed", "n_images", "image_size_px")
     code = [phantom_vessels, phantom_rendering, synthetic, sys.modules[__name__]]
-    arrays = store.fetch("cohort", settings, compute, code)
-    table = _table(json.loads(arrays["table"].tobytes()))
+    arrays = store.fetch_rows("phantoms", settings, rows, profile.n_images, code)
+    table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
     table["width_px"] = table["height_px"] = profile.image_size_px
-    table[[f"{lesion}_lost" for lesion in LESIONS]] = 0.0
+    table[AREAS] = arrays["area_px"]
+    table[LOSSES] = 0.0
     return Cohort(table, arrays["images"], arrays["masks"])
 
 
-def _phantom_row(phantom: synthetic.Phantom) -> dict:
-    return {
+def _phantom_arrays(phantom: synthetic.Phantom) -> dict[str, np.ndarray]:
+    about = {
         "image_id": f"{phantom.patient_id}_{phantom.eye}",
         "source": "synthetic",
         "camera": phantom.camera,
@@ -164,106 +159,62 @@ def _phantom_row(phantom: synthetic.Phantom) -> dict:
         "label_rule": "made with the image",
         "sha256": digest_arrays(phantom.image),
     }
+    return {
+        "about": np.array(json.dumps(about).encode(), dtype="S512"),
+        "images": phantom.image.transpose(2, 0, 1),
+        "masks": phantom.masks,
+        "area_px": phantom.masks.sum(axis=(1, 2)),
+    }
 
 
-def _idrid(profile: Profile, store: Store) -> Cohort:
-    records = idrid.records(paths.data_root() / "idrid", parts="A")
-    return _with_masks(records, _audit(records, profile, store), profile, store)
-
-
-def _srahim(profile: Profile, store: Store) -> Cohort:
-    records = srahim.records(paths.data_root() / "srahim")
-    return _with_labels(records, _audit(records, profile, store), profile, store)
+def _open(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
+    sources.require(["idrid", "srahim"], paths.data_root())
+    with_masks = idrid.records(paths.data_root() / "idrid", parts="A")
+    with_labels = srahim.records(paths.data_root() / "srahim")
+    segmentation = _with_masks(*_merge(with_masks, profile, store), profile, store)
+    return segmentation, _with_labels(*_merge(with_labels, profile, store), profile, store)
 
 
 def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     names = [source.name for source in sources.PAPER]
-    sources.require(names, paths.raw())
-    records = [record for name in names for record in sources.READERS[name](paths.raw() / name)]
-    audit = _audit(records, profile, store)
-    return _with_masks(records, audit, profile, store), _with_labels(records, audit, profile, store)
+    sources.require(names, paths.data_root())
+    records = [record for name in names for record in sources.READERS[name](paths.data_root() / name)]
+    merged = _merge(records, profile, store)
+    return _with_masks(*merged, profile, store), _with_labels(*merged, profile, store)
 
 
-def _audit(records: list[Record], profile: Profile, store: Store) -> pd.DataFrame:
-    """One row per photograph, dropped ones included."""
-    facts = merge.inspect(records, profile, store)
-    shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split")
-    rows = [{name: getattr(record, name) for name in shared} for record in records]
-    table = _table(rows).assign(camera=[record.source for record in records], **facts.drop(columns="phash"))
+def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.DataFrame, Photographs]:
+    """Every photograph, decoded, with what the audit says of it; none is left out yet."""
+    photographs = decode(records, profile, store)
+    shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split", "disputed_by")
+    table = pd.DataFrame([{name: getattr(record, name) for name in shared} for record in records])
+    table = table.astype({"label": "Int64"}).assign(camera=table["source"], **photographs.facts)
     table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
     if len(set(table["source"])) > 1:
         table["patient_id"] = table["source"] + "/" + table["patient_id"]
-    return merge.settle(table, merge.duplicates(facts))[[*COLUMNS, *AUDIT]]
+    table = merge.settle(table, merge.duplicates(table))
+    return table[[*COLUMNS, *AUDIT, *table.columns.intersection([*AREAS, *LOSSES])]], photographs
 
 
-def _with_masks(records: list[Record], audit: pd.DataFrame, profile: Profile, store: Store) -> Cohort:
+def _with_masks(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
     """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest."""
-    masked = np.array([bool(record.mask_paths) for record in records])
-    table = audit[masked & (audit["dropped"] == "").to_numpy()]
+    table = audit[(audit["dropped"] == "") & audit[AREAS[0]].notna()]
     table["split"] = deal_patients(table, profile.split, profile.seed)
-    notes = {"edema": idrid.EDEMA_NOTE}
-    return _cohort(records, table, audit, profile, store, notes)
+    return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE})
 
 
-def _with_labels(records: list[Record], audit: pd.DataFrame, profile: Profile, store: Store) -> Cohort:
+def _with_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
     """The diagnosis cohort: labeled photographs, equally many of each class."""
-    usable = audit[audit["label"].notna() & (audit["dropped"] == "")]
-    table = balance(usable, profile.n_images, profile.seed)
+    table = balance(audit[audit["label"].notna() & (audit["dropped"] == "")], profile.n_images, profile.seed)
     table["split"] = assign_splits(table, profile.split, profile.seed)
-    return _cohort(records, table, audit, profile, store, {})
+    return _cohort(table, audit, photographs, store)
 
 
-def _cohort(records, table: pd.DataFrame, audit: pd.DataFrame, profile: Profile, store: Store, notes: dict) -> Cohort:
-    chosen = [records[row] for row in table.index]
-    table = table.reset_index(drop=True)
-    arrays = _decode(chosen, table, profile, store)
-    if "lost" in arrays:
-        table = table.assign(**{f"{lesion}_lost": arrays["lost"][:, i] for i, lesion in enumerate(LESIONS)})
-    return Cohort(table, arrays["images"], arrays.get("masks"), notes, audit)
+def _cohort(table: pd.DataFrame, audit: pd.DataFrame, photographs: Photographs, store: Store, notes=None) -> Cohort:
+    """The rows of the audit that a table has kept."""
+    chosen = photographs.choose(table.index.to_numpy(), store)
+    return Cohort(table.reset_index(drop=True), chosen.images, chosen.masks, notes or {}, audit)
 
 
 def _table(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"label": "Int64"})
-
-
-def _decode(records: list[Record], table: pd.DataFrame, profile: Profile, store: Store) -> dict[str, np.ndarray]:
-    """Images, and masks if any record has some, at the size of the profile."""
-    size_px = profile.image_size_px
-    masked = any(record.mask_paths for record in records)
-
-    def compute() -> dict[str, np.ndarray]:
-        arrays = {"images": np.empty((len(records), 3, size_px, size_px), dtype=np.uint8)}
-        if masked:
-            arrays["masks"] = np.zeros((len(records), len(LESIONS), size_px, size_px), dtype=bool)
-            arrays["lost"] = np.zeros((len(records), len(LESIONS)))
-        jobs = (delayed(_read)(record, size_px) for record in records)
-        done = Parallel(n_jobs=profile.workers, prefer="threads", return_as="generator")(jobs)
-        for i, (image, masks) in enumerate(progress(done, desc="decoding", total=len(records), unit="image")):
-            arrays["images"][i] = image
-            for lesion, (mask, lost) in masks.items():
-                arrays["masks"][i, LESIONS.index(lesion)] = mask
-                arrays["lost"][i, LESIONS.index(lesion)] = lost
-        return arrays
-
-    hashes = [
-        {lesion: digest_file(path) for lesion, path in record.mask_paths.items() if lesion in LESIONS}
-        for record in records
-    ]
-    pairs = [[image, masks] for image, masks in zip(table["sha256"], hashes, strict=True)]
-    settings = {"image_size_px": size_px, "files": pairs}
-    return store.fetch("photographs", settings, compute, [files, sys.modules[__name__]])
-
-
-def _read(record: Record, size_px: int) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, float]]]:
-    image, shape = read_image(record.image_path, size_px)
-    masks = {}
-    for lesion, path in record.mask_paths.items():
-        if lesion in LESIONS:
-            mask = read_mask(path)
-            if mask.shape != shape:
-                raise ValueError(
-                    f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, its image {record.image_path.name} "
-                    f"{shape[1]}x{shape[0]}: expected the same size"
-                )
-            masks[lesion] = shrink_mask(mask, size_px)
-    return image, masks

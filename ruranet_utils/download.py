@@ -108,7 +108,7 @@ def _clone(url: str, commit: str, folder: Path) -> None:
 @click.option("--archive", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Unpack this instead.")
 def main(names: tuple[str, ...], archive: Path | None) -> None:
     """Download data sets into RURANET_DATA_ROOT (else data/raw). Without --source, say what is there."""
-    root = paths.raw()
+    root = paths.data_root()
     if archive and len(names) != 1:
         raise SystemExit("error: --archive needs exactly one --source")
     try:

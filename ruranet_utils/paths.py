@@ -23,28 +23,9 @@ def weights_dir() -> Path | None:
     return from_root(value) if value else None
 
 
-def raw() -> Path:
-    """Folder into which data sets are downloaded: ``RURANET_DATA_ROOT``, else ``data/raw``."""
-    return from_root(os.environ.get("RURANET_DATA_ROOT") or "data/raw")
-
-
 def data_root() -> Path:
-    """Folder that holds the real data sets (``RURANET_DATA_ROOT``).
-
-    Raises
-    ------
-    FileNotFoundError
-        If the variable is not set or names no folder.
-    """
-    value = os.environ.get("RURANET_DATA_ROOT")
-    if not value:
-        raise FileNotFoundError(
-            "RURANET_DATA_ROOT is not set: it must name the folder that holds idrid/ and srahim/ "
-            "(data/README.md says where to get them)."
-        )
-    if not from_root(value).is_dir():
-        raise FileNotFoundError(f"RURANET_DATA_ROOT is {value!r}, which is not a folder.")
-    return from_root(value)
+    """Folder of the data sets, downloaded or put there by hand (``RURANET_DATA_ROOT``, else ``data/raw``)."""
+    return from_root(os.environ.get("RURANET_DATA_ROOT") or "data/raw")
 
 
 def from_root(value: str) -> Path:

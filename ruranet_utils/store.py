@@ -6,12 +6,15 @@ import ast
 import hashlib
 import inspect
 import json
+import mmap
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -29,8 +32,9 @@ Arrays = dict[str, np.ndarray]
 class Store:
     """Named arrays on disk, found again by what they were computed from.
 
-    An artefact is two files, ``<root>/<step>/<key>.safetensors`` and ``<key>.json``; the second is written last
-    and holds the SHA-256 of the first, so that an artefact is either complete or absent.
+    An artefact is ``<root>/<step>/<key>.safetensors``, or one ``<key>.<name>.npy`` per array where arrays may be
+    larger than memory, and ``<key>.json``; that one is written last and holds the SHA-256 of the others, so that an
+    artefact is either complete or absent.
 
     Parameters
     ----------
@@ -63,13 +67,51 @@ class Store:
         -------
         dict of str to ndarray
         """
+        return self._fetch(step, settings, code, lambda path: _save(path, compute()))
+
+    def fetch_rows(
+        self,
+        step: str,
+        settings: Mapping,
+        compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
+        n_rows: int,
+        code: Sequence,
+    ) -> Arrays:
+        """:meth:`fetch` for arrays that may be larger than memory: they are written row by row and mapped when read.
+
+        Parameters
+        ----------
+        step : str
+        settings : mapping
+        compute : callable
+            Returns the rows one after the other, each with the same names, shapes and types.
+        n_rows : int
+            Number of rows, at least 1.
+        code : sequence of modules
+
+        Returns
+        -------
+        dict of str to ndarray, shape (n_rows, ...)
+            Read-only; :func:`release` gives back the memory of what was read.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer rows, or one of another shape.
+        """
+        return self._fetch(step, settings, code, lambda path: _save_rows(path, compute(), n_rows))
+
+    def _fetch(
+        self, step: str, settings: Mapping, code: Sequence, write: Callable[[Path], tuple[Arrays, str | dict]]
+    ) -> Arrays:
         path = self.path(step, settings, code)
         start = time.perf_counter()
         arrays = self._load(path) if self._holds(path) else None
         found = arrays is not None
         if not found:
-            arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-            _save(path, arrays, {"step": step, "settings": settings, "time_s": time.perf_counter() - start})
+            arrays, digest = write(path)
+            record = {"step": step, "settings": settings, "time_s": time.perf_counter() - start, "sha256": digest}
+            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
         _note(step=step, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
 
@@ -114,7 +156,7 @@ class Store:
     def discard(self, step: str, settings: Mapping, code: Sequence) -> None:
         """Remove one artefact, if it is there."""
         path = self.path(step, settings, code)
-        for file in (path.with_suffix(".json"), path):
+        for file in (path.with_suffix(".json"), *path.parent.glob(f"{path.stem}.*")):
             file.unlink(missing_ok=True)
 
     def _holds(self, path: Path) -> bool:
@@ -123,12 +165,23 @@ class Store:
 
     def _load(self, path: Path) -> Arrays | None:
         try:
-            if json.loads(path.with_suffix(".json").read_text())["sha256"] == digest_file(path):
-                return load_file(path)
+            digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+            if isinstance(digest, str):
+                if digest == digest_file(path):
+                    return load_file(path)
+            elif all(digest[name] == digest_file(_row_file(path, name)) for name in digest):
+                return _map_rows(path, digest)
         except (OSError, ValueError, KeyError):
             pass
         warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
         return None
+
+
+def release(array: np.ndarray) -> None:
+    """Give the memory of a memory-mapped array back; it is read from the disk again when needed. Others stay."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def digest_arrays(*arrays: np.ndarray | None) -> str:
@@ -139,7 +192,10 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
             digest.update(b"none")
             continue
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        rows = np.atleast_1d(array)
+        for start in range(0, len(rows), 64):
+            digest.update(np.ascontiguousarray(rows[start : start + 64]).view(np.uint8).data)
+            release(rows)
     return digest.hexdigest()
 
 
@@ -160,10 +216,48 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _save(path: Path, arrays: Arrays, record: dict) -> None:
+def _save(path: Path, computed: Mapping[str, np.ndarray]) -> tuple[Arrays, str]:
+    arrays = {name: np.ascontiguousarray(value) for name, value in computed.items()}
     write_atomically(path, lambda file: save_file(arrays, file))
-    record = {**record, "sha256": digest_file(path)}
-    write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
+    return arrays, digest_file(path)
+
+
+def _save_rows(path: Path, rows: Iterable[Mapping[str, np.ndarray]], n_rows: int) -> tuple[Arrays, dict[str, str]]:
+    rows = iter(rows)
+    first = {name: np.asarray(value) for name, value in next(rows).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = {name: _row_file(path, name).with_suffix(f".{os.getpid()}.part") for name in first}
+    try:
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(file.open("wb")) for name, file in partial.items()}
+            for name, value in first.items():
+                shape = (n_rows, *value.shape)
+                header = {"descr": value.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(files[name], header)
+            n_written = 0
+            for row in chain([first], rows):
+                n_written += 1
+                for name, value in first.items():
+                    if np.shape(row[name]) != value.shape:
+                        raise ValueError(f"{name}: row {n_written} has shape {np.shape(row[name])}, not {value.shape}")
+                    files[name].write(np.asarray(row[name], dtype=value.dtype).tobytes())
+        if n_written != n_rows:
+            raise ValueError(f"expected {n_rows} rows, got {n_written}")
+        for name, file in partial.items():
+            os.replace(file, _row_file(path, name))
+    finally:
+        for file in partial.values():
+            file.unlink(missing_ok=True)
+    digests = {name: digest_file(_row_file(path, name)) for name in first}
+    return _map_rows(path, digests), digests
+
+
+def _map_rows(path: Path, names: Iterable[str]) -> Arrays:
+    return {name: np.load(_row_file(path, name), mmap_mode="r") for name in names}
+
+
+def _row_file(path: Path, name: str) -> Path:
+    return path.with_suffix(f".{name}.npy")
 
 
 def _work(

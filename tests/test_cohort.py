@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_sources import (
+    DATA,
     make_grades,
     make_idrid,
     make_retinal_lesions,
     make_srahim,
     make_vessels,
+    real_data,
     save_mask,
     save_photograph,
 )
@@ -44,6 +46,7 @@ def make_cohort(labels=(0, 1, 1)) -> Cohort:
     images = np.arange(n * 3 * 16, dtype=np.uint8).reshape(n, 3, 4, 4)
     masks = np.zeros((n, len(config.LESIONS), 4, 4), bool)
     masks[1, 2, :2] = True
+    table[[f"{lesion}_px" for lesion in config.LESIONS]] = masks.sum(axis=(2, 3))
     return Cohort(table, images, masks)
 
 
@@ -258,10 +261,10 @@ def test_open_profile_refuses_one_class(data_root, profile, store):
 
 def test_missing_data_root(tmp_path, monkeypatch, profile, store):
     monkeypatch.setenv("RURANET_DATA_ROOT", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 data sets are missing below .*nowhere \(RURANET_DATA_ROOT\)"):
         load_cohorts(profile, store)
     monkeypatch.delenv("RURANET_DATA_ROOT")
-    with pytest.raises(FileNotFoundError, match="RURANET_DATA_ROOT is not set"):
+    with pytest.raises(FileNotFoundError, match=r"data.raw.srahim from https://github.com/SRahimDR"):
         load_cohorts(profile, store)
 
 
@@ -316,3 +319,22 @@ def test_paper_profile_merges_six_sources(six_sources, store):
     again = load_cohorts(profile, store)
     assert [cohort.digest for cohort in again] == [segmentation.digest, diagnosis.digest]
     pd.testing.assert_frame_equal(again[1].audit, audit)
+
+
+@real_data
+def test_real_conflicts_are_dropped_with_and_without_the_hashes_of_the_originals(tmp_path, monkeypatch, store):
+    (tmp_path / "data").mkdir()
+    profile = config.get_profile("open", image_size_px=96, patch_size_px=32)
+    for folders in (["idrid", "srahim", "manifests"], ["idrid", "srahim"]):
+        root = tmp_path / str(len(folders))
+        root.mkdir()
+        for name in folders:
+            (root / name).symlink_to(DATA / name)
+        monkeypatch.setenv("RURANET_DATA_ROOT", str(root))
+        with pytest.warns(UserWarning, match=r"different labels: srahim/Patient299_L \(1\)"):
+            segmentation, diagnosis = load_cohorts(profile, store)
+        dropped = diagnosis.audit[diagnosis.audit["dropped"] != ""]
+        assert set(dropped["image_id"]) == {"Patient299_L", "Patient299_R", "Patient300_L", "Patient300_R"}
+        assert set(dropped["dropped"]) == {"conflict"}
+        assert Counter(diagnosis.labels) == {0: 87, 1: 87}
+        assert Counter(segmentation.table["split"]) == {"train": 47, "val": 7, "test": 27}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_sources import save_photograph
 
-from ruranet_utils import merge
 from ruranet_utils.config import get_profile
-from ruranet_utils.merge import confounds, duplicates, inspect, retina_score, settle
+from ruranet_utils.merge import confounds, duplicates, settle
+from ruranet_utils.photographs import RETINA_SCORE, decode, retina_score
 from ruranet_utils.sources.base import Record
 from ruranet_utils.synthetic import make_patient
 
@@ -39,13 +39,13 @@ def test_scaled_and_recompressed_copies_are_found_and_other_eyes_are_not(phantom
         Image.open(path).resize((150 + 100 * number, 300)).save(copies[-1], quality=60 + 10 * number)
     copies.append(tmp_path / "same bytes.png")
     copies[-1].write_bytes(phantoms[7].read_bytes())
-    facts = inspect([record(path) for path in (*phantoms, *copies)], get_profile(), store)
+    facts = decode([record(path) for path in (*phantoms, *copies)], get_profile(), store).facts
     assert duplicates(facts).tolist() == [*range(8), 0, 1, 2, 3, 7]
 
 
 def test_the_facts_are_those_of_the_files_and_are_looked_up_the_second_time(phantoms, store, journal):
     records = [record(path) for path in phantoms]
-    first, second = (inspect(records, get_profile(), store) for _ in range(2))
+    first, second = (decode(records, get_profile(), store).facts for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert [event["found"] for event in journal()] == [False, True]
     assert set(first["width_px"]) == set(first["height_px"]) == {256}
@@ -78,6 +78,7 @@ def table(labels, assumed=None) -> pd.DataFrame:
             "source": "s",
             "label": pd.array(labels, "Int64"),
             "assumed": assumed or [False] * n,
+            "disputed_by": "",
         }
     )
 
@@ -104,8 +105,8 @@ def test_an_image_that_shows_no_retina_is_named_with_its_score(tmp_path, store):
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     save_photograph(tmp_path / "eye.png", 0)
     with pytest.warns(UserWarning, match=r"1 images may not show a retina: .*noise\.png \(score 0\.\d\d\)"):
-        facts = inspect([record(tmp_path / "eye.png"), record(tmp_path / "noise.png")], get_profile(), store)
-    assert facts["retina_score"][0] > 0.9 > merge.RETINA_SCORE > facts["retina_score"][1]
+        facts = decode([record(tmp_path / "eye.png"), record(tmp_path / "noise.png")], get_profile(), store).facts
+    assert facts["retina_score"][0] > 0.9 > RETINA_SCORE > facts["retina_score"][1]
 
 
 def test_retina_score_by_hand():

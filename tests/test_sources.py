@@ -166,23 +166,6 @@ def test_srahim_accepts_a_subset_of_the_patients(srahim_root):
     assert {r.label for r in srahim.records(srahim_root)} == {0}
 
 
-def test_srahim_drops_identical_files_with_two_labels(srahim_root):
-    top = srahim_root / srahim.CLASSES
-    (top / SEVERE).mkdir()
-    shutil.copy(top / MILD_DME / "Patient007_L.jpg", top / SEVERE / "Patient300_L.jpg")
-    with pytest.warns(UserWarning, match=r"Patient007_L .*with.*Patient300_L .*without"):
-        records = srahim.records(srahim_root)
-    assert {"Patient007_L", "Patient300_L"}.isdisjoint(r.image_id for r in records)
-    assert len(records) == 23, "the other eye stays"
-
-
-def test_srahim_keeps_identical_files_with_one_label(srahim_root, recwarn):
-    top = srahim_root / srahim.CLASSES / NO_DR
-    shutil.copy(top / "Patient001_L.jpg", top / "Patient300_L.jpg")
-    assert len(srahim.records(srahim_root)) == 25
-    assert not recwarn.list
-
-
 def test_srahim_finds_conflicts_in_the_manifest_of_the_originals(srahim_root):
     """The files differ here, or one is absent: only the published hashes tell that they are one photograph."""
     manifest = srahim_root.parent / "manifests" / "srahim_originals.sha256"
@@ -191,11 +174,10 @@ def test_srahim_finds_conflicts_in_the_manifest_of_the_originals(srahim_root):
     lines += [("b" * 64, MILD_DME, "Patient009_L"), ("b" * 64, SEVERE, "Patient300_L")]
     lines += [("c" * 64, NO_DR, "Patient003_L"), ("c" * 64, ADED, "Patient099_L")]
     manifest.write_text("".join(f"{digest}  ./{srahim.CLASSES}/{c}/{name}.jpg\n" for digest, c, name in lines))
-    everything = 24
-    with pytest.warns(UserWarning, match="dropped"):
-        kept = {r.image_id for r in srahim.records(srahim_root)}
-    assert len(kept) == everything - 3
-    assert kept.isdisjoint({"Patient001_L", "Patient008_R", "Patient009_L"})
+    disputed = {r.image_id: r.disputed_by for r in srahim.records(srahim_root) if r.disputed_by}
+    assert disputed == {
+        "Patient001_L": "Patient008_R", "Patient008_R": "Patient001_L", "Patient009_L": "Patient300_L"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -244,10 +226,11 @@ def test_real_rgba_mask_has_the_area_of_its_red_pixels():
 def test_real_srahim_counts_and_conflicts():
     root = DATA / "srahim"
     assert len(list(root.rglob("*.jpg"))) == 402
-    with pytest.warns(UserWarning, match=r"Patient299_L.*Patient299_R.*Patient300_L.*Patient300_R"):
-        records = srahim.records(root)
-    assert Counter(r.label for r in records) == {0: 305, 1: 87}
-    assert not {"Patient299", "Patient300"} & {r.patient_id for r in records}
+    records = srahim.records(root)
+    assert Counter(r.label for r in records) == {0: 307, 1: 89}
+    assert {r.image_id: r.disputed_by for r in records if r.disputed_by} == {
+        f"Patient{a}_{eye}": f"Patient{b}_{eye}" for a, b in ((299, 300), (300, 299)) for eye in "LR"
+    }
     assert "Patient254_R" in {r.image_id for r in records}
 
 

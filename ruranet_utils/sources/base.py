@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-
-from ruranet_utils.store import digest_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif")
 
@@ -72,6 +68,9 @@ class Record:
         File of each annotated lesion. A lesion without a file has no annotated pixel.
     split : str or None
         ``"train"`` or ``"test"`` where the source has an official split.
+    disputed_by : str
+        Image id of a file of this source that shows the same photograph with another label, where the source is known
+        to have one, whether that file is here or not.
     """
 
     image_id: str
@@ -83,6 +82,7 @@ class Record:
     image_path: Path
     mask_paths: dict[str, Path]
     split: str | None
+    disputed_by: str = ""
 
 
 def expect_folder(folder: Path) -> None:
@@ -148,32 +148,3 @@ def check_labels(labels: pd.Series, images: Collection[str], file: Path, valid: 
     for fault, names in faults.items():
         if names:
             raise ValueError(f"{file} {fault}: {', '.join(map(str, names[:8]))} ({len(names)} in all)")
-
-
-def drop_conflicts(records: list[Record], known: Iterable[tuple[str, str, int]] = ()) -> list[Record]:
-    """Leave out photographs that occur twice with different labels: neither label can be trusted.
-
-    Parameters
-    ----------
-    records : list of Record
-    known : iterable of (image_id, sha256, label)
-        Hashes published for files of this source, whether the files are here or not. They find the pairs that a
-        lossy copy has made different, and those of which only one file is here.
-
-    Returns
-    -------
-    list of Record
-        The others, in the same order. A warning names the ones left out.
-    """
-    names = defaultdict(set)
-    labels = defaultdict(set)
-    present = ((record.image_id, digest_file(record.image_path), record.label) for record in records)
-    for image_id, digest, label in [*present, *known]:
-        names[digest].add(image_id)
-        labels[digest].add(label)
-    conflicts = set().union(*(names[digest] for digest in names if len(labels[digest]) > 1))
-    dropped = [record for record in records if record.image_id in conflicts]
-    if dropped:
-        listed = ", ".join(f"{record.image_id} ({record.label_rule})" for record in dropped)
-        warnings.warn(f"dropped: the same photograph has different labels: {listed}", stacklevel=3)
-    return [record for record in records if record.image_id not in conflicts]

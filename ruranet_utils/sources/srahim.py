@@ -8,9 +8,12 @@ https://github.com/SRahimDR/DR-image-dataset (for academic purposes, with attrib
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source, check_unique, drop_conflicts, expect_folder, list_images
+from ruranet_utils.sources.base import Record, Source, check_unique, expect_folder, list_images
 
 SOURCE = Source(
     name="srahim",
@@ -49,13 +52,14 @@ def records(root: Path) -> list[Record]:
     ----------
     root : Path
         Folder that holds ``DR and maculopathy 10 classes``. If ``../manifests/srahim_originals.sha256`` is there,
-        its hashes of the original files help to find photographs that lie in two classes.
+        its hashes of the original files tell which photographs lie in two classes (``disputed_by``), also where the
+        files here are lossy copies or one of the two is missing.
 
     Returns
     -------
     list of Record
         Sorted by class and name, without masks and without a split. Label 1: the folder says "with maculopathy".
-        "10 - ADED" carries no such label and is left out, and so are photographs with two labels (with a warning).
+        "10 - ADED" carries no such label and is left out.
 
     Raises
     ------
@@ -77,8 +81,9 @@ def records(root: Path) -> list[Record]:
         for path in list_images(top / name).values()
     ]
     check_unique(found)
+    disputed = _disputed(root.parent / "manifests" / "srahim_originals.sha256")
     graded = [record for record in found if record.label is not None]
-    return drop_conflicts(graded, _originals(root.parent / "manifests" / "srahim_originals.sha256"))
+    return [replace(record, disputed_by=disputed.get(record.image_id, "")) for record in graded]
 
 
 def _record(path: Path, folder: str, label: int | None) -> Record:
@@ -89,13 +94,14 @@ def _record(path: Path, folder: str, label: int | None) -> Record:
     return Record(f"{patient}_{eye}", "srahim", patient, eye, label, f"folder '{folder}'", path, {}, None)
 
 
-def _originals(manifest: Path) -> list[tuple[str, str, int]]:
-    """Image id, hash and label of every graded file that the manifest lists; empty without a manifest."""
-    known = []
+def _disputed(manifest: Path) -> dict[str, str]:
+    """Of each original that the manifest lists twice with different labels, the other one; empty without a manifest."""
+    by_digest = defaultdict(list)
     for line in manifest.read_text().splitlines() if manifest.is_file() else []:
         digest, _, name = line.partition("  ")
         path = Path(name)
         record = _record(path, path.parent.name, LABELS[path.parent.name])
         if record.label is not None:
-            known.append((record.image_id, digest, record.label))
-    return known
+            by_digest[digest].append(record)
+    pairs = (pair for same in by_digest.values() for pair in permutations(same, 2))
+    return {one.image_id: other.image_id for one, other in pairs if one.label != other.label}
