@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ruranet_utils import merge, paths, phantom_rendering, phantom_vessels, sources, synthetic
-from ruranet_utils.config import Profile
+from ruranet_utils.config import LESIONS, Profile
 from ruranet_utils.photographs import AREAS, LOSSES, Photographs, decode
 from ruranet_utils.progress import progress
-from ruranet_utils.sources import idrid, srahim
+from ruranet_utils.sources import folder, idrid, srahim
 from ruranet_utils.sources.base import Record
 from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
 from ruranet_utils.store import Store, digest_arrays
@@ -56,6 +56,16 @@ class Cohort:
         return len(self.table)
 
     @property
+    def labeled(self) -> bool:
+        """Whether every image has a label."""
+        return bool(self.table["label"].notna().all())
+
+    @property
+    def annotated(self) -> tuple[str, ...]:
+        """The lesions of which any image has a mask with a pixel set."""
+        return tuple(name for name, area in zip(LESIONS, AREAS, strict=True) if self.manifest()[area].sum() > 0)
+
+    @property
     def labels(self) -> np.ndarray:
         """Labels, shape (n,), int64. Raises a ValueError if an image is not graded."""
         if self.table["label"].isna().any():
@@ -90,8 +100,8 @@ class Cohort:
 
         With masks it also says which share of that area scaling has lost, ``<lesion>_lost``.
         """
-        missing = [name for name in AREAS if name not in self.table]
-        return self.table.assign(**dict.fromkeys(missing, pd.NA))
+        unknown = pd.array([pd.NA] * len(self), "Int64")
+        return self.table.assign(**{name: unknown for name in AREAS if name not in self.table})
 
 
 def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
@@ -107,7 +117,8 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     -------
     segmentation, diagnosis : Cohort
         Images with masks, and images with labels, half of them of each class; both have ``split`` filled. On the
-        synthetic profile they are the same object.
+        synthetic profile they are the same object. Of the reader's own folder the first is the second where there are
+        no masks, and the second holds all images where there are no labels.
 
     Raises
     ------
@@ -121,6 +132,8 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
         return cohort, cohort
     if profile.name == "open":
         return _open(profile, store)
+    if profile.name == "folder":
+        return _folder(profile, store)
     return _paper(profile, store)
 
 
@@ -183,6 +196,12 @@ def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     return _with_masks(*merged, profile, store), _with_labels(*merged, profile, store)
 
 
+def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
+    audit, photographs = _merge(folder.records(paths.from_root(profile.data_dir)), profile, store)
+    diagnosis = (_with_labels if audit["label"].notna().any() else _without_labels)(audit, photographs, profile, store)
+    return (_with_masks(audit, photographs, profile, store) if AREAS[0] in audit else diagnosis), diagnosis
+
+
 def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.DataFrame, Photographs]:
     """Every photograph, decoded, with what the audit says of it; none is left out yet."""
     photographs = decode(records, profile, store)
@@ -200,13 +219,20 @@ def _with_masks(audit: pd.DataFrame, photographs: Photographs, profile: Profile,
     """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest."""
     table = audit[(audit["dropped"] == "") & audit[AREAS[0]].notna()]
     table["split"] = deal_patients(table, profile.split, profile.seed)
-    return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE})
+    return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE} if profile.name != "folder" else {})
 
 
 def _with_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
     """The diagnosis cohort: labeled photographs, equally many of each class."""
     table = balance(audit[audit["label"].notna() & (audit["dropped"] == "")], profile.n_images, profile.seed)
     table["split"] = assign_splits(table, profile.split, profile.seed)
+    return _cohort(table, audit, photographs, store)
+
+
+def _without_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
+    """All photographs that are no duplicates."""
+    table = audit[audit["dropped"] == ""]
+    table["split"] = deal_patients(table, profile.split, profile.seed)
     return _cohort(table, audit, photographs, store)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
 ENCODERS = (
@@ -58,6 +59,11 @@ class Profile:
         ``"synthetic"``, ``"open"`` or ``"paper"``.
     seed : int
         Seed of every random choice of the run, >= 0.
+    data_dir : str or None
+        Folder of the reader's own photographs; of the profile ``folder`` alone. A relative path counts from the
+        project's root.
+    models : str
+        Profile that has trained the models for lesions of which the reader's photographs have no masks.
     n_images : int or None
         Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
     image_size_px : int
@@ -113,6 +119,8 @@ class Profile:
 
     name: str
     seed: int = 0
+    data_dir: str | None = None
+    models: str = "open"
     n_images: int | None = None
     image_size_px: int = 512
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -141,6 +149,11 @@ class Profile:
     n_components: int = 50
     dmh_epochs: int = 60
     dmh_lambda: float = 0.3
+
+    @property
+    def results(self) -> str:
+        """Folder of the run's results below ``figures``: the profile's name, with that of the reader's own folder."""
+        return f"{self.name}/{Path(self.data_dir).name}" if self.data_dir else self.name
 
     def settings(self, *names: str) -> dict:
         """The named fields as a dictionary: the part of a profile that one step depends on."""
@@ -185,6 +198,7 @@ PROFILES = {
     ),
     "paper": Profile(name="paper", n_images=302),
 }
+PROFILES["folder"] = replace(PROFILES["open"], name="folder")
 
 _POSITIVE_INTEGERS = (
     "image_size_px",
@@ -270,6 +284,12 @@ def _check(profile: Profile) -> None:
         raise ValueError(
             f"patch_size_px ({profile.patch_size_px}) is larger than image_size_px ({profile.image_size_px})"
         )
+    if profile.name == "folder" and not profile.data_dir:
+        raise ValueError("the profile folder needs data_dir, the folder that holds images/ (docs/own_images.md)")
+    if profile.name != "folder" and profile.data_dir:
+        raise ValueError(f"data_dir belongs to the profile folder, not to {profile.name}")
+    if profile.models not in PROFILES:
+        raise ValueError(f"unknown profile {profile.models!r} in models; valid profiles: {', '.join(PROFILES)}")
     n_images = profile.n_images
     if n_images is not None and (type(n_images) is not int or n_images < 4 or n_images % 2):
         raise ValueError(f"n_images must be an even number >= 4 (half of each class), got {n_images!r}")

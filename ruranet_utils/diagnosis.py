@@ -34,6 +34,27 @@ def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsRes
     return dmh.HeadsResult(embedding=arrays["embedding"], history=history.astype({"epoch": int}))
 
 
+def label_free_clusters(
+    embedded: np.ndarray, method: str, profile: Profile, store: Store
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two clusters under the lesion weights with the largest silhouette; no label is needed.
+
+    Parameters
+    ----------
+    embedded, method
+        As for :func:`diagnose`.
+
+    Returns
+    -------
+    clusters : ndarray of int64, shape (n_images,)
+    features : ndarray of float64, shape (n_images, k)
+        What was clustered: the weighted mean over the lesions (Eq. 2).
+    """
+    search = _search(embedded, method, profile, store)
+    row = clustering.label_free(search)
+    return search.labels[row], aggregate(embedded, WEIGHT_GRID[row])
+
+
 def diagnose(
     embedded: np.ndarray, method: str, cohort: Cohort, profile: Profile, store: Store
 ) -> list[dict[str, float | str]]:
@@ -58,14 +79,7 @@ def diagnose(
         :func:`ruranet_utils.metrics.clustering_scores`, ``accuracy_low`` and ``accuracy_high`` (95 %, bootstrap over
         patients) and ``n``.
     """
-    algorithm = "kmedoids" if method == "dmh" else method
-
-    def compute() -> dict[str, np.ndarray]:
-        search = search_weights(embedded, algorithm, profile.seed)
-        return {"labels": search.labels, "silhouette": search.silhouette}
-
-    settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
-    search = WeightSearch(**store.fetch("weight_search", settings, compute, [clustering]))
+    search = _search(embedded, method, profile, store)
     chosen = {
         "equal": 0,
         "label_free": clustering.label_free(search),
@@ -80,6 +94,17 @@ def diagnose(
         }
         for selection, row in chosen.items()
     ]
+
+
+def _search(embedded: np.ndarray, method: str, profile: Profile, store: Store) -> WeightSearch:
+    algorithm = "kmedoids" if method == "dmh" else method
+
+    def compute() -> dict[str, np.ndarray]:
+        search = search_weights(embedded, algorithm, profile.seed)
+        return {"labels": search.labels, "silhouette": search.silhouette}
+
+    settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
+    return WeightSearch(**store.fetch("weight_search", settings, compute, [clustering]))
 
 
 def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:

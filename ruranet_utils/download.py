@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
@@ -12,26 +13,36 @@ import click
 import kagglehub
 
 from ruranet_utils import paths
-from ruranet_utils.sources import SOURCES, srahim
+from ruranet_utils.sources import PAPER, srahim
 from ruranet_utils.sources.base import Source
 
+REMOTE = {source.name: source for source in (*PAPER, srahim.SOURCE)}
 MAX_UNPACKED_BYTES = 50 * 2**30
 MAX_RATIO = 200  # of a member's size to its compressed size; photographs hardly shrink at all
 
 
 def fetch(source: Source, folder: Path) -> None:
-    """Download one data set into a folder; a download that was interrupted goes on where it stopped.
+    """Download one data set into a folder, which appears complete or not at all.
+
+    What an interruption leaves in ``.<name>.download`` beside it is used by the next attempt (Kaggle) or replaced
+    (git).
 
     Raises
     ------
     ConnectionError
         If it cannot be had, with everything needed to fetch it by hand.
     """
+    partial = folder.with_name(f".{folder.name}.download")
     try:
         if source.kaggle:
-            kagglehub.dataset_download(source.kaggle, output_dir=str(folder))
+            # Only downloads into kagglehub's cache are resumed; lying beside the folder, its content can be renamed.
+            os.environ["KAGGLEHUB_CACHE"] = str(partial)
+            Path(kagglehub.dataset_download(source.kaggle)).rename(folder)
         else:
-            _clone(source.url, srahim.COMMIT, folder)
+            shutil.rmtree(partial, ignore_errors=True)
+            _clone(source.url, srahim.COMMIT, partial)
+            partial.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)
     except Exception as error:
         raise ConnectionError(f"{source.name} could not be downloaded ({error}).\n{by_hand(source, folder)}") from error
 
@@ -104,7 +115,7 @@ def _clone(url: str, commit: str, folder: Path) -> None:
 
 
 @click.command()
-@click.option("--source", "names", multiple=True, type=click.Choice(sorted(SOURCES)), help="Repeatable.")
+@click.option("--source", "names", multiple=True, type=click.Choice(sorted(REMOTE)), help="Repeatable.")
 @click.option("--archive", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Unpack this instead.")
 def main(names: tuple[str, ...], archive: Path | None) -> None:
     """Download data sets into RURANET_DATA_ROOT (else data/raw). Without --source, say what is there."""
@@ -116,12 +127,12 @@ def main(names: tuple[str, ...], archive: Path | None) -> None:
             if archive:
                 unpack(archive, root / name)
             elif not (root / name).is_dir():
-                fetch(SOURCES[name], root / name)
+                fetch(REMOTE[name], root / name)
             print(f"{name}: {root / name}")
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if not names:
-        for name, source in SOURCES.items():
+        for name, source in REMOTE.items():
             state = "found  " if (root / name).is_dir() else "missing"
             print(f"{state} {name:38} {source.kaggle or source.url}\n{'':8}{source.license}")
 

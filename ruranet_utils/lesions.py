@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import backbones, patches, segmentation, training
+from ruranet_utils import backbones, models, patches, paths, segmentation, training
 from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS, Profile
 from ruranet_utils.metrics import pixel_counts, ratio_interval, segmentation_scores
+from ruranet_utils.models import Model
+from ruranet_utils.sources import SOURCES
+from ruranet_utils.splits import SPLITS
 from ruranet_utils.store import Arrays, Store, digest_arrays
 
 COUNTS = ["tp", "fp", "fn", "tn"]
@@ -55,7 +59,7 @@ class LesionSegmenter:
             ``n`` test images; ``validation_iou`` and ``chosen`` by it; ``weights``; ``note``: what the masks
             show where that is not the lesion itself.
         """
-        pairs = [(lesion, encoder) for lesion in LESIONS for encoder in self.profile.encoders]
+        pairs = [(lesion, encoder) for lesion in self.cohort.annotated for encoder in self.profile.encoders]
         counts = self._fetch_all("segmentation_counts", pairs, self._count)
         table = pd.DataFrame([self._row(*pair, counts[pair]) for pair in pairs])
         best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
@@ -63,6 +67,28 @@ class LesionSegmenter:
         for lesion, encoder in table.loc[~table["chosen"], ["lesion", "encoder"]].itertuples(index=False):
             self.store.discard("segmentation_model", self._settings(lesion, encoder), _CODE)
         return table
+
+    def keep(self, study: pd.DataFrame) -> list[Path]:
+        """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
+        parts = {split: len(self.cohort.split(split)) for split in SPLITS}
+        trained_on = sorted(set(self.cohort.table["source"]))
+        shared = {
+            **self.profile.settings("encoder_depth", "image_size_px", "seed"),
+            "attention": self.attention,
+            "trained_on": trained_on,
+            "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
+            **{f"n_{split}": n for split, n in parts.items()},
+            "intended_use": "research; no diagnosis, no treatment",
+        }
+        files = []
+        for row in study[study["chosen"]].to_dict("records"):
+            scores = {name: row[name] for name in ("iou", "iou_low", "iou_high") if self.attention == "scse"}
+            about = {name: row[name] for name in ("lesion", "encoder", "weights", "note")}
+            trained = self.train(row["lesion"], row["encoder"])
+            state = {name: value for name, value in trained.items() if name.startswith("state.")}
+            model = Model(state, {**shared, **about, **scores})
+            files.append(model.save(paths.models(self.profile.name)))
+        return files
 
     def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
         """Predicted masks of all lesions.
@@ -75,13 +101,13 @@ class LesionSegmenter:
 
         Returns
         -------
-        ndarray of bool, shape (n, n_lesions, h, w)
+        ndarray of bool, shape (n, len(encoders), h, w)
         """
 
         def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
             return {"packed": np.packbits(self._apply(images, lesion, encoder), axis=-1)}
 
-        pairs = [(lesion, encoders[lesion]) for lesion in LESIONS]
+        pairs = list(encoders.items())
         arrays = self._fetch_all("lesion_masks", pairs, compute, images=digest_arrays(images))
         packed = np.stack([arrays[pair]["packed"] for pair in pairs], axis=1)
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
@@ -142,6 +168,45 @@ class LesionSegmenter:
             "weights": find_weights(encoder, self.profile).origin,
             "note": self.cohort.lesion_notes.get(lesion, ""),
         }
+
+
+def lesion_masks(
+    segmentation: Cohort, images: np.ndarray, profile: Profile, store: Store, attention: str | None = "scse"
+) -> np.ndarray:
+    """Masks of all four lesions: by the models trained on a cohort, and for lesions it does not show by kept ones.
+
+    The models trained here are kept, too; see :meth:`LesionSegmenter.keep`.
+
+    Parameters
+    ----------
+    segmentation : Cohort
+    images : ndarray of uint8, shape (n, 3, h, w)
+    profile : Profile
+        Its ``models`` names the profile whose kept models are taken.
+    store : Store
+    attention : {"scse", None}
+        ``None``: without SCSE, and with the encoders that were chosen with it (Table 5b).
+
+    Returns
+    -------
+    ndarray of bool, shape (n, n_lesions, h, w)
+        In the order of ``config.LESIONS``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model for a lesion; see :func:`ruranet_utils.models.load_all`.
+    """
+    missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
+    kept = models.load_all(paths.models(profile.models), missing, attention)
+    masks = {lesion: kept[lesion].masks(images, profile, store) for lesion in missing}
+    if segmentation.annotated:
+        study = LesionSegmenter(segmentation, profile, store).study()
+        segmenter = LesionSegmenter(segmentation, profile, store, attention)
+        trained = segmenter.masks(images, best_encoders(study))
+        segmenter.keep(study)
+        masks |= dict(zip(best_encoders(study), trained.swapaxes(0, 1), strict=True))
+    return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
 
 
 def best_encoders(study: pd.DataFrame) -> dict[str, str]:

@@ -91,7 +91,7 @@ def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera
     Parameters
     ----------
     table : DataFrame
-        With ``label`` (0 or 1, none missing) and the columns.
+        With ``label`` (0 or 1; rows where it is missing do not count) and the columns.
     columns : tuple of str
 
     Returns
@@ -105,8 +105,8 @@ def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera
     ----------
     Cramer (1946), Mathematical Methods of Statistics, Section 21.9.
     """
-    rows = []
-    for column in columns:
+    rows, table = [], table[table["label"].notna()]
+    for column in columns if len(table) else ():
         counts = pd.crosstab(table[column], table["label"].astype(int)).to_numpy()
         independent = min(counts.shape) < 2
         rows.append(

@@ -12,9 +12,14 @@ def store() -> Path:
     return Path(os.environ.get("RURANET_STORE", ROOT / "data" / "store"))
 
 
-def figures(profile: str) -> Path:
-    """Folder of the tables and figures of one profile (``RURANET_FIGURES``, else ``figures``)."""
-    return Path(os.environ.get("RURANET_FIGURES", ROOT / "figures")) / profile
+def models(profile: str) -> Path:
+    """Folder of the models that one profile has trained: ``models`` in the store."""
+    return store() / "models" / profile
+
+
+def figures(results: str) -> Path:
+    """Folder of the tables and figures of one run, ``Profile.results`` below ``RURANET_FIGURES`` (else ``figures``)."""
+    return Path(os.environ.get("RURANET_FIGURES", ROOT / "figures")) / results
 
 
 def weights_dir() -> Path | None:

@@ -22,11 +22,11 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
     ----------
     features : ndarray of float, shape (n_images, n_lesions, d) or (n_images, d)
     n_components : int
-        Components to keep, >= 1 and at most the number of rows minus one.
+        Components to keep, >= 1; fewer where there are not as many dimensions, or rows minus one.
 
     Returns
     -------
-    ndarray of float64, shape (..., min(n_components, d))
+    ndarray of float64, shape (..., min(n_components, n_rows - 1, d))
         The leading shape is that of ``features``. Each column has mean 0 over all rows.
 
     Raises
@@ -36,8 +36,7 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
         is out of range.
     """
     rows = _standardized_rows(features)
-    _check_n_components(n_components, len(rows))
-    scores = _pca(rows, n_components).transform(rows)
+    scores = _pca(rows, min(n_components, len(rows) - 1)).transform(rows)
     return scores.reshape(*np.shape(features)[:-1], -1)
 
 

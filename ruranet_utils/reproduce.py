@@ -20,7 +20,8 @@ import papermill
 import psutil
 
 from ruranet_utils import paths
-from ruranet_utils.config import PROFILES, get_profile
+from ruranet_utils.config import PROFILES, Profile, get_profile
+from ruranet_utils.sources import folder
 from ruranet_utils.store import digest_file, write_atomically
 
 LIBRARIES = (
@@ -62,8 +63,31 @@ def check_parameters(chosen: list[Path], parameters: dict) -> None:
         unknown = sorted(set(parameters) - set(valid))
         if unknown:
             raise ValueError(f"unknown parameter {', '.join(unknown)}; {path.stem} takes: {', '.join(valid)}")
-    fields = {name: value for name, value in parameters.items() if name != "profile"}
-    get_profile(parameters["profile"], **fields)
+    profile_of(parameters)
+
+
+def profile_of(parameters: dict) -> Profile:
+    """The profile that a notebook makes of these parameters; see :func:`ruranet_utils.config.get_profile`."""
+    return get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
+
+
+def applicable(chosen: list[Path], parameters: dict) -> list[Path]:
+    """Leave out, with a message, the notebooks that the reader's own photographs have no masks or no labels for.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder is not laid out as ``docs/own_images.md`` says.
+    """
+    if parameters["profile"] != "folder":
+        return chosen
+    records = folder.records(paths.from_root(parameters["data_dir"]))
+    has = {"masks": any(record.mask_paths for record in records), "labels": records[0].label is not None}
+    needs = {"02": "masks", "03": "labels", "04": "labels", "05": "labels"}
+    left_out = [path for path in chosen if not has.get(needs.get(path.stem[:2]), True)]
+    for path in left_out:
+        print(f"{path.stem} is left out: there are no {needs[path.stem[:2]]}", flush=True)
+    return [path for path in chosen if path not in left_out]
 
 
 class Watch(threading.Thread):
@@ -102,7 +126,7 @@ def _memory(process: psutil.Process) -> int:
     return getattr(memory, "pss", memory.uss)
 
 
-def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
+def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
     """Execute one notebook by papermill.
 
     Parameters
@@ -110,8 +134,8 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
     path : Path
     parameters : dict
         Injected into the notebook.
-    folder : Path
-        Gets the executed notebook.
+    executed : Path
+        Folder that gets the executed notebook.
 
     Returns
     -------
@@ -124,8 +148,8 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
     papermill.PapermillExecutionError
         If a cell fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / f".{path.stem}.jsonl"
+    executed.mkdir(parents=True, exist_ok=True)
+    journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
     os.environ.update(RURANET_JOURNAL=str(journal), TQDM_DISABLE="1")
     watch = Watch(path.stem, journal)
@@ -133,7 +157,7 @@ def run_notebook(path: Path, parameters: dict, folder: Path) -> dict:
     try:
         papermill.execute_notebook(
             path,
-            folder / path.name,
+            executed / path.name,
             parameters,
             cwd=paths.NOTEBOOKS,
             kernel_name="python3",
@@ -175,7 +199,7 @@ def describe_run(parameters: dict, ran: dict[str, dict], before: dict) -> dict:
         had the same parameters: their tables are still there.
     """
     earlier = before.get("notebooks", {}) if before.get("parameters") == parameters else {}
-    profile = get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
+    profile = profile_of(parameters)
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
@@ -184,7 +208,7 @@ def describe_run(parameters: dict, ran: dict[str, dict], before: dict) -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "data": _digests(profile.name),
+        "data": _digests(paths.figures(profile.results)),
         "weights": _weights(),
         "notebooks": dict(sorted({**earlier, **ran}.items())),
     }
@@ -197,15 +221,14 @@ def _device(device: str) -> str:
     return torch.cuda.get_device_name() if used else "cpu"
 
 
-def _digests(profile: str) -> dict[str, str]:
+def _digests(results: Path) -> dict[str, str]:
     """SHA-256 of the manifests written by notebook 01, which hold the SHA-256 of every image."""
-    files = sorted(paths.figures(profile).glob("cohort_*.csv"))
-    return {file.name: digest_file(file) for file in files}
+    return {file.name: digest_file(file) for file in sorted(results.glob("cohort_*.csv"))}
 
 
 def _weights() -> dict[str, str]:
-    folder = paths.weights_dir()
-    return {file.name: digest_file(file) for file in sorted(folder.glob("*.pth"))} if folder else {}
+    place = paths.weights_dir()
+    return {file.name: digest_file(file) for file in sorted(place.glob("*.pth"))} if place else {}
 
 
 def _git(*arguments: str) -> str | None:
@@ -240,23 +263,26 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
         if show_list:
             print("\n".join(path.stem for path in chosen))
             return
+        if parameters.get("data_dir"):
+            parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
         check_parameters(chosen, parameters)
-    except ValueError as error:
+        chosen = applicable(chosen, parameters)
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
-    folder = paths.figures(profile)
+    results = paths.figures(profile_of(parameters).results)
     ran, start = {}, time.perf_counter()
     for number, path in enumerate(chosen, start=1):
         title = f"[{number}/{len(chosen)}] {path.stem}"
         print(f"{title} …", flush=True)
         try:
-            ran[path.stem] = facts = run_notebook(path, parameters, folder / "notebooks")
+            ran[path.stem] = facts = run_notebook(path, parameters, results / "notebooks")
         except papermill.PapermillExecutionError as error:
-            last = "\n".join(line for line in error.traceback[-1].splitlines()[-12:])
+            last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
             raise SystemExit(
                 f"error: {path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
-                f"The notebook up to there: {folder / 'notebooks' / path.name}"
+                f"The notebook up to there: {results / 'notebooks' / path.name}"
             ) from None
         except KeyboardInterrupt:
             print("\nstopped; the same command continues where it was", flush=True)
@@ -266,10 +292,10 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
             f"{facts['computed']} steps computed, {facts['found']} found",
             flush=True,
         )
-    file = folder / "run.json"
+    file = results / "run.json"
     described = describe_run(parameters, ran, json.loads(file.read_text()) if file.exists() else {})
     write_atomically(file, lambda file: file.write_text(json.dumps(described, indent=1) + "\n"))
-    print(f"done in {clock(time.perf_counter() - start)}: {folder}", flush=True)
+    print(f"done in {clock(time.perf_counter() - start)}: {results}", flush=True)
 
 
 if __name__ == "__main__":

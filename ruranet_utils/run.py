@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from ruranet_utils import paths, report
 from ruranet_utils.cohort import Cohort, load_cohorts
-from ruranet_utils.config import Profile, get_profile
+from ruranet_utils.config import PROFILES, Profile, get_profile
 from ruranet_utils.store import Store
 from ruranet_utils.training import prepare
 
@@ -41,12 +41,12 @@ class Run:
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write ``<name>.csv`` and ``.md`` to the profile's folder; see :func:`ruranet_utils.report.save_table`."""
-        return report.save_table(frame, name, paths.figures(self.profile.name))
+        return report.save_table(frame, name, paths.figures(self.profile.results))
 
     def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
         """Write ``<name>.png`` and ``.pdf``; images of patients go where git does not look."""
         photographs = shows_images and self.profile.name != "synthetic"
-        report.save_figure(fig, name, paths.figures(self.profile.name), photographs=photographs)
+        report.save_figure(fig, name, paths.figures(self.profile.results), photographs=photographs)
 
 
 def start(profile: str = "synthetic", **parameters) -> Run:
@@ -75,7 +75,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     report.style()
     pd.set_option("display.max_columns", 40, "display.width", 200)
     changed = {
-        name: value for name, value in parameters.items() if value not in (None, getattr(get_profile(profile), name))
+        name: value for name, value in parameters.items() if value not in (None, getattr(PROFILES[profile], name))
     }
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
     print(f"profile {chosen.name} · seed {chosen.seed}{extra}")

@@ -10,8 +10,8 @@ import mmap
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -20,6 +20,7 @@ from types import ModuleType
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ruranet_utils import release_memory
@@ -206,14 +207,39 @@ def digest_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or read-only; names the file, and nothing of it stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with _naming(path), _removed_at_the_end([temporary]):
         write(temporary)
         os.replace(temporary, path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of writing say which file; those of a full disk do not."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def _removed_at_the_end(files: Iterable[Path]) -> Iterator[None]:
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 def _save(path: Path, computed: Mapping[str, np.ndarray]) -> tuple[Arrays, str]:
@@ -227,7 +253,7 @@ def _save_rows(path: Path, rows: Iterable[Mapping[str, np.ndarray]], n_rows: int
     first = {name: np.asarray(value) for name, value in next(rows).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = {name: _row_file(path, name).with_suffix(f".{os.getpid()}.part") for name in first}
-    try:
+    with _naming(path), _removed_at_the_end(partial.values()):
         with ExitStack() as stack:
             files = {name: stack.enter_context(file.open("wb")) for name, file in partial.items()}
             for name, value in first.items():
@@ -245,9 +271,6 @@ def _save_rows(path: Path, rows: Iterable[Mapping[str, np.ndarray]], n_rows: int
             raise ValueError(f"expected {n_rows} rows, got {n_written}")
         for name, file in partial.items():
             os.replace(file, _row_file(path, name))
-    finally:
-        for file in partial.values():
-            file.unlink(missing_ok=True)
     digests = {name: digest_file(_row_file(path, name)) for name in first}
     return _map_rows(path, digests), digests
 

@@ -1,6 +1,6 @@
 """Profiles: what they refuse, what they leave alone, and that equal settings look equal."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
@@ -20,6 +20,11 @@ from ruranet_utils.config import (
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_passes_its_own_checks_and_none_changes_nothing(name):
     nothing = {field.name: None for field in fields(Profile) if field.name != "name"}
+    if name == "folder":
+        nothing["data_dir"] = "photographs"
+        assert get_profile(name, **nothing) == replace(PROFILES[name], data_dir="photographs")
+        assert get_profile(name, **nothing).results == "folder/photographs"
+        return
     assert get_profile(name) == PROFILES[name] == get_profile(name, **nothing)
     assert get_profile(name).name == name
 
@@ -44,10 +49,11 @@ def test_the_same_backbones_give_the_same_profile_however_they_are_written(given
 
 
 def test_unknown_names_are_answered_with_the_valid_ones():
-    with pytest.raises(ValueError, match="unknown profile 'fast'; valid profiles: synthetic, open, paper"):
+    with pytest.raises(ValueError, match="unknown profile 'fast'; valid profiles: synthetic, open, paper, folder"):
         get_profile("fast")
     with pytest.raises(
-        ValueError, match=r"unknown parameter epoch, sed; valid parameters: seed, n_images, .*dmh_lambda"
+        ValueError,
+        match=r"unknown parameter epoch, sed; valid parameters: seed, data_dir, .*dmh_lambda",
     ):
         get_profile("open", sed=1, epoch=2)
     with pytest.raises(ValueError, match=rf"unknown encoders: \['alexnet'\]; valid encoders: {', '.join(ENCODERS)}"):

@@ -11,8 +11,8 @@ import requests
 from click.testing import CliRunner
 
 from ruranet_utils import download
+from ruranet_utils.download import REMOTE as SOURCES
 from ruranet_utils.download import main, unpack
-from ruranet_utils.sources import SOURCES
 
 
 @pytest.fixture
@@ -26,11 +26,14 @@ def asked(monkeypatch):
     """What kagglehub was asked for; it answers with one file."""
     calls = []
 
-    def dataset_download(handle, output_dir):
+    def dataset_download(handle):
         calls.append(handle)
-        Path(output_dir).mkdir(parents=True)
-        (Path(output_dir) / "a.jpg").write_bytes(b"")
+        files = Path(os.environ["KAGGLEHUB_CACHE"]) / "datasets" / handle
+        files.mkdir(parents=True)
+        (files / "a.jpg").write_bytes(b"")
+        return str(files)
 
+    monkeypatch.setenv("KAGGLEHUB_CACHE", "")  # restored after the test
     monkeypatch.setattr(kagglehub, "dataset_download", dataset_download)
     return calls
 
@@ -51,11 +54,34 @@ def test_a_source_is_fetched_by_its_pinned_handle_and_only_once(root, asked):
         assert done.exit_code == 0 and str(root / "idrid") in done.output
     assert asked == ["victorlemosml/refuge2/versions/1", SOURCES["idrid"].kaggle]
     assert "found   refuge2" in run().output
+    assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == [
+        "idrid", "idrid/a.jpg", "refuge2", "refuge2/a.jpg"
+    ]  # fmt: skip
+
+
+def test_an_interrupted_download_is_not_taken_for_the_data_set_and_is_continued(root, monkeypatch, asked):
+    whole = kagglehub.dataset_download
+
+    def interrupted(handle):
+        archive = Path(os.environ["KAGGLEHUB_CACHE"]) / "1.archive"
+        archive.parent.mkdir(parents=True)
+        archive.write_bytes(b"half")
+        raise requests.ConnectionError("reset")
+
+    def continued(handle):
+        assert (Path(os.environ["KAGGLEHUB_CACHE"]) / "1.archive").read_bytes() == b"half"
+        return whole(handle)
+
+    monkeypatch.setattr(kagglehub, "dataset_download", interrupted)
+    assert run("--source", "refuge2").exit_code == 1 and "missing refuge2" in run().output
+    monkeypatch.setattr(kagglehub, "dataset_download", continued)
+    assert run("--source", "refuge2").exit_code == 0
+    assert [path.name for path in root.iterdir()] == ["refuge2"]
 
 
 @pytest.mark.parametrize("error", [requests.ConnectionError("no network"), RuntimeError("403 Forbidden")])
 def test_without_network_the_answer_says_what_to_do(root, monkeypatch, error):
-    def refuse(handle, output_dir):
+    def refuse(handle):
         raise error
 
     monkeypatch.setattr(kagglehub, "dataset_download", refuse)
@@ -70,11 +96,15 @@ def test_srahim_comes_by_git_at_its_commit(root, monkeypatch):
 
     def git(command, **options):
         calls.append(command[1:])
+        if command[1] == "clone" and len(calls) < 3:
+            Path(command[-1]).mkdir(parents=True)
         return download.subprocess.CompletedProcess(command, int(len(calls) > 2), stderr="fatal: unable to access")
 
     monkeypatch.setattr(download.subprocess, "run", git)
     assert run("--source", "srahim").exit_code == 0
-    assert calls[0][-2:] == [SOURCES["srahim"].url, str(root / "srahim")] and calls[1][-1] == "53a2a3aa"
+    assert calls[0][-2:] == [SOURCES["srahim"].url, str(root / ".srahim.download")]
+    assert calls[1][-1] == "53a2a3aa" and (root / "srahim").is_dir()
+    (root / "srahim").rmdir()
     done = run("--source", "srahim")
     assert done.exit_code == 1 and "unable to access" in done.output and "git clone" in done.output
 

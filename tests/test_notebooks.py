@@ -13,7 +13,8 @@ from ruranet_utils import paths
 from ruranet_utils.reproduce import notebooks
 
 NOTEBOOKS = notebooks()
-PARAMETERS = ["profile", "seed", "n_images", "epochs", "encoders", "classifiers", "extractors", "workers"]
+PARAMETERS = ["profile", "seed", "data_dir", "n_images", "epochs", "encoders", "classifiers", "extractors"]
+PARAMETERS += ["models", "workers"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -24,6 +25,7 @@ def code_cells(path):
 
 def test_all_notebooks_are_there():
     names = ["01_data_merge", "02_backbone_study", "03_supervised", "04_clustering", "05_ablation", "06_pca"]
+    names.append("09_own_images")
     assert [path.stem for path in NOTEBOOKS] == names
 
 

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from ruranet_utils import config, paths
-from ruranet_utils import store as store_module
-from ruranet_utils.store import Store, digest_arrays, digest_file, write_atomically
+from ruranet_utils.store import Store, digest_arrays, digest_file, release, write_atomically
 
 SETTINGS = {"seed": 0, "data": "abc"}
 
@@ -116,20 +117,6 @@ def test_a_computation_that_fails_leaves_nothing(store, compute):
     assert files(store) == []
     store.fetch("step", SETTINGS, compute, [])
     assert compute.calls == 1
-
-
-def test_a_full_disk_leaves_nothing(store, compute, monkeypatch):
-    def half(arrays, file):
-        file.write_bytes(b"half")
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store_module, "save_file", half)
-        with pytest.raises(OSError, match="no space left"):
-            store.fetch("step", SETTINGS, compute, [])
-    assert files(store) == []
-    store.fetch("step", SETTINGS, compute, [])
-    assert compute.calls == 2 and files(store) == [".json", ".safetensors"]
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
@@ -284,3 +271,105 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, interrupted)
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+# Arrays that may be larger than memory
+
+
+def rows(n=5, error_at=None):
+    for i in range(n):
+        if i == error_at:
+            raise ValueError("the image eye.png is broken")
+        yield {"x": np.full((2, 3), i, np.uint8), "name": np.array(f"é{i}", "U9"), "area": np.array(0.5 * i)}
+
+
+def test_rows_are_written_one_by_one_and_come_back_as_one_read_only_array(store, journal):
+    first = store.fetch_rows("step", SETTINGS, rows, 5, [])
+    second = store.fetch_rows("step", SETTINGS, lambda: pytest.fail("computed again"), 5, [])
+    for arrays in (first, second):
+        np.testing.assert_array_equal(arrays["x"], np.arange(5)[:, None, None] * np.ones((1, 2, 3)))
+        assert arrays["x"].dtype == np.uint8 and arrays["name"].tolist() == [f"é{i}" for i in range(5)]
+        assert arrays["area"].shape == (5,) and not arrays["x"].flags.writeable
+    assert [event["found"] for event in journal()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("compute", "n_rows", "message"),
+    [
+        (rows, 6, "expected 6 rows, got 5"),
+        (rows, 4, "expected 4 rows, got 5"),
+        (lambda: rows(error_at=3), 5, r"eye\.png is broken"),
+        (lambda: iter([{"x": np.zeros(2)}, {"x": np.zeros(3)}]), 2, r"x: row 2 has shape \(3,\), not \(2,\)"),
+    ],
+)
+def test_of_rows_that_do_not_fit_nothing_is_kept(store, compute, n_rows, message):
+    with pytest.raises(ValueError, match=message):
+        store.fetch_rows("step", SETTINGS, compute, n_rows, [])
+    assert files(store) == []
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda payload, record: payload.unlink()], ids=["bit", "gone"])
+def test_damaged_rows_are_noticed_and_repaired_and_discard_removes_them(store, damage):
+    store.fetch_rows("step", SETTINGS, rows, 5, [])
+    path = store.path("step", SETTINGS, [])
+    damage(path.with_suffix(".x.npy"), path.with_suffix(".json"))
+    with pytest.warns(UserWarning, match="is damaged"):
+        arrays = store.fetch_rows("step", SETTINGS, rows, 5, [])
+    np.testing.assert_array_equal(arrays["x"][:, 0, 0], range(5))
+    store.discard("step", SETTINGS, [])
+    assert files(store) == []
+
+
+def test_the_memory_of_a_mapped_array_is_given_back_and_read_again(store):
+    rng = np.random.default_rng(0)
+    blocks = [rng.integers(0, 255, (1, 2**20), dtype=np.uint8) for _ in range(200)]
+    mapped = store.fetch_rows("step", SETTINGS, lambda: ({"x": block} for block in blocks), 200, [])["x"]
+    expected = digest_arrays(np.stack(blocks))
+
+    def resident_mb() -> float:
+        return psutil.Process().memory_info().rss / 2**20
+
+    before = resident_mb()
+    total = int(mapped.sum(dtype=np.int64))
+    assert resident_mb() - before > 150, "the test does not see mapped pages"
+    release(mapped)
+    assert resident_mb() - before < 50
+    assert digest_arrays(mapped) == expected and resident_mb() - before < 150
+    assert total == sum(int(block.sum(dtype=np.int64)) for block in blocks)
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from ruranet_utils.store import Store
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+store, block = Store(Path(sys.argv[1])), np.zeros(2**18, np.uint8)
+try:
+    if sys.argv[2] == "rows":
+        store.fetch_rows("step", {}, lambda: ({"x": block} for _ in range(20)), 20, [])
+    else:
+        store.fetch("step", {}, lambda: {"x": np.zeros(2**23, np.uint8)}, [])
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit that stands in for a full disk is Linux's")
+@pytest.mark.parametrize("kind", ["rows", "arrays"])
+def test_a_disk_that_takes_no_more_is_named_and_nothing_stays(tmp_path, kind):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path / "store", kind], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout and str(tmp_path / "store/step") in done.stdout
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_target_that_cannot_be_written_is_named(compute):
+    with pytest.raises(OSError, match="/proc/store"):
+        Store(Path("/proc/store")).fetch("step", SETTINGS, compute, [])
+    with pytest.raises(OSError, match="/proc/store"):
+        Store(Path("/proc/store")).fetch_rows("step", SETTINGS, rows, 5, [])

@@ -26,19 +26,22 @@
 # Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
 
 # %% tags=["parameters"]
-profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils.config import DISPLAY, LESIONS
 from ruranet_utils.merge import confounds
+from ruranet_utils.photographs import AREAS, LOSSES
 from ruranet_utils.published import TEXT
 from ruranet_utils.report import PALETTE, show
 from ruranet_utils.run import start
@@ -51,11 +54,13 @@ import seaborn as sns
 run = start(
     profile=profile,
     seed=seed,
+    data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    models=models,
     workers=workers,
 )
 
@@ -75,7 +80,11 @@ counts = pd.concat(
 counts = counts.pivot_table(
     index=["cohort", "source", "camera", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
 )
-counts = counts[["train", "val", "test"]].assign(total=lambda table: table.sum(axis=1)).reset_index()
+counts = (
+    counts.reindex(columns=["train", "val", "test"], fill_value=0)
+    .assign(total=lambda table: table.sum(axis=1))
+    .reset_index()
+)
 counts.columns.name = None
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
 
@@ -107,16 +116,15 @@ show(run.save_table(confounds(diagnosis.table), "table_confounds"), "Confounds o
 
 # %%
 has_masks = diagnosis if diagnosis.masks is not None else segmentation
-shown = has_masks.table.assign(
-    kinds=has_masks.masks.any(axis=(2, 3)).sum(axis=1), group=has_masks.table["label"].fillna(-1)
-)
+kinds = (has_masks.manifest()[AREAS].fillna(0) > 0).sum(axis=1)
+shown = has_masks.table.assign(kinds=kinds, group=has_masks.table["label"].fillna(-1))
 shown = shown.sort_values("kinds", ascending=False, kind="stable")
 shown = shown.groupby("group").head(8 // shown["group"].nunique()).sort_values("group", ascending=False, kind="stable")
 fig, axes = plt.subplots(2, 4, figsize=(11, 5.6))
 for ax, row in zip(axes.flat, shown.index, strict=False):
     ax.imshow(has_masks.images[row].transpose(1, 2, 0))
     for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
-        if has_masks.masks[row, lesion].any():
+        if has_masks.masks is not None and has_masks.masks[row, lesion].any():
             ax.contour(has_masks.masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
     label = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")[row]
     ax.set_title(f"{has_masks.table['image_id'][row]} · {label}", fontsize=10)
@@ -135,9 +143,9 @@ run.save_figure(fig, "fig_examples", shows_images=True)
 # The area decides how hard a lesion is to segment: a microaneurysm covers a few pixels of the whole image.
 
 # %%
-area = segmentation.masks.mean(axis=(2, 3)) * 100
 names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in LESIONS]
-area = pd.DataFrame(area, columns=names).melt(var_name="lesion", value_name="area_percent")
+area = segmentation.manifest()[AREAS].astype(float) / run.profile.image_size_px**2 * 100
+area = area.set_axis(names, axis=1).melt(var_name="lesion", value_name="area_percent")
 area = area[area["area_percent"] > 0]
 fig, ax = plt.subplots(figsize=(6.4, 3.2))
 sns.boxplot(
@@ -147,7 +155,7 @@ ax.set(xscale="log", xlabel="share of the image covered (%), images with the les
 run.save_figure(fig, "fig_lesion_area")
 
 # %%
-lost = segmentation.table[[f"{lesion}_lost" for lesion in LESIONS]].mul(100).agg(["mean", "max"]).T
+lost = segmentation.table.reindex(columns=LOSSES).astype(float).mul(100).agg(["mean", "max"]).T
 lost = lost.set_axis(LESIONS).rename_axis("lesion").reset_index()
 show(
     run.save_table(lost, "table_lost_area"),
@@ -162,10 +170,10 @@ show(
 # %%
 ours = {
     "images for the diagnosis": (TEXT["n_patients"].value, len(diagnosis)),
-    "with DME": (TEXT["n_positive"].value, int((diagnosis.labels == 1).sum())),
-    "without DME": (TEXT["n_negative"].value, int((diagnosis.labels == 0).sum())),
+    "with DME": (TEXT["n_positive"].value, int((diagnosis.table["label"] == 1).sum())),
+    "without DME": (TEXT["n_negative"].value, int((diagnosis.table["label"] == 0).sum())),
     "patients": ("302, one image each", len(np.unique(diagnosis.patients))),
-    "images with lesion masks": (302, len(segmentation)),
+    "images with lesion masks": (302, int(segmentation.manifest()[AREAS[0]].notna().sum())),
     "side of an image (px)": (TEXT["image_size_px"].value, run.profile.image_size_px),
     "train : val : test": ("8 : 1 : 1", " : ".join(f"{10 * part:g}" for part in run.profile.split)),
     "sources": (TEXT["n_sources"].value, counts["source"].nunique()),
@@ -182,8 +190,8 @@ show(run.save_table(versus.rename(columns={"": "quantity"}), "table_cohort_versu
 # %%
 for cohort in (segmentation, diagnosis):
     assert cohort.table.groupby("patient_id")["split"].nunique().max() == 1, "a patient is on two sides"
-    assert cohort.table["image_id"].is_unique and set(cohort.table["split"]) == {"train", "val", "test"}
-assert (diagnosis.labels == 1).sum() == (diagnosis.labels == 0).sum()
+    assert cohort.table["image_id"].is_unique and set(cohort.table["split"]) <= {"train", "val", "test"}
+assert len(set(diagnosis.table["label"].value_counts())) <= 1, "equally many of each class, where there are classes"
 
 # %% [markdown]
 # Next: [02 · Which encoder finds which lesion?](02_backbone_study.ipynb)

@@ -30,34 +30,40 @@
 # Adam with early stopping on the Dice score of the validation images; **scored once on the test images**, which neither training nor stopping nor the choice of the encoder has seen. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
 
 # %% tags=["parameters"]
-profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
 from ruranet_utils.config import DISPLAY, LESIONS
 from ruranet_utils.lesions import LesionSegmenter, best_encoders
+from ruranet_utils.models import load
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 run = start(
     profile=profile,
     seed=seed,
+    data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    models=models,
     workers=workers,
 )
 
@@ -70,7 +76,8 @@ run = start(
 segmentation, _ = run.cohorts
 segmenter = LesionSegmenter(segmentation, run.profile, run.store)
 study = segmenter.study()
-names = {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]).capitalize() for lesion in LESIONS}
+lesions = segmentation.annotated
+names = {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]).capitalize() for lesion in lesions}
 
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions
@@ -90,9 +97,10 @@ show(table_1, "Table 1 · paper versus ours, test images", best={"iou ours": "ma
 # Points are ours with their intervals, crosses the paper's.
 
 # %%
-fig, axes = plt.subplots(1, 4, figsize=(12, 4), sharey=True)
+fig, axes = plt.subplots(1, len(lesions), figsize=(3 * len(lesions), 4), sharey=True, squeeze=False)
+axes = axes[0]
 printed = published.table_1().set_index(keys)["iou"]
-for ax, lesion in zip(axes, LESIONS, strict=True):
+for ax, lesion in zip(axes, lesions, strict=True):
     rows = study[study["lesion"] == lesion].reset_index(drop=True)
     low, high = rows["iou"] - rows["iou_low"], rows["iou_high"] - rows["iou"]
     ax.errorbar(rows["iou"], rows.index, xerr=[low.clip(0), high.clip(0)], fmt="o", color=PALETTE[0], label="ours")
@@ -130,7 +138,7 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours")
 # %%
 encoder_of = best_encoders(study)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-for lesion, color in zip(LESIONS, PALETTE, strict=False):
+for lesion, color in zip(lesions, PALETTE, strict=False):
     epoch, loss, dice = segmenter.train(lesion, encoder_of[lesion])["history"].T
     axes[0].plot(epoch, loss, color=color, label=f"{names[lesion]} · {DISPLAY[encoder_of[lesion]]}")
     axes[1].plot(epoch, dice, color=color)
@@ -150,10 +158,11 @@ run.save_figure(fig, "fig_training")
 # %%
 test = segmentation.split("test")
 predicted = segmenter.masks(test.images, encoder_of)
-fig, axes = plt.subplots(2, 4, figsize=(11, 5.8))
-for column, lesion in enumerate(LESIONS):
-    row = test.masks[:, column].sum(axis=(1, 2)).argmax()
-    image, truth, found = test.images[row].transpose(1, 2, 0), test.masks[row, column], predicted[row, column]
+fig, axes = plt.subplots(2, len(lesions), figsize=(2.75 * len(lesions), 5.8), squeeze=False)
+for column, lesion in enumerate(lesions):
+    row = test.table[f"{lesion}_px"].argmax()
+    image, found = test.images[row].transpose(1, 2, 0), predicted[row, column]
+    truth = test.masks[row, LESIONS.index(lesion)]
     errors = image // 3
     for area, color in (
         (truth & found, (60, 220, 60)),
@@ -168,6 +177,16 @@ for ax in axes.flat:
     ax.axis("off")
 fig.tight_layout()
 run.save_figure(fig, "fig_segmentation", shows_images=True)
+
+# %% [markdown]
+# ## The models as files
+#
+# Each with its card: what it was trained on, how it scored, what it is for. They find the lesions in photographs that have no masks ([09](09_own_images.ipynb)).
+
+# %%
+kept = [load(file).card for file in segmenter.keep(study)]
+columns = ["lesion", "encoder", "trained_on", "n_train", "iou", "iou_low", "iou_high", "n_test", "weights"]
+show(pd.DataFrame(kept)[columns].assign(trained_on=[", ".join(card["trained_on"]) for card in kept]), "Model cards")
 
 # %% [markdown]
 # ## Paper versus ours
@@ -185,7 +204,7 @@ show(gap, "IoU, ours minus the paper's, over the encoders both have")
 # ## Checks
 
 # %%
-assert len(study) == len(LESIONS) * len(run.profile.encoders)
+assert len(study) == len(lesions) * len(run.profile.encoders)
 assert (study["accuracy"] >= study["iou"].fillna(0)).all(), "accuracy is never below IoU"
 assert study.groupby("lesion")["chosen"].sum().eq(1).all()
 

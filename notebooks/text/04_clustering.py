@@ -34,24 +34,26 @@
 # into two. **The weights are chosen in three ways**: `equal` (all 1); `label_free` (the largest silhouette, no label seen); `oracle` (the highest accuracy on the true labels, the paper's protocol). The last uses the answer, so it bounds the accuracy from above and is no estimate of it.
 
 # %% tags=["parameters"]
-profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.clustering import WEIGHT_GRID, search_weights
-from ruranet_utils.config import DISPLAY, METHODS
+from ruranet_utils.config import DISPLAY, LESIONS, METHODS
 from ruranet_utils.diagnosis import diagnose, project
 from ruranet_utils.features import lesion_features
-from ruranet_utils.lesions import LesionSegmenter, best_encoders
+from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.metrics import matched_accuracy
 from ruranet_utils.progress import progress
 from ruranet_utils.reduction import reduce
@@ -66,11 +68,13 @@ import seaborn as sns
 run = start(
     profile=profile,
     seed=seed,
+    data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    models=models,
     workers=workers,
 )
 
@@ -81,10 +85,8 @@ run = start(
 
 # %%
 segmentation, diagnosis = run.cohorts
-segmenter = LesionSegmenter(segmentation, run.profile, run.store)
-encoder_of = best_encoders(segmenter.study())
-masks = segmenter.masks(diagnosis.images, encoder_of)
-found = pd.DataFrame({"lesion": encoder_of.keys(), "images with the lesion found": masks.any(axis=(2, 3)).sum(axis=0)})
+masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
+found = pd.DataFrame({"lesion": LESIONS, "images with the lesion found": masks.any(axis=(2, 3)).sum(axis=0)})
 show(found.assign(n=len(diagnosis)), "Lesions that the segmentation finds")
 
 # %% [markdown]

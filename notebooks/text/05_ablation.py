@@ -35,14 +35,16 @@
 # All cluster by K-Medoids, b to e on features of the paper's GoogLeNet, or of a backbone with ImageNet weights where GoogLeNet has none. "The original K-Medoids algorithm without feature engineering" (a) is read as the pixels of the image; a+ adds the backbone's features of the whole image, which the paper does not print, so that b differs from it by the segmentation alone.
 
 # %% tags=["parameters"]
-profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
@@ -51,7 +53,7 @@ from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.diagnosis import diagnose, diagnose_images, project
 from ruranet_utils.features import image_features, lesion_features, resize
-from ruranet_utils.lesions import LesionSegmenter, best_encoders
+from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.reduction import reduce, standardize
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
@@ -62,11 +64,13 @@ import pandas as pd
 run = start(
     profile=profile,
     seed=seed,
+    data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    models=models,
     workers=workers,
 )
 
@@ -90,11 +94,9 @@ rows = [
 # The same encoders in both, those that Table 2 chose with SCSE.
 
 # %%
-encoder_of = best_encoders(LesionSegmenter(segmentation, run.profile, run.store).study())
 features = {}
 for attention in (None, "scse"):
-    segmenter = LesionSegmenter(segmentation, run.profile, run.store, attention)
-    masks = segmenter.masks(diagnosis.images, encoder_of)
+    masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store, attention)
     features[attention] = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
 variants = {
     "b": ("kmedoids", reduce(features[None], n_components)),

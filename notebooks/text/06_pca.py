@@ -28,21 +28,23 @@
 # For standardized features Eq. 6 is the unexplained variance summed over the dimensions. Divided by their number it is exactly one minus the explained ratio, and so are the paper's two numbers: 1 - 0.9432 = 0.0568. They are one measurement, not two, and both normalizations are drawn below.
 
 # %% tags=["parameters"]
-profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": the six Kaggle sources
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.features import lesion_features
-from ruranet_utils.lesions import LesionSegmenter, best_encoders
+from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.published import TEXT
 from ruranet_utils.reduction import smallest_k, variance_curve
 from ruranet_utils.report import PALETTE, show
@@ -55,11 +57,13 @@ import pandas as pd
 run = start(
     profile=profile,
     seed=seed,
+    data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
+    models=models,
     workers=workers,
 )
 
@@ -71,8 +75,7 @@ run = start(
 # %%
 segmentation, diagnosis = run.cohorts
 backbone = reference_backbone(run.profile)
-segmenter = LesionSegmenter(segmentation, run.profile, run.store)
-masks = segmenter.masks(diagnosis.images, best_encoders(segmenter.study()))
+masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
 features = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
 curve = variance_curve(features, k_max=100)
 curve_table = run.save_table(curve, "table_pca")

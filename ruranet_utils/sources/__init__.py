@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ruranet_utils.sources import haemorrhage, idrid, refuge2, retinal_lesions, srahim, vessels
+from ruranet_utils.sources import folder, haemorrhage, idrid, refuge2, retinal_lesions, srahim, vessels
 from ruranet_utils.sources.base import Record, Source
 
 # The paper's references 13 to 18, in their order.
@@ -18,7 +18,7 @@ PAPER = (
     idrid.SOURCE,
     haemorrhage.SOURCE,
 )
-SOURCES: dict[str, Source] = {source.name: source for source in (*PAPER, srahim.SOURCE)}
+SOURCES: dict[str, Source] = {source.name: source for source in (*PAPER, srahim.SOURCE, folder.SOURCE)}
 READERS: dict[str, Callable[[Path], list[Record]]] = {
     retinal_lesions.SOURCE.name: retinal_lesions.records,
     vessels.SINGLE.name: partial(vessels.records, source=vessels.SINGLE),
@@ -27,6 +27,7 @@ READERS: dict[str, Callable[[Path], list[Record]]] = {
     idrid.SOURCE.name: idrid.records,
     haemorrhage.SOURCE.name: haemorrhage.records,
     srahim.SOURCE.name: srahim.records,
+    folder.SOURCE.name: folder.records,
 }
 
 

@@ -47,7 +47,7 @@ class Layout:
 
 
 def discover(root: Path) -> Layout:
-    """Find the images of a source and their masks.
+    """Find the images of a source and their masks, and print what was taken for what.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ def discover(root: Path) -> Layout:
             masks[_match(path, folder, images, root)] = path
     listed = {kind: [folder.relative_to(root).as_posix() for folder in found] for kind, found in folders.items()}
     report = f"{root.name}: {len(images)} images in {listed['images']}, {len(masks)} masks in {listed['masks']}"
+    print(report)
     return Layout(images, masks, report)
 
 

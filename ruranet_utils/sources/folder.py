@@ -80,7 +80,10 @@ def _labels(file: Path, images: dict[str, Path]) -> pd.DataFrame:
     """``label``, ``patient`` and ``rule`` by image name."""
     if not file.is_file():
         return pd.DataFrame({"label": None, "patient": list(images), "rule": "none"}, index=list(images))
-    table = pd.read_csv(file, dtype=str, skipinitialspace=True).rename(columns=str.strip)
+    try:
+        table = pd.read_csv(file, dtype=str, skipinitialspace=True).rename(columns=str.strip)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as a table in UTF-8: {error}") from error
     if not {"image", "label"} <= set(table.columns):
         raise ValueError(f"{file} has the columns {list(table.columns)}, expected image, label and, if known, patient")
     files = {path.name: name for name, path in images.items()}

@@ -1,0 +1,199 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · What does the method see in my own photographs?
+#
+# **Question.** Which lesions are found in a folder of photographs, into which two groups do they fall, and which photograph is in which? No mask and no label is needed.
+#
+# | | |
+# | --- | --- |
+# | Paper | Sections 2.1 and 2.2, Eq. 1 to 6 |
+# | Reads | the diagnosis cohort of notebook 01; the models of notebook 02 |
+# | Writes | `clusters`, `table_clusters` (csv, md); `fig_clusters`; `fig_lesions_found` |
+# | Needs | synthetic: 20 s, 1.2 GB; a folder: about 2 s per photograph and 3 GB; on two CPU cores |
+#
+# On the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). On the other profiles it is the cohort that notebooks 03 to 05 diagnose, looked at without its labels. **Research only: a cluster is no diagnosis.**
+
+# %% tags=["parameters"]
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
+seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+# None below: the profile's own value (ruranet_utils/config.py)
+n_images = None  # of the diagnosis cohort, half of each class
+epochs = None  # of a segmentation training
+encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
+classifiers = None  # of Table 3
+extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
+workers = None  # processes that compute side by side, each with one thread
+
+# %%
+from ruranet_utils import paths
+from ruranet_utils.backbones import find_weights, reference_backbone
+from ruranet_utils.config import DISPLAY, LESIONS
+from ruranet_utils.diagnosis import label_free_clusters, project, score
+from ruranet_utils.features import lesion_features
+from ruranet_utils.lesions import lesion_masks
+from ruranet_utils.models import load_all
+from ruranet_utils.reduction import reduce
+from ruranet_utils.report import PALETTE, show
+from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_samples, silhouette_score
+
+run = start(
+    profile=profile,
+    seed=seed,
+    data_dir=data_dir,
+    n_images=n_images,
+    epochs=epochs,
+    encoders=encoders,
+    classifiers=classifiers,
+    extractors=extractors,
+    models=models,
+    workers=workers,
+)
+
+# %% [markdown]
+# ## Lesions
+#
+# Each lesion has its own network. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number.
+
+# %%
+segmentation, photographs = run.cohorts
+masks = lesion_masks(segmentation, photographs.images, run.profile, run.store)
+area = pd.DataFrame(100 * masks.mean(axis=(2, 3)), columns=LESIONS)
+trained_by = {
+    lesion: run.profile.name if lesion in segmentation.annotated else run.profile.models for lesion in LESIONS
+}
+cards = [load_all(paths.models(trained_by[lesion]), [lesion])[lesion].card for lesion in LESIONS]
+shows = {card["lesion"]: (card["note"] or DISPLAY[card["lesion"]]).capitalize() for card in cards}
+found = pd.DataFrame(
+    {
+        "lesion": LESIONS,
+        "photographs with it": (area > 0).sum().to_numpy(),
+        "n": len(photographs),
+        "median area (%)": area.where(area > 0).median().to_numpy(),
+        "encoder": [card["encoder"] for card in cards],
+        "trained on": [", ".join(card["trained_on"]) for card in cards],
+        "iou": [card["iou"] for card in cards],
+        "note": [card["note"] for card in cards],
+    }
+)
+show(run.save_table(found, "table_lesions_found"), "What the networks find")
+
+# %% [markdown]
+# ## Two clusters
+#
+# Features of the masked photographs are reduced by PCA, then clustered by k-medoids with and without the projection heads (DMH). The weights of the lesions are those with the largest silhouette. The silhouette, in [-1, 1], says how far apart the two clusters are; near 0 there is one cloud cut in two.
+
+# %%
+backbone = reference_backbone(run.profile)
+features = lesion_features(photographs.images, masks, [backbone], run.profile, run.store)[backbone]
+reduced = reduce(features, run.profile.n_components)
+spaces = {"kmedoids": reduced, "dmh": project(reduced, run.profile, run.store).embedding}
+clusters, rows = pd.DataFrame({"image_id": photographs.table["image_id"]}), []
+for method, space in spaces.items():
+    labels, clustered = label_free_clusters(space, method, run.profile, run.store)
+    covered = area[[card["lesion"] for card in cards if not card["note"]]].sum(axis=1)
+    more = labels == np.argmax([covered[labels == side].mean() for side in (0, 1)])
+    clusters[method] = np.where(more, "more lesions", "fewer lesions")
+    clusters[f"{method} silhouette"] = silhouette_samples(clustered, labels)
+    row = {"method": method, "more lesions": more.sum(), "fewer lesions": (~more).sum(), "n": len(more)}
+    row |= {"silhouette": silhouette_score(clustered, labels), "weights": find_weights(backbone, run.profile).origin}
+    if photographs.labeled:
+        scores = score(clustered, labels, photographs, run.profile)
+        row |= {name: scores[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
+    rows.append(row)
+show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two clusters, features of {DISPLAY[backbone]}")
+
+# %% [markdown]
+# `clusters.csv` has a row for each photograph: its cluster by both methods, its own silhouette (below 0: nearer to the other cluster) and the area of each lesion in percent. The clusters are named by the mean area of all lesions together, stand-ins aside.
+
+# %%
+listed = run.save_table(clusters.join(area.add_suffix(" (%)")), "clusters")
+show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
+
+# %% [markdown]
+# ## Figure · The clusters
+#
+# Left: the photographs in the plane of the first two principal components of what k-medoids clusters. Right: the area that each lesion covers.
+
+# %%
+labels, clustered = label_free_clusters(reduced, "kmedoids", run.profile, run.store)
+plane = PCA(n_components=2, svd_solver="full").fit_transform(clustered)
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
+order, colors = ["fewer lesions", "more lesions"], list(PALETTE[:2])
+sns.scatterplot(x=plane[:, 0], y=plane[:, 1], hue=clusters["kmedoids"], hue_order=order, palette=colors, ax=left)
+left.set(xlabel="first component", ylabel="second component")
+left.legend(title="")
+long = area.rename(columns=shows).assign(cluster=clusters["kmedoids"]).melt("cluster", var_name="lesion")
+sns.stripplot(
+    long,
+    x="value",
+    y="lesion",
+    hue="cluster",
+    hue_order=order,
+    palette=colors,
+    dodge=True,
+    size=3,
+    ax=right,
+    legend=False,
+)
+right.set(xlabel="share of the photograph covered (%)", ylabel="")
+right.set_xscale("symlog", linthresh=0.01)
+right.set_xlim(0, None)
+fig.tight_layout()
+run.save_figure(fig, "fig_clusters")
+
+# %% [markdown]
+# ## Figure · The most typical photographs of each cluster
+#
+# Those with the highest silhouette, more lesions above, fewer below, with the outlines of what was found. Photographs of patients are drawn here and stored only where git does not look.
+
+# %%
+fig, axes = plt.subplots(2, 4, figsize=(11, 5.8))
+for line, cluster in zip(axes, reversed(order), strict=True):
+    typical = clusters[clusters["kmedoids"] == cluster].nlargest(4, "kmedoids silhouette").index
+    for ax, row in zip(line, typical, strict=False):
+        ax.imshow(photographs.images[row].transpose(1, 2, 0))
+        for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
+            if masks[row, lesion].any():
+                ax.contour(masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
+        ax.set_title(f"{photographs.table['image_id'][row]} · {cluster}", fontsize=9)
+for ax in axes.flat:
+    ax.axis("off")
+handles = [
+    plt.Line2D([], [], color=color, label=shows[name])
+    for name, color in zip(LESIONS, ("gold", "cyan", "lime", "silver"), strict=True)
+]
+_ = fig.legend(handles=handles, loc="lower center", ncol=4)
+run.save_figure(fig, "fig_lesions_found", shows_images=True)
+
+# %% [markdown]
+# ## Paper versus ours
+#
+# The paper reports an accuracy of 0.84 on photographs it does not identify. What two clusters mean on yours only labels can tell: with a `labels.csv` notebooks 03 to 05 run as well, and Table 4 says how far clusters and labels agree.
+
+# %% [markdown]
+# ## Checks
+
+# %%
+assert masks.shape == (len(photographs), len(LESIONS), *photographs.images.shape[2:])
+assert len(listed) == len(photographs) and listed["image_id"].is_unique

@@ -1,0 +1,104 @@
+"""Trained segmentation models as files that can be kept and handed on: parameters, model card and digest in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ruranet_utils import backbones, segmentation, training
+from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.store import Arrays, Store, digest_arrays, write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One U-Net for one lesion.
+
+    Attributes
+    ----------
+    state : dict of str to ndarray
+        Parameters, as :func:`ruranet_utils.segmentation.fit` returns them.
+    card : dict
+        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``; ``trained_on`` (sources),
+        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``iou``, ``iou_low`` and ``iou_high`` on the test
+        images, where it was scored; ``weights`` (origin of the encoder's first ones), ``note``, ``intended_use`` and
+        ``sha256`` over the parameters.
+    """
+
+    state: Arrays
+    card: dict
+
+    def save(self, folder: Path) -> Path:
+        """Write ``<lesion>.safetensors``, or ``<lesion>_without_scse.safetensors``; the card is in its header."""
+        card = {**self.card, "sha256": _digest(self.state)}
+        path = folder / _name(card["lesion"], card["attention"])
+        header = {"card": json.dumps(card, sort_keys=True)}
+        write_atomically(path, lambda file: save_file(self.state, file, header))
+        return path
+
+    def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
+        """Predicted masks: bool, shape (n, h, w), of images of shape (n, 3, h, w), computed once per store."""
+        adapted = replace(profile, encoder_depth=self.card["encoder_depth"])
+        encoder, attention = self.card["encoder"], self.card["attention"]
+
+        def compute() -> Arrays:
+            return {"packed": np.packbits(segmentation.predict(self.state, images, encoder, attention, adapted), -1)}
+
+        settings = {**profile.settings("threads", "device"), "model": self.card, "images": digest_arrays(images)}
+        packed = store.fetch("kept_model_masks", settings, compute, [backbones, training, segmentation])["packed"]
+        return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+
+def load(path: Path) -> Model:
+    """Read a model and check that its parameters are those that were saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no model of this kind, or was changed or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model {path}")
+    try:
+        with safe_open(path, "np") as file:
+            card = json.loads(file.metadata()["card"])
+            state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no segmentation model with a card: {error}") from error
+    if card.get("sha256") != _digest(state):
+        raise ValueError(f"{path} was changed or damaged: its parameters do not have the digest of its card")
+    return Model(state, card)
+
+
+def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> dict[str, Model]:
+    """The models of some lesions.
+
+    Raises
+    ------
+    FileNotFoundError
+        Naming every lesion without a model, and how to get one.
+    """
+    missing = [lesion for lesion in lesions if not (folder / _name(lesion, attention)).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no trained model for {', '.join(missing)}: expected {', '.join(_name(x, attention) for x in missing)} in "
+            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only 02 --only 05'), copy the "
+            f"files there, or give masks of these lesions; the lesions are {', '.join(LESIONS)}"
+        )
+    return {lesion: load(folder / _name(lesion, attention)) for lesion in lesions}
+
+
+def _name(lesion: str, attention: str | None) -> str:
+    return f"{lesion}.safetensors" if attention else f"{lesion}_without_scse.safetensors"
+
+
+def _digest(state: Arrays) -> str:
+    return digest_arrays(*(state[name] for name in sorted(state)))
