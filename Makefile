@@ -4,10 +4,11 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
-.PHONY: help reproduce test lab notebooks readme lock clean
+.PHONY: help reproduce test bench lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
 	@echo "make test        lint, unit tests, nbval, one papermill run"
+	@echo "make bench       time and memory, into benchmarks/results"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
 	@echo "make readme      renew the results in README.md from figures/"
@@ -22,6 +23,10 @@ test: .venv/stamp
 	$(RUN) ruff format --check .
 	$(RUN) pytest -q tests
 	$(RUN) pytest -q --nbval notebooks
+
+bench: .venv/stamp
+	.venv/bin/python benchmarks/bench_merge.py
+	.venv/bin/python benchmarks/bench_decoding.py
 
 lab: .venv/stamp
 	.venv/bin/jupyter lab notebooks

@@ -22,7 +22,7 @@ from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance, deal_p
 from ruranet_utils.store import Store, digest_arrays
 
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
-AUDIT = ("assumed", "width_px", "height_px", "retina_score", "duplicate_of", "dropped")
+AUDIT = ("assumed", "width_px", "height_px", "retina_score", "field_of_view", "duplicate_of", "dropped")
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
 from ruranet_utils.store import Arrays, Store, digest_file, release
 
 HASH_SIDE = 16
-# Share of the center with the colors of a retina, below which an image is named in a warning.
-RETINA_SCORE = 0.5
+# Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
+# SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
+RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
 AREAS = [f"{lesion}_px" for lesion in LESIONS]
 LOSSES = [f"{lesion}_lost" for lesion in LESIONS]
 
@@ -35,9 +36,10 @@ class Photographs:
     Attributes
     ----------
     facts : DataFrame
-        ``sha256`` of the file, ``width_px``, ``height_px``, ``phash`` (perceptual hash, 256 bits in hexadecimal) and
-        ``retina_score`` in [0, 1]. If any photograph has masks also each lesion's area after scaling, ``<lesion>_px``,
-        and the share of its area lost by that, ``<lesion>_lost``, missing for photographs without masks.
+        ``sha256`` of the file, ``width_px``, ``height_px``, ``phash`` (perceptual hash, 256 bits in hexadecimal),
+        ``retina_score`` and ``field_of_view`` in [0, 1]. If any photograph has masks also each lesion's area after
+        scaling, ``<lesion>_px``, and the share of its area lost by that, ``<lesion>_lost``, missing for photographs
+        without masks.
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
         Both are mapped from the store, read-only.
@@ -75,7 +77,8 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
     Returns
     -------
     Photographs
-        In the order of the records. A warning names photographs with a score below ``RETINA_SCORE``.
+        In the order of the records. A warning names photographs with a score below ``RETINA_SCORE`` or a field of view
+        below ``FIELD_OF_VIEW``.
 
     Raises
     ------
@@ -96,12 +99,12 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
     facts = pd.DataFrame(arrays["size_px"], columns=["width_px", "height_px"])
     facts.insert(0, "sha256", [image for image, _ in contents])
     facts["phash"] = [bits.tobytes().hex() for bits in arrays["phash"]]
-    facts["retina_score"] = np.array(arrays["retina_score"])
+    facts[list(SHARES)] = arrays["shares"]
     if masked:
         has_masks = np.array([bool(_masks_of(record)) for record in records])
         for column, values in zip([*AREAS, *LOSSES], [*arrays["area_px"].T, *arrays["lost"].T], strict=True):
             facts[column] = pd.Series(values).where(has_masks).convert_dtypes()
-    _warn_of_others(records, facts["retina_score"])
+    _warn_of_others(records, facts)
     return Photographs(facts, arrays["images"], arrays.get("masks"), store.path("photographs", settings, code).stem)
 
 
@@ -123,15 +126,12 @@ def _digests(record: Record) -> tuple[str, dict[str, str]]:
 
 
 def _read(record: Record, size_px: int, masked: bool) -> Arrays:
-    import imagehash  # nearly a second, and needed here alone
-
     image, (height_px, width_px) = read_image(record.image_path, size_px)
-    phash = imagehash.phash(Image.fromarray(image.transpose(1, 2, 0)), hash_size=HASH_SIDE)
     row = {
         "images": image,
         "size_px": np.array([width_px, height_px]),
-        "phash": np.packbits(phash.hash),
-        "retina_score": np.array(retina_score(image)),
+        "phash": np.packbits(perceptual_hash(image)),
+        "shares": np.array([share(image) for share in SHARES.values()]),
     }
     if masked:
         row["masks"], row["lost"] = np.zeros((len(LESIONS), size_px, size_px), bool), np.zeros(len(LESIONS))
@@ -152,6 +152,22 @@ def _read_mask(path: Path, record: Record, shape: tuple[int, int], size_px: int)
     return shrink_mask(mask, size_px)
 
 
+def perceptual_hash(image: np.ndarray) -> np.ndarray:
+    """DCT hash of the gray image: bool, shape (256,).
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (3, h, w)
+
+    References
+    ----------
+    Zauner (2010), Implementation and benchmarking of perceptual image hash functions, Section 3.2.1.
+    """
+    import imagehash  # nearly a second, and needed here alone
+
+    return imagehash.phash(Image.fromarray(image.transpose(1, 2, 0)), hash_size=HASH_SIDE).hash.ravel()
+
+
 def retina_score(image: np.ndarray) -> float:
     """Share of the central pixels with the colors of a retina: red above green, green not below blue, not black.
 
@@ -165,8 +181,24 @@ def retina_score(image: np.ndarray) -> float:
     return float(((red > green) & (green >= blue - 10) & (red > 40)).mean())
 
 
-def _warn_of_others(records: list[Record], score: pd.Series) -> None:
-    doubtful = [f"{records[row].image_path} (score {score[row]:.2f})" for row in score.index[score < RETINA_SCORE]]
-    if doubtful:
-        listed = ", ".join(doubtful[:8])
+def field_of_view(image: np.ndarray) -> float:
+    """Share of the pixels that are not black (brightest channel above 20): what the camera's aperture lets through.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (3, h, w)
+    """
+    return float((image.max(axis=0) > 20).mean())
+
+
+SHARES = {"retina_score": retina_score, "field_of_view": field_of_view}
+
+
+def _warn_of_others(records: list[Record], facts: pd.DataFrame) -> None:
+    doubtful = facts[(facts["retina_score"] < RETINA_SCORE) | (facts["field_of_view"] < FIELD_OF_VIEW)]
+    if len(doubtful):
+        listed = ", ".join(
+            f"{records[row.Index].image_path} (score {row.retina_score:.2f}, field of view {row.field_of_view:.2f})"
+            for row in doubtful.head(8).itertuples()
+        )
         warnings.warn(f"{len(doubtful)} images may not show a retina: {listed}", stacklevel=3)

@@ -104,9 +104,14 @@ def test_an_image_that_shows_no_retina_is_named_with_its_score(tmp_path, store):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     save_photograph(tmp_path / "eye.png", 0)
-    with pytest.warns(UserWarning, match=r"1 images may not show a retina: .*noise\.png \(score 0\.\d\d\)"):
-        facts = decode([record(tmp_path / "eye.png"), record(tmp_path / "noise.png")], get_profile(), store).facts
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    pixels[30:70, 30:70] = (120, 60, 30)
+    Image.fromarray(pixels).save(tmp_path / "keyhole.png")
+    records = [record(tmp_path / f"{name}.png") for name in ("eye", "noise", "keyhole")]
+    with pytest.warns(UserWarning, match=r"2 images may not .*noise\.png \(score 0\.\d\d, field .*keyhole\.png "):
+        facts = decode(records, get_profile(), store).facts
     assert facts["retina_score"][0] > 0.9 > RETINA_SCORE > facts["retina_score"][1]
+    assert facts["field_of_view"].tolist() == pytest.approx([1, 1, 0.16], abs=0.01)
 
 
 def test_retina_score_by_hand():

@@ -9,9 +9,12 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+from PIL import Image
 
 from ruranet_utils import paths
+from ruranet_utils.config import LESIONS
 from ruranet_utils.reproduce import notebooks, parse_value
+from ruranet_utils.synthetic import make_patient
 
 SMALL = {
     "n_images": "64",
@@ -92,11 +95,14 @@ def test_list(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaints"),
     [
-        (["--profile", "papper"], ["'papper'", "synthetic, open, paper"]),
+        (["--profile", "papper"], ["'papper'", "synthetic, open, paper, folder"]),
         (["-p", "epoch", "3"], ["epoch", "epochs"]),
         (["-p", "encoders", "resnet19"], ["resnet19", "densenet201"]),
-        (["--only", "09"], ["'09'", "06_pca"]),
+        (["--only", "10"], ["'10'", "06_pca"]),
         (["-p", "epochs", "0"], ["epochs", "0"]),
+        (["--profile", "folder"], ["needs data_dir", "own_images.md"]),
+        (["--profile", "folder", "-p", "data_dir", "no/such"], ["expected the folder", "no/such/images"]),
+        (["-p", "data_dir", "/tmp"], ["data_dir belongs to the profile folder, not to synthetic"]),
     ],
 )
 def test_unknown_names_and_values_are_refused_before_anything_runs(tmp_path, arguments, complaints):
@@ -137,3 +143,62 @@ def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
 )
 def test_command_line_values_are_read_as_python(text, value):
     assert parse_value(text) == value
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Twelve synthetic photographs of 128 px in a folder with a blank and an accent in its name."""
+    root = tmp_path / "meine Bilder ä"
+    (root / "images").mkdir(parents=True)
+    phantoms = [phantom for patient in range(1, 40) for phantom in make_patient(patient, 128, seed=5)]
+    chosen = [phantom for label in (0, 1) for phantom in [p for p in phantoms if p.label == label][:6]]
+    for number, phantom in enumerate(chosen):
+        Image.fromarray(phantom.image).save(root / "images" / f"Auge {number}.png")
+    return root, chosen
+
+
+def own_run(folder, root, *arguments):
+    places = {"RURANET_STORE": str(folder / "store"), "RURANET_FIGURES": str(root.parent / "figures")}
+    small = ["-p", "epochs", "1", "-p", "encoders", "mobilenet_v2", "-p", "extractors", "mobilenet_v2"]
+    done = reproduce(folder, "--profile", "folder", "-p", "data_dir", str(root), *small, *arguments, **places)
+    return done, root.parent / "figures/folder" / root.name
+
+
+def test_own_photographs_without_masks_or_labels(small_run, own):
+    root, _ = own
+    done, results = own_run(small_run[0], root, "-p", "models", "synthetic")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is left out: there are no labels") == 3
+    assert "02_backbone_study is left out: there are no masks" in done.stdout
+    clusters = pd.read_csv(results / "clusters.csv")
+    assert sorted(clusters["image_id"]) == sorted(f"Auge {number}" for number in range(12))
+    assert "accuracy" not in pd.read_csv(results / "table_clusters.csv")
+    assert (results / "photographs/fig_lesions_found.png").exists() and not (results / "fig_lesions_found.png").exists()
+    assert json.loads((results / "run.json").read_text())["parameters"]["data_dir"] == str(root)
+
+
+def test_own_photographs_without_a_model_are_told_which_is_missing(tmp_path, own):
+    done, results = own_run(tmp_path, own[0], "--only", "09")
+    assert done.returncode == 1
+    assert "no trained model for hard_exudates, microaneurysms, hemorrhages, edema" in done.stderr
+    assert "PROFILE=open" in done.stderr and not (results / "clusters.csv").exists()
+
+
+def test_own_photographs_with_labels_and_masks_of_one_lesion(small_run, own):
+    root, phantoms = own
+    labels = [f"Auge {number},{phantom.label},{phantom.patient_id}" for number, phantom in enumerate(phantoms)]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *labels]) + "\n")
+    (root / "masks/hemorrhages").mkdir(parents=True)
+    for number, phantom in enumerate(phantoms):
+        mask = phantom.masks[LESIONS.index("hemorrhages")]
+        Image.fromarray(mask.astype("uint8") * 255).save(root / f"masks/hemorrhages/Auge {number}.png")
+    arguments = ["--only", "01", "--only", "02", "--only", "04", "--only", "09", "-p", "models", "synthetic"]
+    done, results = own_run(small_run[0], root, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stdout
+    table_1 = pd.read_csv(results / "table_1.csv")
+    assert table_1.loc[table_1["iou ours"].notna(), "lesion"].tolist() == ["hemorrhages"]
+    found = pd.read_csv(results / "table_lesions_found.csv").set_index("lesion")["trained on"]
+    assert found.to_dict() == {lesion: "folder" if lesion == "hemorrhages" else "synthetic" for lesion in LESIONS}
+    assert pd.read_csv(results / "table_clusters.csv")["accuracy"].between(0.5, 1).all()
+    assert pd.read_csv(results / "table_4.csv")["accuracy ours"].notna().sum() == 2 * 4

@@ -401,6 +401,75 @@ def test_haemorrhage_masks_are_found_by_rule(tmp_path):
         haemorrhage.records(tmp_path)
 
 
+LAYOUT = "images: [Eyes/A, Eyes/B]\nmasks: [Drawn]\n"
+
+
+@pytest.fixture
+def odd_layout(tmp_path):
+    """Folders that no rule knows."""
+    for folder, name in (("Eyes/A", "1"), ("Eyes/B", "2")):
+        save_photograph(tmp_path / folder / f"{name}.png", int(name))
+    save_mask(tmp_path / "Drawn" / "2_mask.png", np.eye(48, 64, dtype=bool))
+    return tmp_path
+
+
+def test_a_layout_file_says_what_no_rule_finds(odd_layout, capsys):
+    with pytest.raises(ValueError, match=r"images lie in \['Drawn', 'Eyes/A', 'Eyes/B'\].*layout\.yml"):
+        haemorrhage.records(odd_layout)
+    (odd_layout / "layout.yml").write_text(LAYOUT)
+    records = {record.image_id: record for record in haemorrhage.records(odd_layout)}
+    assert set(records) == {"Eyes/A/1", "Eyes/B/2"}
+    assert [name for name, record in records.items() if record.mask_paths] == ["Eyes/B/2"]
+    assert "2 images in ['Eyes/A', 'Eyes/B'], 1 masks in ['Drawn']" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("photos: [Eyes/A]", r"has the keys \['photos'\], expected images"),
+        ("images: [Eyes/C]", r"expected the folder 'C' in .*Eyes, found \['A', 'B'\]"),
+        ("images: Eyes/A", r"expected lists of folders"),
+        ("images: [Eyes/A\n", r"layout\.yml is no YAML"),
+        ("- Eyes/A", r"expected lists of folders"),
+    ],
+)
+def test_a_wrong_layout_file_is_refused(odd_layout, layout, message):
+    (odd_layout / "layout.yml").write_text(layout)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        haemorrhage.records(odd_layout)
+
+
+def test_the_example_in_the_data_card_is_a_layout(odd_layout):
+    example = (paths.ROOT / "data/README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    for name in ("Train", "Test"):
+        save_photograph(odd_layout / name / "Photos" / f"{name}.png", 1)
+        save_mask(odd_layout / name / "Labels" / f"{name}.png", np.eye(48, 64, dtype=bool))
+    (odd_layout / "layout.yml").write_text(example)
+    assert all(record.mask_paths for record in haemorrhage.records(odd_layout))
+
+
+def test_a_mask_of_two_images_or_none_is_refused(tmp_path):
+    for folder in ("a/images", "b/images"):
+        save_photograph(tmp_path / folder / "1.png", 1)
+    save_mask(tmp_path / "labels" / "1.png", np.eye(48, 64, dtype=bool))
+    with pytest.raises(ValueError, match=r"labels/1\.png belongs to \['a/images/1\.png', 'b/images/1\.png'\]"):
+        haemorrhage.records(tmp_path)
+    (tmp_path / "labels/1.png").rename(tmp_path / "labels/7.png")
+    with pytest.raises(ValueError, match=r"labels/7\.png belongs to no image"):
+        haemorrhage.records(tmp_path)
+
+
+def test_a_folder_that_links_to_itself_is_walked_once(odd_layout):
+    (odd_layout / "layout.yml").unlink(missing_ok=True)
+    (odd_layout / "Eyes").rename(odd_layout / "images")
+    (odd_layout / "images/A/1.png").rename(odd_layout / "images/1.png")
+    (odd_layout / "Drawn").rename(odd_layout / "labels")
+    save_mask(odd_layout / "labels/1_mask.png", np.eye(48, 64, dtype=bool))
+    (odd_layout / "labels/2_mask.png").unlink()
+    (odd_layout / "images/loop").symlink_to(odd_layout)
+    assert [record.image_id for record in haemorrhage.records(odd_layout)] == ["images/1"]
+
+
 # All of them
 
 

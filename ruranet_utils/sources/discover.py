@@ -81,7 +81,12 @@ def discover(root: Path) -> Layout:
 
 
 def _declared(root: Path) -> dict[str, list[Path]]:
-    layout = yaml.safe_load((root / "layout.yml").read_text()) or {}
+    try:
+        layout = yaml.safe_load((root / "layout.yml").read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{root / 'layout.yml'} is no YAML: {error}") from error
+    if not isinstance(layout, dict) or not all(isinstance(folders, list) for folders in layout.values()):
+        raise ValueError(f"{root / 'layout.yml'} holds {layout!r}, expected lists of folders under images and masks")
     unknown = sorted(set(layout) - {"images", "masks"})
     if unknown or not layout.get("images"):
         raise ValueError(f"{root / 'layout.yml'} has the keys {sorted(layout)}, expected images and, if any, masks")

@@ -1,0 +1,102 @@
+"""How long a merge takes, how much memory it needs, and how both grow: ``make bench``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from measure import RESULTS, measure, save
+from PIL import Image
+
+from ruranet_utils import paths, report
+from ruranet_utils.cohort import load_cohorts
+from ruranet_utils.config import get_profile
+from ruranet_utils.store import Store
+from ruranet_utils.synthetic import make_patient
+
+SIZES = (1_250, 2_500, 5_000, 10_000)
+TURNS = 24  # of 15 degrees; to the duplicate search they are different photographs
+
+
+def main() -> None:
+    """Measure the open cohort, where its files are at hand, and 10,000 synthetic photographs."""
+    with tempfile.TemporaryDirectory(dir=paths.store().parent) as folder:
+        if (paths.data_root() / "srahim").is_dir():
+            save(_cold_and_warm(Path(folder) / "open"), "merge_open", "81 photographs of IDRiD with masks, SRahim")
+        else:
+            print("IDRiD and SRahim are not at hand (RURANET_DATA_ROOT): their merge is not measured")
+        _photographs(Path(folder) / "all", max(SIZES))
+        growth = pd.concat([_grow(Path(folder), n) for n in SIZES], ignore_index=True)
+    growth["ms per photograph"] = 1000 * growth["time_s"] / growth["photographs"]
+    save(growth, "merge_growth", "Synthetic photographs of 512 px in a folder of one's own")
+    _draw(growth)
+
+
+def _cold_and_warm(store: Path, **profile) -> pd.DataFrame:
+    runs = {run: measure(_merge, store, profile or {"name": "open"}) for run in ("cold", "warm")}
+    return pd.DataFrame([{"store": run, **facts} for run, facts in runs.items()])
+
+
+def _merge(store: Path, profile: dict) -> dict:
+    """Both cohorts with their manifests and digests; in a process of its own."""
+    cohorts = load_cohorts(get_profile(**profile), Store(store))
+    for cohort in cohorts:
+        cohort.manifest(), cohort.digest
+    audits = {id(cohort.audit): cohort.audit for cohort in cohorts}.values()
+    return {"photographs": sum(map(len, audits)), "left out": sum((a["dropped"] != "").sum() for a in audits)}
+
+
+def _photographs(folder: Path, n: int) -> None:
+    (folder / "images").mkdir(parents=True)
+    patients = range(1, n // (2 * TURNS) + 2)
+    Parallel(os.cpu_count())(delayed(_turned)(patient, folder / "images") for patient in patients)
+
+
+def _turned(patient: int, folder: Path) -> None:
+    for phantom in make_patient(patient, 512, seed=0):
+        image = Image.fromarray(phantom.image)
+        for turn in range(TURNS):
+            path = folder / f"{patient:05d}_{phantom.eye}_{turn:02d}.jpg"
+            image.rotate(turn * 360 / TURNS).save(path, quality=90)
+
+
+def _grow(folder: Path, n: int) -> pd.DataFrame:
+    """The first n photographs, as hard links, merged twice."""
+    some = folder / str(n)
+    (some / "images").mkdir(parents=True)
+    for path in sorted((folder / "all" / "images").iterdir())[:n]:
+        os.link(path, some / "images" / path.name)
+    store = folder / f"store_{n}"
+    rows = _cold_and_warm(store, name="folder", data_dir=str(some))
+    for file in store.rglob("*.*"):
+        file.unlink()
+    return rows
+
+
+def _draw(growth: pd.DataFrame) -> None:
+    report.style()
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for ax, column, label, limit in (
+        (axes[0], "time_s", "time (s)", None),
+        (axes[1], "peak_mb", "highest memory (MB)", 2000),
+    ):
+        for name, rows in growth.groupby("store"):
+            slope = np.polyfit(np.log(rows["photographs"]), np.log(rows[column]), 1)[0]
+            ax.plot(rows["photographs"], rows[column], "o-", label=f"{name}, slope {slope:.2f}")
+        if limit:
+            ax.axhline(limit, linestyle="--", color="gray")
+        ax.set(xscale="log", yscale="log", xlabel="photographs of 512 px", ylabel=label, xticks=SIZES)
+        ax.set_xticklabels([f"{n:,}" for n in SIZES])
+        ax.minorticks_off()
+        ax.legend()
+    fig.tight_layout()
+    report.save_figure(fig, "fig_merge_growth", RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Kept models: what they say of themselves, that they predict as before, and that a changed one is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from ruranet_utils import paths
+from ruranet_utils.config import LESIONS
+from ruranet_utils.lesions import LesionSegmenter, best_encoders, lesion_masks
+from ruranet_utils.models import load, load_all
+from ruranet_utils.store import Store
+
+
+@pytest.fixture(scope="module")
+def kept(phantoms, tiny, tmp_path_factory):
+    """A store in which the tiny cohort's models are kept, and their study."""
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RURANET_STORE", str(root))
+        segmenter = LesionSegmenter(phantoms, tiny, Store(root))
+        study = segmenter.study()
+        return root, study, segmenter.masks(phantoms.images, best_encoders(study)), segmenter.keep(study)
+
+
+@pytest.fixture(autouse=True)
+def in_the_store(kept, monkeypatch):
+    monkeypatch.setenv("RURANET_STORE", str(kept[0]))
+
+
+def test_a_card_says_what_was_trained_on_what_and_how_it_scored(kept, phantoms):
+    _, study, _, files = kept
+    assert [file.name for file in files] == [f"{lesion}.safetensors" for lesion in LESIONS]
+    for file, row in zip(files, study.to_dict("records"), strict=True):
+        card = load(file).card
+        assert (card["lesion"], card["encoder"], card["attention"]) == (row["lesion"], "mobilenet_v2", "scse")
+        assert card["trained_on"] == ["synthetic"] and card["iou"] == row["iou"] and card["weights"] == "random"
+        assert [card[f"n_{split}"] for split in ("train", "val", "test")] == [
+            len(phantoms.split(split)) for split in ("train", "val", "test")
+        ]
+        assert "no diagnosis" in card["intended_use"]
+
+
+def test_a_kept_model_predicts_what_the_trained_one_predicted(kept, phantoms, tiny, store):
+    _, _, masks, files = kept
+    for number, file in enumerate(files):
+        np.testing.assert_array_equal(load(file).masks(phantoms.images, tiny, store), masks[:, number])
+
+
+def test_photographs_without_masks_get_those_of_the_kept_models(kept, phantoms, tiny, store):
+    unmasked = replace(phantoms, table=phantoms.table.drop(columns=[f"{lesion}_px" for lesion in LESIONS]), masks=None)
+    assert unmasked.annotated == ()
+    masks = lesion_masks(unmasked, phantoms.images, replace(tiny, models="synthetic"), store)
+    np.testing.assert_array_equal(masks, kept[2])
+
+
+def test_missing_models_are_all_named_with_what_to_do(phantoms, tiny):
+    with pytest.raises(FileNotFoundError, match=r"no trained model for edema: .*edema_without_scse\.safetensors in "):
+        load_all(paths.models("synthetic"), ["edema"], attention=None)
+    with pytest.raises(FileNotFoundError, match=r"for hard_exudates, edema: .*models/open.*PROFILE=open"):
+        load_all(paths.models("open"), ["hard_exudates", "edema"])
+
+
+def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
+    file, changed = kept[3][0], tmp_path / "changed.safetensors"
+    with safe_open(file, "np") as content:
+        header = content.metadata()
+    state = load_file(file)
+    state["state.segmentation_head.0.bias"] = state["state.segmentation_head.0.bias"] + 1
+    save_file(state, changed, header)
+    with pytest.raises(ValueError, match=r"changed\.safetensors was changed or damaged"):
+        load(changed)
+    save_file(state, changed)
+    with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model with a card"):
+        load(changed)
+    changed.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model"):
+        load(changed)
+    with pytest.raises(FileNotFoundError, match="there is no model"):
+        load(tmp_path / "absent.safetensors")
