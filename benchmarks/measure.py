@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -49,9 +50,11 @@ def _peak_mb() -> float:
 
 
 def save(frame: pd.DataFrame, name: str, caption: str, digits: int = 2) -> None:
-    """Print a table and write it to ``benchmarks/results``, with the machine it was measured on."""
+    """Print a table and write it to ``benchmarks/results``, with commit, machine and versions in ``run.json``."""
     save_table(frame, name, RESULTS, digits)
     print(f"\n{caption}\n{(RESULTS / f'{name}.md').read_text()}", flush=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     versions = {package: version(package) for package in ("numpy", "pillow", "imagehash")}
-    (RESULTS / "machine.json").write_text(json.dumps({**machine, **versions}, indent=1) + "\n")
+    about = {"commit": commit or None, "machine": machine, "versions": versions}
+    (RESULTS / "run.json").write_text(json.dumps(about, indent=1) + "\n")
