@@ -16,7 +16,7 @@ from ruranet_utils.store import write_atomically
 
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
 MISSING = "–"
-_NAMED = ("encoder", "backbone", "method", "lesion")
+_NAMED = ("encoder", "encoder paper", "encoder ours", "backbone", "method", "lesion")
 
 
 def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) -> pd.DataFrame:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import LinearConstraint, milp
 
 SPLITS = ("train", "val", "test")
 CLASSES = (0, 1)
 
 
 def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
-    """Cut a cohort by patient, each class in the same proportions as far as patients allow.
+    """Cut a cohort by patient, each class in the same proportions as far as whole patients allow.
 
-    Patients are visited in random order, those with both classes and those with more images first, and each goes
-    to the side that is emptiest for its classes, relative to the fraction wanted there (Adams's divisor method). An
-    empty side therefore comes first, and the largest may end up to two patients short of its fraction.
+    Patients with the same number of images of each class are of one kind. How many patients of each kind go to each
+    side is the solution of an integer program: the images of each class on each side are as near as possible to the
+    fractions, rounded by the largest remainder (Hamilton), and after that so are the patients of each kind. Which
+    patients of a kind these are is drawn.
 
     Parameters
     ----------
@@ -29,7 +31,8 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     Returns
     -------
     Series of str
-        ``"train"``, ``"val"`` or ``"test"`` for each row, with the index of the table.
+        ``"train"``, ``"val"`` or ``"test"`` for each row, with the index of the table. Where each patient has one
+        image, the ratio of the classes on a side is that of the cohort to within one image.
 
     Raises
     ------
@@ -37,19 +40,52 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
         If a side holds no image of a class, with the counts.
     """
     counts = pd.crosstab(table["patient_id"], table["label"].astype(int)).reindex(columns=CLASSES, fill_value=0)
-    order = np.random.default_rng(seed).permutation(len(counts))
-    images = counts.to_numpy()[order]
-    first = np.lexsort((-images.sum(axis=1), -(images > 0).sum(axis=1)))
-    filled = np.zeros((len(SPLITS), len(CLASSES)))
+    kinds, kind = np.unique(counts.to_numpy(), axis=0, return_inverse=True)
+    patients = _patients_per_side(kinds, np.bincount(kind.ravel()), fractions)
     side = np.empty(len(counts), dtype=int)
-    for patient in order[first]:
-        side[patient] = np.argmin(filled / np.reshape(fractions, (-1, 1)) @ counts.iloc[patient])
-        filled[side[patient]] += counts.iloc[patient]
+    rng = np.random.default_rng(seed)
+    for number, per_side in enumerate(patients.T):
+        side[rng.permutation(np.flatnonzero(kind.ravel() == number))] = np.repeat(range(len(SPLITS)), per_side)
+    filled = patients @ kinds
     if not filled.all():
-        listed = pd.DataFrame(filled.astype(int), index=SPLITS, columns=CLASSES).to_dict("index")
+        listed = pd.DataFrame(filled, index=SPLITS, columns=CLASSES).to_dict("index")
         missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(filled == 0)]
         raise ValueError(f"{'; '.join(missing)}: {listed} from {len(counts)} patients, expected both in each")
     return table["patient_id"].map(dict(zip(counts.index, np.take(SPLITS, side), strict=True)))
+
+
+def _patients_per_side(kinds: np.ndarray, n_patients: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
+    """Patients of each kind on each side, shape (3, n_kinds), from the images of each class that a kind has."""
+    n_kinds, n_sides = len(kinds), len(SPLITS)
+    wanted = [_apportion(total, fractions) for total in (*(kinds.T @ n_patients), *n_patients)]
+    wanted = np.column_stack(wanted).ravel()  # side by side: images of each class, patients of each kind
+    counted = np.kron(np.eye(n_sides), np.vstack([kinds.T, np.eye(n_kinds)]))
+    cost = np.tile(np.concatenate([np.ones(len(CLASSES)), np.full(n_kinds, 1e-3)]), n_sides)
+    n, off = counted.shape[1], np.eye(len(wanted))  # unknowns: patients, and how far each count is off
+    everybody = np.kron(np.ones((1, n_sides)), np.eye(n_kinds))
+    constraints = [
+        LinearConstraint(np.hstack([everybody, np.zeros((n_kinds, len(wanted)))]), n_patients, n_patients),
+        LinearConstraint(np.hstack([counted, -off]), ub=wanted),
+        LinearConstraint(np.hstack([counted, off]), lb=wanted),
+    ]
+    solved = milp(
+        np.concatenate([np.zeros(n), cost]),
+        integrality=np.arange(n + len(wanted)) < n,
+        constraints=constraints,
+        options={"node_limit": 1000},  # enough but for many patients who all differ; a limit of time would not repeat
+    )
+    return solved.x[:n].round().astype(int).reshape(n_sides, n_kinds)
+
+
+def _apportion(total: int, fractions: Sequence[float]) -> np.ndarray:
+    """Whole numbers that add up to ``total``, by the largest remainder; no side stays empty if there are enough."""
+    exact = total * np.asarray(fractions)
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: total - shares.sum()]] += 1
+    while total >= len(shares) and not shares.all():
+        shares[shares.argmin()] += 1
+        shares[shares.argmax()] -= 1
+    return shares
 
 
 def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFrame:

@@ -226,11 +226,10 @@ def _naming(path: Path) -> Iterator[None]:
     """Let errors of writing say which file; those of a full disk do not."""
     try:
         yield
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "filename", None):
+            raise
         raise OSError(f"{path} cannot be written: {error}") from error
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 @contextmanager

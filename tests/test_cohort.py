@@ -1,6 +1,7 @@
 """Cohorts of every profile, and the two choices that must not leak: who takes part and on which side."""
 
 import hashlib
+import itertools
 import shutil
 from collections import Counter
 
@@ -26,7 +27,7 @@ from ruranet_utils import config
 from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
 from ruranet_utils.sources import SOURCES, idrid, srahim
 from ruranet_utils.sources.files import read_image
-from ruranet_utils.splits import assign_splits, balance
+from ruranet_utils.splits import _apportion, assign_splits, balance
 from ruranet_utils.store import Store
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -87,14 +88,42 @@ def test_splits_hold_each_image_once_each_patient_once_whatever_the_row_order(pa
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(5, 60), st.integers(5, 60), st.integers(0, 5))
-def test_splits_keep_the_fractions_of_each_class_to_within_two_patients(n_negative, n_positive, seed):
-    table = make_table([(0, 0)] * n_negative + [(1, 1)] * n_positive)
-    split = assign_splits(table, FRACTIONS, seed)
-    for label, n in ((0, n_negative), (1, n_positive)):
-        counts = split[table["label"] == label].value_counts()
-        for name, fraction in zip(("train", "val", "test"), FRACTIONS, strict=True):
-            assert abs(counts[name] - 2 * n * fraction) < 4
+@given(st.integers(15, 90), st.integers(15, 90), st.sampled_from([1, 2]), st.sampled_from([FRACTIONS, (0.8, 0.1, 0.1)]))
+def test_splits_keep_fractions_and_class_ratio_to_within_one_patient(n_negative, n_positive, eyes, fractions):
+    table = make_table([(0,) * eyes] * n_negative + [(1,) * eyes] * n_positive)
+    split = assign_splits(table, fractions, seed=0)
+    ratio = n_positive / (n_negative + n_positive)
+    for name, fraction in zip(("train", "val", "test"), fractions, strict=True):
+        labels = table["label"][split == name]
+        for label, n in ((0, n_negative), (1, n_positive)):
+            assert abs((labels == label).sum() - eyes * n * fraction) <= eyes
+        assert abs((labels == 1).sum() - len(labels) * ratio) <= eyes
+
+
+def test_no_other_dealing_of_few_patients_is_nearer_to_the_fractions():
+    """Against all dealings, on cohorts with patients of several kinds."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        patients = [tuple(rng.integers(0, 2, rng.integers(1, 4))) for _ in range(6)] + [(0,), (1,)]
+        table = make_table(patients)
+        images = np.array([[eyes.count(0), eyes.count(1)] for eyes in patients])
+        wanted = np.column_stack([_apportion(total, FRACTIONS) for total in images.sum(axis=0)])
+        dealings = np.array(list(itertools.product(range(3), repeat=len(patients))))
+        per_side = np.stack([(dealings == side) @ images for side in range(3)], axis=1)
+        best = np.abs(per_side - wanted).sum(axis=(1, 2)).min()
+        try:
+            split = assign_splits(table, FRACTIONS, seed=0)
+        except ValueError:
+            assert not (per_side[np.abs(per_side - wanted).sum(axis=(1, 2)) == best]).all(axis=(1, 2)).all()
+            continue
+        ours = pd.crosstab(split, table["label"]).reindex(["train", "val", "test"]).to_numpy()
+        assert np.abs(ours - wanted).sum() == best
+
+
+def test_largest_remainders_by_hand():
+    assert _apportion(10, (0.8, 0.1, 0.1)).tolist() == [8, 1, 1]
+    assert _apportion(87, (0.7, 0.1, 0.2)).tolist() == [61, 9, 17]
+    assert _apportion(3, (0.8, 0.1, 0.1)).tolist() == [1, 1, 1] and _apportion(2, (0.8, 0.1, 0.1)).sum() == 2
 
 
 def test_splits_by_hand():
@@ -114,7 +143,7 @@ def test_splits_depend_on_the_seed():
 
 def test_splits_refuse_a_side_without_a_class():
     table = make_table([(0,)] * 9 + [(1, 1)] * 2)
-    with pytest.raises(ValueError, match=r"test holds no image of class 1: .*'test': \{0: 2, 1: 0\}"):
+    with pytest.raises(ValueError, match=r"val holds no image of class 1: .*'val': \{0: 1, 1: 0\}"):
         assign_splits(table, FRACTIONS, seed=0)
     with pytest.raises(ValueError, match="train holds no image of class 0"):
         assign_splits(make_table([(1,)] * 9), FRACTIONS, seed=0)

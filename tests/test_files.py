@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.transform import downscale_local_mean
-from test_sources import save_mask, save_photograph
+from test_sources import DATA, real_data, save_mask, save_photograph
 
 from ruranet_utils.sources import files
 from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
@@ -64,6 +64,15 @@ def test_read_image_at_reduced_jpeg_scale_stays_close_to_the_full_decode(tmp_pat
     assert shape == (1024, 1536)
     expected = np.asarray(Image.open(path).resize((200, 200), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.abs(image.astype(int) - expected).mean() < 1
+
+
+@real_data
+def test_real_photographs_at_reduced_scale_differ_by_three_levels_at_most():
+    for path in sorted((DATA / "idrid/A. Segmentation/1. Original Images/b. Testing Set").iterdir())[:4]:
+        with Image.open(path) as image:
+            full = np.asarray(image.convert("RGB").resize((512, 512), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        difference = np.abs(read_image(path, 512)[0].astype(int) - full)
+        assert 0 < difference.max() <= 3 and difference.mean() < 0.2
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"text"])

@@ -158,7 +158,7 @@ sns.stripplot(
 )
 right.set(xlabel="share of the photograph covered (%)", ylabel="")
 right.set_xscale("symlog", linthresh=0.01)
-right.set_xlim(0, None)
+right.set_xlim(0, 2 * long["value"].max())
 fig.tight_layout()
 run.save_figure(fig, "fig_clusters")
 
