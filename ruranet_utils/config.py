@@ -164,7 +164,7 @@ class Profile:
 PROFILES = {
     "synthetic": Profile(
         name="synthetic",
-        n_images=80,
+        n_images=64,
         image_size_px=96,
         split=(0.7, 0.1, 0.2),
         weights="random",

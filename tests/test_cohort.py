@@ -27,7 +27,7 @@ from ruranet_utils import config
 from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
 from ruranet_utils.sources import SOURCES, idrid, srahim
 from ruranet_utils.sources.files import read_image
-from ruranet_utils.splits import _apportion, assign_splits, balance
+from ruranet_utils.splits import _apportion, assign_splits, balance, deal_patients
 from ruranet_utils.store import Store
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -178,6 +178,25 @@ def test_balance_refuses_one_class_and_too_few():
         balance(make_table([(0,)] * 5), None, seed=0)
     with pytest.raises(ValueError, match=r"at least 3 images of each class, got \{0: 5, 1: 2\}"):
         balance(make_table([(0,)] * 5 + [(1,)] * 2), 6, seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from([None, "train", "test"])), min_size=3, max_size=30),
+    st.integers(0, 5),
+    st.randoms(use_true_random=False),
+)
+def test_patients_without_labels_are_dealt_whole_and_an_official_split_is_kept(patients, seed, random):
+    rows = [(f"P{i:03d}", split) for i, (n, split) in enumerate(patients) for _ in range(n if split is None else 1)]
+    table = pd.DataFrame(rows, columns=["patient_id", "split"]).assign(image_id=[f"i{k:03d}" for k in range(len(rows))])
+    dealt = deal_patients(table, FRACTIONS, seed)
+    assert dealt.isin(["train", "val", "test"]).all() and dealt.index.equals(table.index)
+    assert table.assign(split=dealt).groupby("patient_id")["split"].nunique().max() == 1
+    assert (dealt[table["split"] == "test"] == "test").all()
+    assert dealt[table["split"] == "train"].isin(["train", "val"]).all()
+    shuffled = list(table.index)
+    random.shuffle(shuffled)
+    pd.testing.assert_series_equal(deal_patients(table.loc[shuffled], FRACTIONS, seed).sort_index(), dealt)
 
 
 def test_subset_split_and_manifest():

@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
-# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area` (csv, md); `fig_lesion_area`; `fig_examples` |
+# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
 # | Needs | synthetic: 15 s, 1.1 GB · open: 20 s (images already decoded), 1.6 GB; on two CPU cores, `run.json` |
 #
 # Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
@@ -87,6 +87,14 @@ counts = (
 )
 counts.columns.name = None
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
+
+# %%
+bars = counts.set_index(["cohort", "camera", "label"])[["train", "val", "test"]]
+bars.index = [" · ".join(key) for key in bars.index]
+ax = bars.iloc[::-1].plot.barh(stacked=True, figsize=(7, 0.7 + 0.45 * len(bars)), color=list(PALETTE[:3]), width=0.7)
+ax.set(xlabel="images", ylabel="")
+ax.legend(ncol=3, loc="lower center", bbox_to_anchor=(0.4, 1))
+run.save_figure(ax.figure, "fig_cohort")
 
 # %% [markdown]
 # ## What was left out
