@@ -196,9 +196,13 @@ def describe_run(parameters: dict, ran: dict[str, dict], before: dict) -> dict:
         What :func:`run_notebook` returned, by notebook.
     before : dict
         The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
-        had the same parameters: their tables are still there.
+        had the same parameters: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
+        computed the most steps, which a run that finds them all in the store says nothing about.
     """
     earlier = before.get("notebooks", {}) if before.get("parameters") == parameters else {}
+    for name, facts in ran.items():
+        costliest = earlier.get(name, {}).get("costliest", facts)
+        facts["costliest"] = max({**facts}, costliest, key=lambda run: run["computed"])
     profile = profile_of(parameters)
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -91,7 +91,7 @@ def costs() -> str:
     sentences = []
     for profile in PROFILES:
         run = json.loads((paths.figures(profile) / "run.json").read_text())
-        facts = pd.DataFrame(run["notebooks"].values())
+        facts = pd.DataFrame(notebook["costliest"] for notebook in run["notebooks"].values())
         steps, time_min, memory_gb = (
             facts["computed"].sum(),
             facts["time_s"].sum() / 60,

@@ -77,6 +77,7 @@ def test_run_json_tells_where_the_tables_come_from(small_run):
     # 02 and 04 ran again by themselves; what the first run said of the others is still there
     assert list(run["notebooks"]) == [path.stem for path in notebooks()]
     assert facts["computed"] == 0 and run["notebooks"]["03_supervised"]["computed"] > 0
+    assert facts["costliest"]["computed"] > 0 and facts["costliest"]["time_s"] > facts["time_s"]
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_bytes(small_run):
