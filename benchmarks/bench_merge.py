@@ -27,7 +27,11 @@ def main() -> None:
     """Measure the open cohort, where its files are at hand, and 10,000 synthetic photographs."""
     with tempfile.TemporaryDirectory(dir=paths.store().parent) as folder:
         if (paths.data_root() / "srahim").is_dir():
-            save(_cold_and_warm(Path(folder) / "open"), "merge_open", "81 photographs of IDRiD with masks, SRahim")
+            save(
+                _cold_and_warm(Path(folder) / "open"),
+                "merge_open",
+                "IDRiD, part A with masks (81), and the graded photographs of SRahim (396 of 402)",
+            )
         else:
             print("IDRiD and SRahim are not at hand (RURANET_DATA_ROOT): their merge is not measured")
         _photographs(Path(folder) / "all", max(SIZES))

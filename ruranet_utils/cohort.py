@@ -216,8 +216,13 @@ def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.Da
 
 
 def _with_masks(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
-    """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest."""
-    table = audit[(audit["dropped"] == "") & audit[AREAS[0]].notna()]
+    """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest.
+
+    A file with masks takes part even if the diagnosis cohort prefers a copy of it that has a label.
+    """
+    masked = audit[audit[AREAS[0]].notna() & (audit["dropped"] != "conflict")]
+    photograph = masked["duplicate_of"].where(masked["duplicate_of"] != "", masked["source"] + "/" + masked["image_id"])
+    table = masked[~photograph.duplicated()].assign(dropped="")
     table["split"] = deal_patients(table, profile.split, profile.seed)
     return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE} if profile.name != "folder" else {})
 

@@ -369,6 +369,19 @@ def test_paper_profile_merges_six_sources(six_sources, store):
     pd.testing.assert_frame_equal(again[1].audit, audit)
 
 
+def test_masks_take_part_though_a_copy_with_a_label_is_preferred(six_sources, store):
+    masked = next((six_sources / "idrid" / idrid.IMAGES / idrid.SPLITS["train"]).iterdir())
+    shutil.copy(masked, six_sources / "retinal_vessel_segmentation/images/copy.jpg")
+    profile = config.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    segmentation, diagnosis = load_cohorts(profile, store)
+    audit = diagnosis.audit.set_index("image_id")
+    assert audit.loc[masked.stem, ["dropped", "duplicate_of"]].tolist() == [
+        "duplicate", "retinal_vessel_segmentation/images/copy"
+    ]  # fmt: skip
+    assert masked.stem in set(segmentation.table["image_id"]) and segmentation.table["image_id"].is_unique
+    assert (segmentation.table["dropped"] == "").all()
+
+
 @real_data
 def test_real_conflicts_are_dropped_with_and_without_the_hashes_of_the_originals(tmp_path, monkeypatch, store):
     (tmp_path / "data").mkdir()

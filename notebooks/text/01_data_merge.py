@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
 # | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
-# | Needs | synthetic: 15 s, 1.1 GB · open: 20 s (images already decoded), 1.6 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 15 s, 1.1 GB · open: 1 min, 1.5 GB; on two CPU cores, `run.json` |
 #
 # Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
 
@@ -106,7 +106,9 @@ audits = [cohort.audit for cohort in (segmentation, diagnosis) if cohort.audit i
 audit = pd.concat(audits or [diagnosis.manifest().assign(dropped="", duplicate_of="")]).drop_duplicates(
     ["source", "image_id"]
 )
-left_out = audit.loc[audit["dropped"] != "", ["source", "image_id", "label", "dropped", "duplicate_of"]]
+names, used = (table["source"] + "/" + table["image_id"] for table in (audit, segmentation.table))
+left_out = audit[(audit["dropped"] != "") & ~names.isin(used)]
+left_out = left_out[["source", "image_id", "label", "dropped", "duplicate_of"]]
 show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit)} images are left out")
 
 # %% [markdown]
