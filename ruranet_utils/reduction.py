@@ -33,10 +33,12 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
     ------
     ValueError
         If ``features`` has fewer than two axes, holds NaN or infinity, or does not vary; if ``n_components``
-        is out of range.
+        is below 1.
     """
     rows = _standardized_rows(features)
-    scores = _pca(rows, min(n_components, len(rows) - 1)).transform(rows)
+    kept = min(n_components, len(rows) - 1)
+    _check_n_components(kept, len(rows))
+    scores = _pca(rows, kept).transform(rows)
     return scores.reshape(*np.shape(features)[:-1], -1)
 
 

@@ -17,8 +17,8 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
 
     Patients with the same number of images of each class are of one kind. How many patients of each kind go to each
     side is the solution of an integer program: the images of each class on each side are as near as possible to the
-    fractions, rounded by the largest remainder (Hamilton), and after that so are the patients of each kind. Which
-    patients of a kind these are is drawn.
+    fractions, rounded by the largest remainder (Hamilton), and after that so are the patients of each kind; no side
+    lacks a class if that can be had. Which patients of a kind these are is drawn.
 
     Parameters
     ----------
@@ -63,17 +63,22 @@ def _patients_per_side(kinds: np.ndarray, n_patients: np.ndarray, fractions: Seq
     cost = np.tile(np.concatenate([np.ones(len(CLASSES)), np.full(n_kinds, 1e-3)]), n_sides)
     n, off = counted.shape[1], np.eye(len(wanted))  # unknowns: patients, and how far each count is off
     everybody = np.kron(np.ones((1, n_sides)), np.eye(n_kinds))
-    constraints = [
-        LinearConstraint(np.hstack([everybody, np.zeros((n_kinds, len(wanted)))]), n_patients, n_patients),
-        LinearConstraint(np.hstack([counted, -off]), ub=wanted),
-        LinearConstraint(np.hstack([counted, off]), lb=wanted),
-    ]
-    solved = milp(
-        np.concatenate([np.zeros(n), cost]),
-        integrality=np.arange(n + len(wanted)) < n,
-        constraints=constraints,
-        options={"node_limit": 1000},  # enough but for many patients who all differ; a limit of time would not repeat
-    )
+    is_image = cost == 1
+    for fewest in (1, 0):
+        solved = milp(
+            np.concatenate([np.zeros(n), cost]),
+            integrality=np.arange(n + len(wanted)) < n,
+            constraints=[
+                LinearConstraint(np.hstack([everybody, np.zeros((n_kinds, len(wanted)))]), n_patients, n_patients),
+                LinearConstraint(np.hstack([counted, -off]), ub=wanted),
+                LinearConstraint(np.hstack([counted, off]), lb=wanted),
+                LinearConstraint(np.hstack([counted, 0 * off])[is_image], lb=fewest),
+            ],
+            # Enough but for many patients who all differ; a limit of time would not repeat.
+            options={"node_limit": 1000},
+        )
+        if solved.x is not None:
+            break
     return solved.x[:n].round().astype(int).reshape(n_sides, n_kinds)
 
 

@@ -110,7 +110,7 @@ def test_values_at_the_edge_of_the_range_are_taken(field, value):
 
 
 def test_settings_are_the_fields_asked_for():
-    assert get_profile(seed=3).settings("seed", "encoder_depth") == {"seed": 3, "encoder_depth": 4}
+    assert get_profile(seed=3).settings("seed", "encoder_depth") == {"seed": 3, "encoder_depth": 3}
     with pytest.raises(KeyError):
         get_profile().settings("sed")
 

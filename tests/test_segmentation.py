@@ -16,6 +16,7 @@ from ruranet_utils.config import LESIONS
 from ruranet_utils.lesions import LesionSegmenter, best_encoders
 from ruranet_utils.metrics import pixel_counts, segmentation_scores
 from ruranet_utils.patches import FullImages, Patches, image_batches
+from ruranet_utils.photographs import AREAS
 from ruranet_utils.segmentation import CombinedLoss, Segmentation, build, fit, predict
 from ruranet_utils.store import Store
 
@@ -271,7 +272,9 @@ def cohort():
     table = pd.DataFrame({"patient_id": list("aabcddef"), "split": ["train"] * 2 + ["val"] * 2 + ["test"] * 4})
     table["label"] = pd.array([0, 1] * 4, "Int64")
     images = rng.integers(0, 256, size=(8, 3, 32, 32), dtype=np.uint8)
-    return Cohort(table, images, rng.random((8, len(LESIONS), 32, 32)) < 0.3)
+    masks = rng.random((8, len(LESIONS), 32, 32)) < 0.3
+    table[AREAS] = masks.sum(axis=(2, 3))
+    return Cohort(table, images, masks)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.1 and 3.2, Eq. 1, Tables 1 and 2 |
 # | Reads | the segmentation cohort of notebook 01 |
 # | Writes | `table_1`, `table_2` (csv, md); `fig_encoders`, `fig_training`, `fig_segmentation` |
-# | Needs | synthetic: 4.5 min, 3.3 GB · open: 13 min, 8.3 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 4 min, 3.4 GB · open: 13 min, 8.3 GB; on two CPU cores, `run.json` |
 #
 # Each model is a binary U-Net whose skip connections pass spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018). Its loss is Dice plus Focal,
 #

@@ -21,7 +21,7 @@
 # | Paper | Section 3.3, Table 3 |
 # | Reads | the diagnosis cohort of notebook 01 |
 # | Writes | `table_3` (csv, md); `fig_roc` |
-# | Needs | synthetic: 50 s, 3.4 GB · open: 2 min, 4.4 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 40 s, 3.5 GB · open: 2 min, 4.4 GB; on two CPU cores, `run.json` |
 #
 # The last layer of each backbone is replaced by one logit, all layers are trained by Adam on binary cross-entropy, the epoch with the best validation AUC is kept, and the test images are scored once. No patient is on both sides.
 

@@ -152,7 +152,10 @@ sns.stripplot(
     hue_order=order,
     palette=colors,
     dodge=True,
-    size=3,
+    jitter=False,  # it would draw other places on every run
+    marker="|",
+    size=9,
+    linewidth=1,
     ax=right,
     legend=False,
 )
