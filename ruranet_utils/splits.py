@@ -129,6 +129,8 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
 def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
     """Cut a cohort without labels by patient; an official split is kept and its training side gives the validation set.
 
+    Three patients without an official split are enough for all sides.
+
     Parameters
     ----------
     table : DataFrame
@@ -149,10 +151,7 @@ def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
         chosen = np.random.default_rng(seed).choice(training, n_val, replace=False)
         split[table["image_id"].isin(chosen) & (split == "train")] = "val"
     free = table[split.isna()]
-    sizes = free["patient_id"].value_counts()
-    patients = np.random.default_rng(seed).permutation(np.sort(sizes.index))
-    filled = np.cumsum(sizes[patients]) / max(1, len(free))
-    side = np.digitize(filled - sizes[patients] / max(1, len(free)) / 2, np.cumsum(fractions)[:2])
-    dealt = dict(zip(patients, np.take(SPLITS, side), strict=True))
-    split[free.index] = free["patient_id"].map(dealt)
+    patients = np.random.default_rng(seed).permutation(np.unique(free["patient_id"]))
+    side = np.repeat(SPLITS, _apportion(len(patients), fractions))
+    split[free.index] = free["patient_id"].map(dict(zip(patients, side, strict=True)))
     return split

@@ -200,6 +200,9 @@ def test_patients_without_labels_are_dealt_whole_and_an_official_split_is_kept(p
     assert table.assign(split=dealt).groupby("patient_id")["split"].nunique().max() == 1
     assert (dealt[table["split"] == "test"] == "test").all()
     assert dealt[table["split"] == "train"].isin(["train", "val"]).all()
+    free = table["split"].isna()
+    if table["patient_id"][free].nunique() >= 3:
+        assert set(dealt[free]) == {"train", "val", "test"}
     shuffled = list(table.index)
     random.shuffle(shuffled)
     pd.testing.assert_series_equal(deal_patients(table.loc[shuffled], FRACTIONS, seed).sort_index(), dealt)
