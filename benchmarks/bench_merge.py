@@ -88,7 +88,7 @@ def _draw(growth: pd.DataFrame) -> None:
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, column, label, limits in (
         (axes[0], "time_s", "time (s)", (1, 300)),
-        (axes[1], "peak_mb", "highest memory (MB)", (100, 3000)),
+        (axes[1], "peak_mb", "highest memory (MB)", (100, 20_000)),
     ):
         for name, rows in growth.groupby("store"):
             slope = np.polyfit(np.log(rows["photographs"]), np.log(rows[column]), 1)[0]
@@ -99,7 +99,7 @@ def _draw(growth: pd.DataFrame) -> None:
         ax.legend(loc="upper left")
     images_mb = np.array(SIZES) * 3 * 512**2 / 2**20
     axes[1].plot(SIZES, images_mb, "--", color="gray", label="the pixels alone")
-    axes[1].legend(loc="upper left")
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.27))
     fig.tight_layout()
     report.save_figure(fig, "fig_merge_growth", RESULTS)
 
