@@ -70,14 +70,14 @@ class LesionSegmenter:
 
     def keep(self, study: pd.DataFrame) -> list[Path]:
         """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
-        parts = {split: len(self.cohort.split(split)) for split in SPLITS}
+        parts = self.cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0)
         trained_on = sorted(set(self.cohort.table["source"]))
         shared = {
             **self.profile.settings("encoder_depth", "image_size_px", "seed"),
             "attention": self.attention,
             "trained_on": trained_on,
             "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
-            **{f"n_{split}": n for split, n in parts.items()},
+            **parts.add_prefix("n_").to_dict(),
             "intended_use": "research; no diagnosis, no treatment",
         }
         files = []
@@ -203,9 +203,9 @@ def lesion_masks(
     if segmentation.annotated:
         study = LesionSegmenter(segmentation, profile, store).study()
         segmenter = LesionSegmenter(segmentation, profile, store, attention)
-        trained = segmenter.masks(images, best_encoders(study))
+        encoder_of = best_encoders(study)
+        masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
         segmenter.keep(study)
-        masks |= dict(zip(best_encoders(study), trained.swapaxes(0, 1), strict=True))
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
 
 
