@@ -71,7 +71,7 @@ def find_weights(backbone: str, profile: Profile) -> Weights:
     ValueError
         If the backbone is unknown.
     """
-    _check(backbone, sorted({*ENCODERS, *CLASSIFIERS, *EXTRACTORS}))
+    check_name(backbone, sorted({*ENCODERS, *CLASSIFIERS, *EXTRACTORS}))
     if profile.weights == "random":
         return Weights(None)
     folder = paths.weights_dir()
@@ -133,7 +133,7 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
         ``(n, 3, h, w)`` float32, normalized by ImageNet's mean and deviation, sides divisible by ``2**depth``,
         to ``(n, 1, h, w)`` logits.
     """
-    _check(encoder, ENCODERS)
+    check_name(encoder, ENCODERS)
     with seeded(seed):
         model = smp.Unet(
             encoder,
@@ -164,7 +164,7 @@ def classifier(backbone: str, state: State | None, seed: int) -> nn.Module:
     Module
         ``(n, 3, h, w)`` normalized float32 to ``(n, 1)`` logits.
     """
-    _check(backbone, CLASSIFIERS)
+    check_name(backbone, CLASSIFIERS)
     return _torchvision(backbone, state, seed, last=lambda n_inputs: nn.Linear(n_inputs, 1))
 
 
@@ -187,7 +187,7 @@ def feature_extractor(backbone: str, state: State | None, seed: int) -> nn.Modul
     Module
         In evaluation mode; ``(n, 3, h, w)`` normalized float32 to ``(n, dim)`` float32.
     """
-    _check(backbone, EXTRACTORS)
+    check_name(backbone, EXTRACTORS)
     return _torchvision(backbone, state, seed, last=lambda n_inputs: nn.Identity()).eval()
 
 
@@ -234,6 +234,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _check(name: str, known) -> None:
+def check_name(name: str, known) -> None:
+    """Refuse a backbone that is none of the known ones, listing those."""
     if name not in known:
         raise ValueError(f"unknown backbone {name!r}; valid: {', '.join(known)}")

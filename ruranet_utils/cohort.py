@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ruranet_utils import merge, paths, phantom_rendering, phantom_vessels, sources, synthetic
-from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.config import ANNOTATIONS, LESIONS, Profile
 from ruranet_utils.photographs import AREAS, LOSSES, Photographs, decode
 from ruranet_utils.progress import progress
 from ruranet_utils.sources import folder, idrid, srahim
@@ -38,7 +38,7 @@ class Cohort:
     images : ndarray of uint8, shape (n, 3, h, w)
         Read-only and mapped from the store, so that a cohort may be larger than memory, until a part is taken.
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
-        The same; in the order of ``config.LESIONS``; ``None`` where nothing is annotated.
+        The same; in the order of ``config.ANNOTATIONS``; ``None`` where nothing is annotated.
     lesion_notes : dict of str to str
         What a lesion's masks show where that is not the lesion itself.
     audit : DataFrame or None
@@ -63,7 +63,7 @@ class Cohort:
     @property
     def annotated(self) -> tuple[str, ...]:
         """The lesions of which any image has a mask with a pixel set."""
-        return tuple(name for name, area in zip(LESIONS, AREAS, strict=True) if self.manifest()[area].sum() > 0)
+        return tuple(name for name, area in zip(ANNOTATIONS, AREAS, strict=True) if self.manifest()[area].sum() > 0)
 
     @property
     def labels(self) -> np.ndarray:
@@ -172,11 +172,13 @@ def _phantom_arrays(phantom: synthetic.Phantom) -> dict[str, np.ndarray]:
         "label_rule": "made with the image",
         "sha256": digest_arrays(phantom.image),
     }
+    masks = np.zeros((len(ANNOTATIONS), *phantom.masks.shape[1:]), dtype=bool)
+    masks[: len(LESIONS)] = phantom.masks
     return {
         "about": np.array(json.dumps(about).encode(), dtype="S512"),
         "images": phantom.image.transpose(2, 0, 1),
-        "masks": phantom.masks,
-        "area_px": phantom.masks.sum(axis=(1, 2)),
+        "masks": masks,
+        "area_px": masks.sum(axis=(1, 2)),
     }
 
 

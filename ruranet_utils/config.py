@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
+ANNOTATIONS = (*LESIONS, "soft_exudates")  # what masks may show: the paper's four lesions, and one that it leaves out
 ENCODERS = (
     "resnet18",
     "resnet34",
@@ -46,6 +47,7 @@ DISPLAY = {
     "microaneurysms": "Microaneurysms",
     "hemorrhages": "Hemorrhages",
     "edema": "Edema",
+    "soft_exudates": "Soft exudates",
 }
 
 
@@ -78,10 +80,17 @@ class Profile:
         ``"cpu"``, ``"cuda"`` or ``"auto"``.
     threads : int
         CPU threads of torch in each process; part of the profile because results depend on it.
+    instructions : str
+        ``"avx2"``: the instructions that every x86 processor has, and so the same bytes on all of them, or
+        ``"native"``: those of this processor.
+    precision : str
+        Of segmentation trainings: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16 where it is fast.
     workers : int
         Processes that compute independent models side by side; results do not depend on it.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
+    n_seeds : int
+        Models of each lesion and encoder, from ``seed`` on; the first one is applied, the others show the spread.
     epochs : int
         Most epochs of a segmentation training; early stopping may end it before.
     patches_per_image : int
@@ -128,10 +137,13 @@ class Profile:
     allow_random_weights: bool = False
     device: str = "auto"
     threads: int = 1
+    instructions: str = "native"
+    precision: str = "auto"
     workers: int = 2
     encoders: tuple[str, ...] = ENCODERS
     classifiers: tuple[str, ...] = CLASSIFIERS
     extractors: tuple[str, ...] = EXTRACTORS
+    n_seeds: int = 3
     epochs: int = 75
     patches_per_image: int = 1
     patch_size_px: int = 512
@@ -170,6 +182,9 @@ PROFILES = {
         weights="random",
         allow_random_weights=True,
         device="cpu",
+        instructions="avx2",
+        precision="float32",
+        n_seeds=1,
         epochs=4,
         patch_size_px=32,
         patches_per_image=2,
@@ -204,6 +219,7 @@ _POSITIVE_INTEGERS = (
     "image_size_px",
     "threads",
     "workers",
+    "n_seeds",
     "epochs",
     "patches_per_image",
     "patch_size_px",
@@ -299,6 +315,10 @@ def _check(profile: Profile) -> None:
         raise ValueError(f"schedule must be 'constant' or 'one_cycle', got {profile.schedule!r}")
     if profile.weights not in ("imagenet", "random"):
         raise ValueError(f"weights must be 'imagenet' or 'random', got {profile.weights!r}")
+    if profile.instructions not in ("avx2", "native"):
+        raise ValueError(f"instructions must be 'avx2' or 'native', got {profile.instructions!r}")
+    if profile.precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', got {profile.precision!r}")
     if profile.device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {profile.device!r}")
     if len(profile.split) != 3 or abs(sum(profile.split) - 1) > 1e-9 or min(profile.split) <= 0:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,23 @@ import pandas as pd
 from ruranet_utils import backbones, models, patches, paths, segmentation, training
 from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import LESIONS, Profile
-from ruranet_utils.metrics import pixel_counts, ratio_interval, segmentation_scores
+from ruranet_utils.config import ANNOTATIONS, LESIONS, Profile
+from ruranet_utils.metrics import average_precision, pixel_counts, ratio_interval, segmentation_scores
 from ruranet_utils.models import Model
+from ruranet_utils.patches import Annotated
 from ruranet_utils.sources import SOURCES
 from ruranet_utils.splits import SPLITS
 from ruranet_utils.store import Arrays, Store, digest_arrays
 
 COUNTS = ["tp", "fp", "fn", "tn"]
+# Which images train, choose the epoch and are scored. The code released beside the paper takes the testing images for
+# all three; "released" repeats that, to show what it does to a score.
+PROTOCOLS = {"held_out": ("train", "val", "test"), "released": ("test", "test", "test")}
 
 
 @dataclass(frozen=True)
 class LesionSegmenter:
-    """One binary U-Net per lesion and encoder.
+    """Binary U-Nets, one for each lesion, encoder and seed.
 
     Parameters
     ----------
@@ -35,37 +40,45 @@ class LesionSegmenter:
     store : Store
     attention : {"scse", None}
         ``None`` for the ablation without SCSE (Table 5b).
+    protocol : {"held_out", "released"}
+        See ``PROTOCOLS``.
     """
 
     cohort: Cohort
     profile: Profile
     store: Store
     attention: str | None = "scse"
+    protocol: str = "held_out"
 
     def train(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
         return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit)[lesion, encoder]
 
-    def study(self) -> pd.DataFrame:
-        """Every encoder of the profile on every lesion (Table 1).
+    def study(self, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+        """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
 
-        Of each lesion's models only the chosen one's parameters stay in the store.
+        Of each lesion's models only the chosen encoder's first one stays in the store.
 
         Returns
         -------
         DataFrame
-            ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, pooled over the pixels
-            of the test images; ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` over images;
-            ``n`` test images; ``validation_iou`` and ``chosen`` by it; ``weights``; ``note``: what the masks
-            show where that is not the lesion itself.
+            ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, ``aupr``, pooled over
+            the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
+            first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
+            over images; ``n`` test images, ``n_with`` of them with the lesion; ``validation_iou`` (first seed) and
+            ``chosen`` by it; ``parameters``; ``weights``; ``note``: what the masks show where that is not the lesion
+            itself; ``patches``, ``time_s`` and ``waited_s`` (for data) of the first seed's training.
         """
-        pairs = [(lesion, encoder) for lesion in self.cohort.annotated for encoder in self.profile.encoders]
-        counts = self._fetch_all("segmentation_counts", pairs, self._count)
-        table = pd.DataFrame([self._row(*pair, counts[pair]) for pair in pairs])
+        pairs = pairs or list(product(self.cohort.annotated, self.profile.encoders))
+        seeds = range(self.profile.seed, self.profile.seed + self.profile.n_seeds)
+        scores = [self._seed(seed)._fetch_all("segmentation_scores", pairs, self._seed(seed)._score) for seed in seeds]
+        table = pd.DataFrame([self._row(*pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
         best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
         table["chosen"] = table.index.isin(best)
-        for lesion, encoder in table.loc[~table["chosen"], ["lesion", "encoder"]].itertuples(index=False):
-            self.store.discard("segmentation_model", self._settings(lesion, encoder), _CODE)
+        for seed in seeds:
+            dropped = table[~table["chosen"] | (seed != self.profile.seed)]
+            for pair in dropped[["lesion", "encoder"]].itertuples(index=False):
+                self.store.discard("segmentation_model", self._seed(seed)._settings(*pair), _CODE)
         return table
 
     def keep(self, study: pd.DataFrame) -> list[Path]:
@@ -75,6 +88,7 @@ class LesionSegmenter:
         shared = {
             **self.profile.settings("encoder_depth", "image_size_px", "seed"),
             "attention": self.attention,
+            "data": self.cohort.digest,
             "trained_on": trained_on,
             "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
             **parts.add_prefix("n_").to_dict(),
@@ -82,11 +96,11 @@ class LesionSegmenter:
         }
         files = []
         for row in study[study["chosen"]].to_dict("records"):
-            scores = {name: row[name] for name in ("iou", "iou_low", "iou_high") if self.attention == "scse"}
+            scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
             about = {name: row[name] for name in ("lesion", "encoder", "weights", "note")}
             trained = self.train(row["lesion"], row["encoder"])
             state = {name: value for name, value in trained.items() if name.startswith("state.")}
-            model = Model(state, {**shared, **about, **scores})
+            model = Model(state, {**shared, **about, "scores": scores})
             files.append(model.save(paths.models(self.profile.name)))
         return files
 
@@ -105,7 +119,9 @@ class LesionSegmenter:
         """
 
         def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
-            return {"packed": np.packbits(self._apply(images, lesion, encoder), axis=-1)}
+            trained = self.train(lesion, encoder)
+            masks = segmentation.predict(trained, images, encoder, self.attention, self.profile)
+            return {"packed": np.packbits(masks, axis=-1)}
 
         pairs = list(encoders.items())
         arrays = self._fetch_all("lesion_masks", pairs, compute, images=digest_arrays(images))
@@ -126,47 +142,75 @@ class LesionSegmenter:
             "lesion": lesion,
             "encoder": encoder,
             "attention": self.attention,
+            "protocol": self.protocol,
             "weights": find_weights(encoder, self.profile).digest,
         }
 
+    def _seed(self, seed: int) -> LesionSegmenter:
+        return replace(self, profile=replace(self.profile, seed=seed))
+
+    def _part(self, number: int, lesion: str) -> Annotated:
+        """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
+        part = self.cohort.split(PROTOCOLS[self.protocol][number])
+        aspect = (part.table["width_px"] / part.table["height_px"]).to_numpy(dtype=float)
+        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
+
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        parts = [self.cohort.split(name) for name in ("train", "val")]
         return segmentation.fit(
-            tuple(part.images for part in parts),
-            tuple(part.masks[:, LESIONS.index(lesion)] for part in parts),
+            self._part(0, lesion),
+            self._part(1, lesion),
             encoder,
             self.attention,
             self.profile,
-            description=f"{lesion} · {encoder}",
+            description=f"{lesion} · {encoder} · seed {self.profile.seed}",
+            checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), _CODE),
         )
 
-    def _apply(self, images: np.ndarray, lesion: str, encoder: str) -> np.ndarray:
-        return segmentation.predict(self.train(lesion, encoder), images, encoder, self.attention, self.profile)
+    def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        """Counts of pixels of the validation and the test images, and areas under their precision-recall curves."""
+        trained = self.train(lesion, encoder)
+        model = segmentation.restore(trained, encoder, self.attention, self.profile)
+        counts, aupr = [], []
+        for part in (self._part(1, lesion), self._part(2, lesion)):
+            probability = np.concatenate(list(segmentation.probabilities(model, part.images, self.profile)))
+            counts.append(pixel_counts(probability > 0.5, part.masks)[COUNTS].to_numpy())
+            aupr.append([average_precision(probability, part.masks, way) for way in ("pooled", "mean")])
+        return {
+            "val": counts[0],
+            "test": counts[1],
+            "aupr": np.array(aupr[1]),
+            "parameters": np.array([sum(parameter.numel() for parameter in model.parameters())]),
+            "speed": trained["speed"],
+        }
 
-    def _count(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        parts = {split: self.cohort.split(split) for split in ("val", "test")}
-        predicted = self._apply(np.concatenate([part.images for part in parts.values()]), lesion, encoder)
-        truth = np.concatenate([part.masks[:, LESIONS.index(lesion)] for part in parts.values()])
-        counts = pixel_counts(predicted, truth)[COUNTS].to_numpy()
-        return dict(zip(parts, np.split(counts, [len(parts["val"])]), strict=True))
-
-    def _row(self, lesion: str, encoder: str, counts: Arrays) -> dict:
-        validation, test = (pd.DataFrame(counts[split], columns=COUNTS) for split in ("val", "test"))
-        union = test[["tp", "fp", "fn"]].sum(axis=1)
+    def _row(self, lesion: str, encoder: str, of_seeds: list[Arrays]) -> dict:
+        first = of_seeds[0]
+        validation, test = (pd.DataFrame(first[part], columns=COUNTS) for part in ("val", "test"))
+        pooled = pd.DataFrame([segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS)) for x in of_seeds])
+        pooled["aupr"] = [x["aupr"][0] for x in of_seeds]
+        each = [segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS), "mean")["iou"] for x in of_seeds]
+        patients = self.cohort.split(PROTOCOLS[self.protocol][2]).patients
         low, high = ratio_interval(
-            test["tp"], union, self.cohort.split("test").patients, np.random.default_rng(self.profile.seed)
+            test["tp"], test[["tp", "fp", "fn"]].sum(axis=1), patients, np.random.default_rng(self.profile.seed)
         )
         return {
             "lesion": lesion,
             "encoder": encoder,
-            **segmentation_scores(test, "pooled"),
+            **pooled.mean().to_dict(),
+            "iou_first": pooled["iou"].iloc[0],
+            "iou_sd": pooled["iou"].std(),
+            "n_seeds": len(of_seeds),
             "iou_low": low,
             "iou_high": high,
-            "iou_mean": segmentation_scores(test, "mean")["iou"],
+            "iou_mean": np.mean(each),
+            "aupr_mean": np.mean([x["aupr"][1] for x in of_seeds]),
             "n": len(test),
-            "validation_iou": segmentation_scores(validation, "pooled")["iou"],
+            "n_with": int((test["tp"] + test["fn"] > 0).sum()),
+            "validation_iou": segmentation_scores(validation)["iou"],
+            "parameters": int(first["parameters"][0]),
             "weights": find_weights(encoder, self.profile).origin,
             "note": self.cohort.lesion_notes.get(lesion, ""),
+            **dict(zip(("patches", "time_s", "waited_s"), first["speed"], strict=True)),
         }
 
 
@@ -203,7 +247,7 @@ def lesion_masks(
     if segmentation.annotated:
         study = LesionSegmenter(segmentation, profile, store).study()
         segmenter = LesionSegmenter(segmentation, profile, store, attention)
-        encoder_of = best_encoders(study)
+        encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
         segmenter.keep(study)
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
@@ -220,6 +264,7 @@ _FIELDS = (
     "seed",
     "threads",
     "device",
+    "precision",
     "epochs",
     "patience",
     "patches_per_image",

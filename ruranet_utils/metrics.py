@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import (
     accuracy_score,
@@ -16,6 +17,7 @@ from sklearn.metrics import (
     silhouette_score,
 )
 from sklearn.metrics.cluster import contingency_matrix
+from torchmetrics.functional.classification import binary_average_precision
 
 CLASSES = (0, 1)
 UNMATCHED = -1
@@ -87,6 +89,37 @@ def segmentation_scores(counts: pd.DataFrame, reduction: str = "pooled") -> dict
         "dice": 2 * tp / (2 * tp + fp + fn),
     }
     return {name: float(score.mean()) for name, score in scores.items()}
+
+
+def average_precision(probability: np.ndarray, truth: np.ndarray, reduction: str = "pooled") -> float:
+    """Area under the precision-recall curve over pixels (AUPR, as average precision): the score of IDRiD's challenge.
+
+    Parameters
+    ----------
+    probability : ndarray of float, shape (n_images, height, width)
+    truth : ndarray of bool, shape (n_images, height, width)
+    reduction : {"pooled", "mean"}
+        ``"pooled"`` ranks the pixels of all images together; ``"mean"`` scores each image that shows the lesion and
+        averages.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN if no pixel is lesion.
+
+    References
+    ----------
+    Porwal et al. (2020), IDRiD: Diabetic retinopathy, segmentation and grading challenge, Medical Image Analysis 59.
+    doi:10.1016/j.media.2019.101561
+    """
+    if reduction == "mean":
+        shown = truth.any(axis=(1, 2))
+        scores = [average_precision(p[None], t[None]) for p, t in zip(probability[shown], truth[shown], strict=True)]
+        return float(np.mean(scores)) if scores else np.nan
+    if not truth.any():
+        return np.nan
+    score = binary_average_precision(torch.tensor(probability).ravel(), torch.tensor(truth).ravel().long())
+    return float(score)
 
 
 def classification_scores(

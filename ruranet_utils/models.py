@@ -26,9 +26,9 @@ class Model:
         Parameters, as :func:`ruranet_utils.segmentation.fit` returns them.
     card : dict
         ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``; ``trained_on`` (sources),
-        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``iou``, ``iou_low`` and ``iou_high`` on the test
-        images, where it was scored; ``weights`` (origin of the encoder's first ones), ``note``, ``intended_use`` and
-        ``sha256`` over the parameters.
+        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
+        of the cohort); ``scores`` on the test images, where it was scored; ``weights`` (origin of the encoder's first
+        ones), ``note``, ``intended_use`` and ``sha256`` over the parameters.
     """
 
     state: Arrays
@@ -42,13 +42,16 @@ class Model:
         write_atomically(path, lambda file: save_file(self.state, file, header))
         return path
 
+    def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:
+        """Masks: bool, shape (n, h, w), of images of uint8, shape (n, 3, h, w), on the profile's device."""
+        adapted = replace(profile, **{name: self.card[name] for name in ("encoder_depth", "image_size_px")})
+        return segmentation.predict(self.state, images, self.card["encoder"], self.card["attention"], adapted)
+
     def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
-        """Predicted masks: bool, shape (n, h, w), of images of shape (n, 3, h, w), computed once per store."""
-        adapted = replace(profile, encoder_depth=self.card["encoder_depth"])
-        encoder, attention = self.card["encoder"], self.card["attention"]
+        """:meth:`predict`, computed once per store."""
 
         def compute() -> Arrays:
-            return {"packed": np.packbits(segmentation.predict(self.state, images, encoder, attention, adapted), -1)}
+            return {"packed": np.packbits(self.predict(images, profile), -1)}
 
         settings = {**profile.settings("threads", "device"), "model": self.card, "images": digest_arrays(images)}
         packed = store.fetch("kept_model_masks", settings, compute, [backbones, training, segmentation])["packed"]

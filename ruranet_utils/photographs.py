@@ -14,7 +14,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.config import ANNOTATIONS, Profile
 from ruranet_utils.progress import progress
 from ruranet_utils.sources import files
 from ruranet_utils.sources.base import Record
@@ -25,8 +25,8 @@ HASH_SIDE = 16
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
 RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
-AREAS = [f"{lesion}_px" for lesion in LESIONS]
-LOSSES = [f"{lesion}_lost" for lesion in LESIONS]
+AREAS = [f"{lesion}_px" for lesion in ANNOTATIONS]
+LOSSES = [f"{lesion}_lost" for lesion in ANNOTATIONS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def _rows(arrays: Arrays, rows: np.ndarray) -> Iterator[Arrays]:
 
 
 def _masks_of(record: Record) -> dict[str, Path]:
-    return {lesion: path for lesion, path in record.mask_paths.items() if lesion in LESIONS}
+    return {lesion: path for lesion, path in record.mask_paths.items() if lesion in ANNOTATIONS}
 
 
 def _digests(record: Record) -> tuple[str, dict[str, str]]:
@@ -134,9 +134,9 @@ def _read(record: Record, size_px: int, masked: bool) -> Arrays:
         "shares": np.array([share(image) for share in SHARES.values()]),
     }
     if masked:
-        row["masks"], row["lost"] = np.zeros((len(LESIONS), size_px, size_px), bool), np.zeros(len(LESIONS))
+        row["masks"], row["lost"] = np.zeros((len(ANNOTATIONS), size_px, size_px), bool), np.zeros(len(ANNOTATIONS))
         for lesion, path in _masks_of(record).items():
-            i = LESIONS.index(lesion)
+            i = ANNOTATIONS.index(lesion)
             row["masks"][i], row["lost"][i] = _read_mask(path, record, (height_px, width_px), size_px)
         row["area_px"] = row["masks"].sum(axis=(1, 2))
     return row

@@ -19,7 +19,7 @@ import click
 import papermill
 import psutil
 
-from ruranet_utils import paths
+from ruranet_utils import AVX2, paths
 from ruranet_utils.config import PROFILES, Profile, get_profile
 from ruranet_utils.sources import folder
 from ruranet_utils.store import digest_file, write_atomically
@@ -124,6 +124,14 @@ class Watch(threading.Thread):
 def _memory(process: psutil.Process) -> int:
     memory = process.memory_full_info()
     return getattr(memory, "pss", memory.uss)
+
+
+def allow_instructions(profile: Profile) -> None:
+    """Let the kernels started from here on use what the profile says; this process itself is held to AVX2."""
+    os.environ["RURANET_INSTRUCTIONS"] = profile.instructions
+    for name, value in AVX2.items() if profile.instructions == "native" else ():
+        if os.environ.get(name) == value:
+            del os.environ[name]
 
 
 def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
@@ -275,6 +283,7 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
         raise SystemExit(f"error: {error}") from None
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
+    allow_instructions(profile_of(parameters))
     results = paths.figures(profile_of(parameters).results)
     ran, start = {}, time.perf_counter()
     for number, path in enumerate(chosen, start=1):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from torch import nn
 
 from ruranet_utils import training
-from ruranet_utils.backbones import as_float, find_weights, memory_format, normalize, unet
-from ruranet_utils.config import Profile
-from ruranet_utils.patches import FullImages, Patches, image_batches
+from ruranet_utils.backbones import as_float, check_name, find_weights, memory_format, normalize, unet
+from ruranet_utils.config import ENCODERS, Profile
+from ruranet_utils.patches import Annotated, FullImages, Patches, image_batches
 
 # Probability of a lesion that every pixel starts with (Lin et al. 2017, Section 3.3). Without it the first epochs
 # are spent on learning that most pixels are background, and microaneurysms are not found at all.
@@ -52,7 +57,9 @@ class Segmentation(pl.LightningModule):
 
     def training_step(self, batch, batch_index):
         images, masks = batch
-        loss = training.check_finite(self.loss(self.model(images), masks), batch_index)
+        # the loss sums over all pixels: too long a sum for bfloat16
+        loss = self.loss(self.model(images).float(), masks)
+        training.check_finite(loss, f"batch {batch_index} of epoch {self.current_epoch}")
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images))
         return loss
 
@@ -78,77 +85,157 @@ class Segmentation(pl.LightningModule):
 
 def build(encoder: str, attention: str | None, profile: Profile) -> nn.Module:
     """The U-Net of a profile, before training."""
+    check_name(encoder, ENCODERS)
     model = unet(encoder, attention, profile.encoder_depth, find_weights(encoder, profile).load(), profile.seed)
     nn.init.constant_(model.segmentation_head[0].bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return model
 
 
 def fit(
-    images: tuple[np.ndarray, np.ndarray],
-    masks: tuple[np.ndarray, np.ndarray],
+    train: Annotated,
+    validation: Annotated,
     encoder: str,
     attention: str | None,
     profile: Profile,
     description: str = "U-Net",
+    checkpoint: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """Train one model for one lesion.
 
     Parameters
     ----------
-    images : two ndarrays of uint8, shape (n, 3, h, w)
-        Of the training and of the validation split.
-    masks : two ndarrays of bool, shape (n, h, w)
+    train, validation : Annotated
     encoder : str
         One of ``config.ENCODERS``.
     attention : {"scse", None}
     profile : Profile
+        If its ``batch_size`` does not fit into memory, half of it is tried, with a warning.
     description : str
         Label of the progress bar.
+    checkpoint : Path, optional
+        From which a killed training goes on; see :func:`ruranet_utils.training.fit`.
 
     Returns
     -------
     dict of str to ndarray
         ``state.*``: parameters of the epoch with the best validation Dice; ``history``: one row per epoch with
-        epoch, training loss and validation Dice.
+        epoch, training loss and validation Dice; ``speed``: patches, seconds of all epochs, seconds waited for data.
 
     Raises
     ------
     ValueError
         If no training image has a pixel of the lesion, or the loss is not finite.
     """
-    if not masks[0].any():
-        raise ValueError(f"{description}: none of the {len(masks[0])} training images has a lesion pixel to learn from")
-    patches = Patches(
-        images[0],
-        masks[0],
-        size_px=profile.patch_size_px,
-        per_image=profile.patches_per_image,
-        batch_size=profile.batch_size,
-        lesion_share=profile.lesion_patches,
-        seed=profile.seed,
-    )
+    if not train.masks.any():
+        raise ValueError(
+            f"{description}: none of the {len(train.masks)} training images has a lesion pixel to learn from"
+        )
+    try:
+        return _fit(train, validation, encoder, attention, profile, description, checkpoint)
+    except RuntimeError as error:
+        half = profile.batch_size // 2
+        if not is_oom_error(error) or not half:
+            raise
+    warnings.warn(f"{description}: out of memory with batches of {profile.batch_size}, now of {half}", stacklevel=2)
+    garbage_collection_cuda()
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+    return _fit(train, validation, encoder, attention, replace(profile, batch_size=half), description, checkpoint)
+
+
+def _fit(
+    train: Annotated,
+    validation: Annotated,
+    encoder: str,
+    attention: str | None,
+    profile: Profile,
+    description: str,
+    checkpoint: Path | None,
+) -> dict[str, np.ndarray]:
+    device = training.prepare(profile)
+    settings = profile.settings("patch_size_px", "patches_per_image", "batch_size", "lesion_patches", "seed")
     module = Segmentation(build(encoder, attention, profile), profile)
     history = training.fit(
         module,
-        patches,
-        FullImages(images[1], masks[1]),
+        Patches(train, **settings, device=device),
+        FullImages(validation),
         profile,
         monitor="dice",
         epochs=profile.epochs,
         description=description,
+        checkpoint=checkpoint,
     )
     state = {f"state.{name}": value.cpu().numpy() for name, value in module.model.state_dict().items()}
-    return {**state, "history": history[["epoch", "train_loss", "dice"]].to_numpy()}
+    n_patches = len(history) * len(train.images) * profile.patches_per_image
+    speed = np.array([n_patches, history["time_s"].sum(), history["waited_s"].sum()])
+    return {**state, "history": history[["epoch", "train_loss", "dice"]].to_numpy(), "speed": speed}
+
+
+def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | None, profile: Profile) -> nn.Module:
+    """The network of :func:`fit`, on the profile's device and ready to predict.
+
+    Raises
+    ------
+    ValueError
+        If the parameters belong to another architecture.
+    """
+    with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
+        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed)
+    names = [name for name in trained if name.startswith("state.")]
+    state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"these are no parameters of a U-Net with {encoder}: {str(error)[:300]}") from error
+    return model.to(training.prepare(profile), memory_format=memory_format(encoder)).eval()
+
+
+def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
+    """Probability of the lesion in every pixel of whole images, batch by batch.
+
+    Images larger than those of the training (``profile.image_size_px``) are predicted in tiles of that size, which
+    overlap by half and are weighted by a Gaussian.
+
+    Parameters
+    ----------
+    model : Module
+        From :func:`restore`.
+    images : ndarray of uint8, shape (n, 3, h, w)
+        Sides divisible by 32.
+
+    Yields
+    ------
+    ndarray of float32, shape (batch, h, w)
+
+    Raises
+    ------
+    ValueError
+        If a side is not divisible by 32.
+    """
+    if images.shape[2] % 32 or images.shape[3] % 32:
+        raise ValueError(f"the sides of the images must be divisible by 32, got {images.shape[2]} x {images.shape[3]}")
+    device = training.prepare(profile)
+    for rows in image_batches(images):
+        with torch.inference_mode():
+            batch = normalize(torch.from_numpy(as_float(images[rows])).to(device))
+            logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
+            yield torch.sigmoid(logits[:, 0]).cpu().numpy()
+
+
+def _tiled(model: nn.Module, batch: torch.Tensor, profile: Profile) -> torch.Tensor:
+    from monai.inferers import sliding_window_inference  # seconds, and rarely needed
+
+    return sliding_window_inference(batch, (profile.image_size_px,) * 2, 1, model, overlap=0.5, mode="gaussian")
 
 
 def predict(
-    trained: dict[str, np.ndarray], images: np.ndarray, encoder: str, attention: str | None, profile: Profile
+    trained: Mapping[str, np.ndarray], images: np.ndarray, encoder: str, attention: str | None, profile: Profile
 ) -> np.ndarray:
     """Apply a model of :func:`fit` to whole images.
 
     Parameters
     ----------
-    trained : dict
+    trained : mapping
         What :func:`fit` returned.
     images : ndarray of uint8, shape (n, 3, h, w)
         Sides divisible by 32.
@@ -158,16 +245,7 @@ def predict(
     ndarray of bool, shape (n, h, w)
         Pixels of a probability above one half.
     """
-    with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
-        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed)
-    names = [name for name in trained if name.startswith("state.")]
-    state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
-    model.load_state_dict(state, assign=True)
-    device = training.prepare(profile)
-    model.to(device, memory_format=memory_format(encoder)).eval()
+    model = restore(trained, encoder, attention, profile)
     masks = np.zeros((len(images), *images.shape[2:]), dtype=bool)
-    with torch.inference_mode():
-        for rows in image_batches(images):
-            logits = model(normalize(torch.from_numpy(as_float(images[rows]))).to(device))
-            masks[rows] = (logits[:, 0] > 0).cpu().numpy()
+    np.concatenate([batch > 0.5 for batch in probabilities(model, images, profile)], out=masks)
     return masks

@@ -113,6 +113,7 @@ class Store:
             arrays, digest = write(path)
             record = {"step": step, "settings": settings, "time_s": time.perf_counter() - start, "sha256": digest}
             write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
+            path.with_suffix(".ckpt").unlink(missing_ok=True)
         _note(step=step, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
 
@@ -153,6 +154,13 @@ class Store:
         """Where :meth:`fetch` keeps the arrays of this step."""
         key = {"step": step, "settings": settings, "code": [_code_digest(module) for module in code]}
         return self.root / step / f"{_digest_json(key)}.safetensors"
+
+    def checkpoint(self, step: str, settings: Mapping, code: Sequence) -> Path:
+        """Where a long step may keep what it has got so far; removed as soon as :meth:`fetch` has its arrays."""
+        path = self.path(step, settings, code).with_suffix(".ckpt")
+        if path.exists() and path.stat().st_mtime < self.since_s:
+            path.unlink()
+        return path
 
     def discard(self, step: str, settings: Mapping, code: Sequence) -> None:
         """Remove one artefact, if it is there."""

@@ -1,65 +1,107 @@
-"""One seeded training for both kinds of model (segmentation, classification), by Lightning."""
+"""One seeded, resumable training for both kinds of model (segmentation, classification), by Lightning."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
+import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Sized
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from tqdm import tqdm
 
 from ruranet_utils import release_memory
 from ruranet_utils.backbones import seeded
 from ruranet_utils.config import Profile
 from ruranet_utils.progress import progress
+from ruranet_utils.store import write_atomically
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
+# A checkpoint is as large as three models: an epoch that took less is repeated faster than it is written.
+CHECKPOINT_EVERY_S = 30.0
 
-class BestWeights(pl.Callback):
-    """Keep the weights of the epoch with the highest validation score, and one row of history per epoch.
+
+class Record(Checkpoint):
+    """What a training has achieved: the best epoch's weights, a row per epoch, and the way back after a kill.
+
+    As a ``Checkpoint`` it is called after early stopping, the state of which a checkpoint must hold.
 
     Parameters
     ----------
     monitor : str
-        Name of the logged score.
+        Name of the logged score, higher is better.
+    seed : int
+        Of dropout; each epoch is seeded anew, so that a resumed training draws what an undisturbed one draws.
+    checkpoint : Path or None
+        Written at the end of an epoch, at most every ``CHECKPOINT_EVERY_S`` seconds.
     bar : tqdm
         Advanced by one at the end of every epoch.
     """
 
-    def __init__(self, monitor: str, bar: tqdm):
-        self.monitor, self.bar = monitor, bar
+    def __init__(self, monitor: str, seed: int, checkpoint: Path | None, bar: tqdm):
+        self.monitor, self.seed, self.checkpoint, self.bar = monitor, seed, checkpoint, bar
         self.rows: list[dict] = []
-        self.state: dict | None = None
+        self.best: dict | None = None
+        self.saved_at_s = time.perf_counter()
+
+    def state_dict(self) -> dict:
+        """What a checkpoint holds of it."""
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what a checkpoint holds."""
+        self.rows, self.best = state["rows"], state["best"]
+        self.bar.update(len(self.rows))
+
+    def on_train_epoch_start(self, trainer, module):
+        """Seed the epoch and start its clock."""
+        torch.manual_seed(1000 * self.seed + trainer.current_epoch)
+        self.epoch_start_s = self.ready_s = time.perf_counter()
+        self.waited_s = 0.0
+
+    def on_train_batch_start(self, trainer, module, batch, batch_index):
+        """The batch is there: add up how long the step has waited for it."""
+        self.waited_s += time.perf_counter() - self.ready_s
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        """The step is done."""
+        self.ready_s = time.perf_counter()
 
     def on_train_epoch_end(self, trainer, module):
-        """Runs after validation: compare, remember, show."""
+        """Runs after validation: compare, remember, show, save."""
         row = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if not self.rows or row[self.monitor] > max(past[self.monitor] for past in self.rows):
-            self.state = copy.deepcopy(module.model.state_dict())
-        self.rows.append({"epoch": trainer.current_epoch + 1, **row})
+            self.best = copy.deepcopy(module.model.state_dict())
+        time_s = time.perf_counter() - self.epoch_start_s
+        self.rows.append({"epoch": trainer.current_epoch + 1, **row, "time_s": time_s, "waited_s": self.waited_s})
         self.bar.set_postfix({self.monitor: f"{row[self.monitor]:.3f}"})
         self.bar.update()
+        if self.checkpoint and time.perf_counter() - self.saved_at_s >= CHECKPOINT_EVERY_S:
+            write_atomically(self.checkpoint, trainer.save_checkpoint)
+            self.saved_at_s = time.perf_counter()
 
     def on_fit_end(self, trainer, module):
         """Put the best weights back."""
-        module.model.load_state_dict(self.state)
+        module.model.load_state_dict(self.best)
 
 
 def fit(
     module: pl.LightningModule,
-    train: Collection,
-    validation: Collection,
+    train: Sized,
+    validation: Sized,
     profile: Profile,
     *,
     monitor: str,
     epochs: int,
     description: str,
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train with early stopping and leave the best epoch's weights in ``module.model``.
 
@@ -67,21 +109,23 @@ def fit(
     ----------
     module : LightningModule
         Holds the network as ``model`` and logs ``train_loss`` and ``monitor`` once per epoch.
-    train, validation : collection
-        Give the batches of one epoch each time they are iterated.
+    train, validation : iterable with a length
+        Give the batches of one epoch each time they are iterated. ``train.epoch`` says how often that was.
     profile : Profile
-        Its ``device``, ``threads``, ``patience`` and ``seed`` (of dropout); torch's global state is left as it was.
+        Its ``device``, ``threads``, ``precision``, ``patience`` and ``seed``; torch's global state is left as it was.
     monitor : str
         Validation score, higher is better.
     epochs : int
         Most epochs; early stopping may end before.
     description : str
         Label of the progress bar.
+    checkpoint : Path, optional
+        File from which a killed training goes on at its last epoch, to the same weights. Left behind at the end.
 
     Returns
     -------
     DataFrame
-        One row per epoch: ``epoch``, ``train_loss`` and what the module logs.
+        One row per epoch: ``epoch``, what the module logs, and the seconds ``time_s`` and ``waited_s`` (for data).
 
     Raises
     ------
@@ -93,6 +137,7 @@ def fit(
             f"{description}: no validation image to choose the epoch by; take more images or another split"
         )
     prepare(profile)
+    train.epoch = _epochs_done(checkpoint)
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     with (
         progress(total=epochs, desc=description, unit="epoch") as bar,
@@ -101,26 +146,44 @@ def fit(
     ):
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
-        best = BestWeights(monitor, bar)
+        record = Record(monitor, profile.seed, checkpoint, bar)
         trainer = pl.Trainer(
             accelerator=profile.device,
             devices=1,
+            precision=precision(profile),
             max_epochs=epochs,
-            callbacks=[best, EarlyStopping(monitor, patience=profile.patience, mode="max")],
+            callbacks=[EarlyStopping(monitor, patience=profile.patience, mode="max"), record],
             deterministic="warn",  # a few layers have no deterministic gradient on a GPU
-            logger=False,
-            enable_checkpointing=False,
+            logger=_logger(description),
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(module, train, validation)
+            trainer.fit(module, train, validation, ckpt_path=checkpoint if train.epoch else None, weights_only=True)
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
     del trainer
     release_memory()  # the optimizer's states, before the model is applied
-    return pd.DataFrame(best.rows)
+    return pd.DataFrame(record.rows)
+
+
+def _epochs_done(checkpoint: Path | None) -> int:
+    """Epochs that a checkpoint has behind it; a damaged one is removed, and the training starts anew."""
+    if not checkpoint or not checkpoint.exists():
+        return 0
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"] + 1
+    except Exception as error:  # torch names no class for what a broken file can raise
+        warnings.warn(f"{checkpoint.name} is damaged, the training starts anew: {error}", stacklevel=3)
+        checkpoint.unlink()
+        return 0
+
+
+def _logger(description: str):
+    """TensorBoard's logger, if ``RURANET_TENSORBOARD`` names a folder."""
+    folder = os.environ.get("RURANET_TENSORBOARD")
+    return pl.loggers.TensorBoardLogger(folder, name=description.replace(" · ", "_")) if folder else False
 
 
 def adam(parameters, learning_rate: float) -> torch.optim.Adam:
@@ -128,12 +191,10 @@ def adam(parameters, learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), fused=True)
 
 
-def check_finite(loss: torch.Tensor, batch: int) -> torch.Tensor:
-    """Pass a loss on, or stop with the number of the batch that broke it."""
+def check_finite(loss: torch.Tensor, batch: str) -> torch.Tensor:
+    """Pass a loss on, or stop and name the batch that broke it."""
     if not torch.isfinite(loss):
-        raise ValueError(
-            f"the loss became {loss.item()} in batch {batch}: lower the learning rate or look at its images"
-        )
+        raise ValueError(f"the loss became {loss.item()} in {batch}: lower the learning rate or look at its images")
     return loss
 
 
@@ -143,3 +204,16 @@ def prepare(profile: Profile) -> torch.device:
     if profile.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(profile.device)
+
+
+def precision(profile: Profile) -> str:
+    """Lightning's name of the precision to train in.
+
+    ``"auto"`` is mixed with bfloat16 on a GPU and on a processor that computes in it and may (the package holds
+    processors to AVX2, see ``RURANET_INSTRUCTIONS``); elsewhere it is float32.
+    """
+    if profile.precision != "auto":
+        return {"float32": "32-true", "bfloat16": "bf16-mixed"}[profile.precision]
+    able = {"avx512_bf16", "amx_bf16"} & {name for name, has in torch.cpu.get_capabilities().items() if has}
+    fast = prepare(profile).type == "cuda" or (able and torch.backends.cpu.get_cpu_capability() != "AVX2")
+    return "bf16-mixed" if fast else "32-true"

@@ -1,4 +1,7 @@
-"""The one training loop: it stops early, keeps the best epoch and draws nothing from the global state."""
+"""The one training loop: it stops early, keeps the best epoch, goes on after a kill and spares the global state."""
+
+import time
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -6,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from ruranet_utils import training
 from ruranet_utils.config import get_profile
-from ruranet_utils.training import check_finite, fit, prepare
+from ruranet_utils.training import check_finite, fit, precision, prepare
 
 
 class Scripted(pl.LightningModule):
@@ -22,7 +26,7 @@ class Scripted(pl.LightningModule):
 
     def training_step(self, batch, batch_index):
         self.drawn.append(self.dropout(torch.ones(64)))
-        loss = check_finite(-self.model(batch).mean() + self.loss, batch_index)
+        loss = check_finite(-self.model(batch).mean() + self.loss, f"batch {batch_index}")
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=1)
         return loss
 
@@ -41,9 +45,14 @@ class OneBatch:
         yield torch.ones(1, 1)
 
 
-def run(module, epochs=8, patience=2, seed=0):
+def run(module, epochs=8, patience=2, seed=0, checkpoint=None):
     profile = get_profile("synthetic", patience=patience, seed=seed)
-    return fit(module, OneBatch(), OneBatch(), profile, monitor="score", epochs=epochs, description="test")
+    more = {"monitor": "score", "epochs": epochs, "description": "test", "checkpoint": checkpoint}
+    return fit(module, OneBatch(), OneBatch(), profile, **more)
+
+
+class Killed(Exception):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -72,14 +81,108 @@ def test_the_seed_decides_dropout_and_the_global_state_is_left_alone():
     assert not torch.are_deterministic_algorithms_enabled()
     first, again, other = (module.drawn[0] for module in modules)
     assert torch.equal(first, again) and not torch.equal(first, other)
-    pd.testing.assert_frame_equal(histories[0], histories[1])
+    scores = [history.drop(columns=["time_s", "waited_s"]) for history in histories]
+    pd.testing.assert_frame_equal(scores[0], scores[1])
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_training(loss):
     with pytest.raises(ValueError, match=f"the loss became {loss} in batch 0: lower the learning rate"):
         run(Scripted([0.0], loss))
-    assert check_finite(torch.tensor(3.0), 1) == 3
+    assert check_finite(torch.tensor(3.0), "batch 1") == 3
+
+
+class Steps(Scripted):
+    """A small network whose every step depends on dropout, on Adam's memory and on a schedule; may be killed."""
+
+    def __init__(self, killed_in=None):
+        super().__init__([0.1, 0.5, 0.3, 0.6, 0.4, 0.2])
+        self.model = nn.Linear(3, 1)
+        self.killed_in = killed_in
+
+    def training_step(self, batch, batch_index):
+        if self.current_epoch == self.killed_in:
+            raise Killed
+        return self.model(self.dropout(torch.arange(3.0))).square().sum()
+
+    def configure_optimizers(self):
+        optimizer = training.adam(self.parameters(), 0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def steps(**options) -> Steps:
+    torch.manual_seed(0)
+    return Steps(**options)
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(killed_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
+    undisturbed, resumed = steps(), steps()
+    expected = run(undisturbed, epochs=6, patience=5)
+    with pytest.raises(Killed):
+        run(steps(killed_in=killed_in), epochs=6, patience=5, checkpoint=tmp_path / "x.ckpt")
+    done = []
+    resumed.on_train_epoch_start = lambda: done.append(resumed.current_epoch)
+    history = run(resumed, epochs=6, patience=5, checkpoint=tmp_path / "x.ckpt")
+    assert done == list(range(killed_in, 6))
+    assert torch.equal(resumed.model.weight, undisturbed.model.weight)
+    times = ["time_s", "waited_s"]
+    pd.testing.assert_frame_equal(history.drop(columns=times), expected.drop(columns=times))
+
+
+def test_a_resumed_training_is_as_patient_as_an_undisturbed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
+    killed, undisturbed, resumed = steps(killed_in=5), steps(), steps()
+    killed.scores = undisturbed.scores = resumed.scores = [0.1, 0.5, 0.3, 0.6, 0.4, 0.2, 0.9]
+    with pytest.raises(Killed):
+        run(killed, epochs=7, patience=2, checkpoint=tmp_path / "x.ckpt")
+    assert len(run(undisturbed, epochs=7, patience=2)) == 6
+    assert len(run(resumed, epochs=7, patience=2, checkpoint=tmp_path / "x.ckpt")) == 6
+
+
+def test_a_damaged_checkpoint_is_said_and_the_training_starts_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
+    file = tmp_path / "x.ckpt"
+    file.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match=r"x\.ckpt is damaged, the training starts anew"):
+        assert len(run(steps(), epochs=6, patience=5, checkpoint=file)) == 6
+
+
+def test_quick_epochs_write_no_checkpoint(tmp_path):
+    run(steps(), checkpoint=tmp_path / "x.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_time_waited_for_data_is_part_of_the_epoch():
+    class Slow(OneBatch):
+        def __iter__(self):
+            time.sleep(0.3)
+            yield from super().__iter__()
+
+    more = {"monitor": "score", "epochs": 2, "description": "test"}
+    history = fit(Scripted([0.1, 0.2]), Slow(), OneBatch(), get_profile("synthetic"), **more)
+    assert (history["waited_s"] > 0.29).all() and (history["time_s"] > history["waited_s"]).all()
+
+
+def test_tensorboard_gets_the_curves(tmp_path, monkeypatch):
+    monkeypatch.setenv("RURANET_TENSORBOARD", str(tmp_path))
+    run(Scripted([0.1, 0.2]), epochs=2)
+    assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+def test_precision_is_mixed_only_where_it_is_fast(monkeypatch):
+    auto = get_profile("open", device="cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert precision(auto) == "bf16-mixed" and precision(replace(auto, precision="float32")) == "32-true"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert precision(auto) == "32-true" and precision(replace(auto, precision="bfloat16")) == "bf16-mixed"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert precision(auto) == "32-true"
+    assert precision(get_profile("synthetic")) == "32-true"
 
 
 def test_without_a_validation_image_no_epoch_can_be_chosen():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.config import LESIONS
+from ruranet_utils.config import ANNOTATIONS
 from ruranet_utils.sources.base import Record, Source, check_labels, expect_folder, list_images
 
 SOURCE = Source(
@@ -16,7 +16,7 @@ SOURCE = Source(
     citation="",
     url="",
     kaggle=None,
-    lesions=LESIONS,
+    lesions=ANNOTATIONS,
     label_rule="labels.csv",
     assumed=False,
     camera="not stated",
@@ -31,8 +31,8 @@ def records(root: Path) -> list[Record]:
     ----------
     root : Path
         Holds ``images/``; ``masks/<lesion>/`` with masks named like their images, for some lesions of
-        ``config.LESIONS``; and ``labels.csv`` with the columns ``image`` (name with or without suffix), ``label`` (1:
-        DME, 0: none) and, if known, ``patient``. Only ``images`` must be there.
+        ``config.ANNOTATIONS``; and ``labels.csv`` with the columns ``image`` (name with or without suffix), ``label``
+        (1: DME, 0: none) and, if known, ``patient``. Only ``images`` must be there.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def _masks(root: Path, images: dict[str, Path]) -> dict[str, dict[str, Path]]:
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if folder.name.startswith("."):
             continue
-        if folder.name not in LESIONS:
-            raise ValueError(f"{folder} is named after no lesion, expected some of {', '.join(LESIONS)}")
+        if folder.name not in ANNOTATIONS:
+            raise ValueError(f"{folder} is named after no lesion, expected some of {', '.join(ANNOTATIONS)}")
         expect_folder(folder)
         for name, path in list_images(folder).items():
             if name not in images:

@@ -21,7 +21,7 @@ SOURCE = Source(
     citation="Porwal et al. (2018), doi:10.3390/data3030025",
     url="https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid",
     kaggle="aaryapatel98/indian-diabetic-retinopathy-image-dataset/versions/1",
-    lesions=("hard_exudates", "microaneurysms", "hemorrhages"),
+    lesions=("hard_exudates", "microaneurysms", "hemorrhages", "soft_exudates"),
     label_rule=f"{RISK} > 0 (part B)",
     assumed=False,
     camera="Kowa VX-10 alpha",
@@ -60,8 +60,7 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     -------
     list of Record
         Training images before test images of each part, each sorted by name. Parts A and C have no DME grade, so
-        ``label`` is ``None``; no part names patients, so every image counts as one. ``mask_paths`` of part A holds
-        soft exudates as well.
+        ``label`` is ``None``; no part names patients, so every image counts as one.
 
     Raises
     ------

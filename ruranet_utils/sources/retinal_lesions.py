@@ -19,14 +19,19 @@ SOURCE = Source(
     citation="Wei et al. (2020), doi:10.48550/arXiv.1912.11619",
     url="https://github.com/WeiQijie/retinal-lesions",
     kaggle="pablorocamora/retinal-lesions-dataset/versions/1",
-    lesions=("hard_exudates", "microaneurysms", "hemorrhages"),
+    lesions=("hard_exudates", "microaneurysms", "hemorrhages", "soft_exudates"),
     label_rule="none: it grades retinopathy, not macular edema",
     assumed=False,
     camera="many (EyePACS)",
     patient_rule="the number before the side in <patient>_<left|right>",
 )
 IMAGES, MASKS = "images_896x896", "lesion_segs_896x896"
-LESION_FILES = {"microaneurysms": "microaneurysm", "hemorrhages": "retinal_hemorrhage", "hard_exudates": "hard_exudate"}
+LESION_FILES = {
+    "microaneurysms": "microaneurysm",
+    "hemorrhages": "retinal_hemorrhage",
+    "hard_exudates": "hard_exudate",
+    "soft_exudates": "cotton_wool_spots",
+}
 NAME = re.compile(r"(\d+)_(left|right)")
 
 

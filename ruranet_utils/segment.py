@@ -1,0 +1,123 @@
+"""Find a lesion in photographs with a kept model: ``segment("photographs/", "hard_exudates").save("found/")``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from ruranet_utils import paths
+from ruranet_utils.config import ANNOTATIONS, get_profile
+from ruranet_utils.models import load, load_all
+from ruranet_utils.progress import progress
+from ruranet_utils.sources.base import list_images
+from ruranet_utils.sources.files import read_image
+
+OUTLINE = np.array([0, 255, 255], dtype=np.uint8)  # cyan, which no retina has
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A lesion in some photographs.
+
+    Attributes
+    ----------
+    names : tuple of str
+    lesion : str
+    images : ndarray of uint8, shape (n, 3, h, w)
+        As the model saw them.
+    masks : ndarray of bool, shape (n, h, w)
+    sizes_px : ndarray of int, shape (n, 2)
+        Height and width of the photographs.
+    card : dict
+        Of the model; see :class:`ruranet_utils.models.Model`.
+    """
+
+    names: tuple[str, ...]
+    lesion: str
+    images: np.ndarray
+    masks: np.ndarray
+    sizes_px: np.ndarray
+    card: dict
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """``image``, and the share of it that the lesion covers, ``area_percent``."""
+        return pd.DataFrame({"image": self.names, "area_percent": 100 * self.masks.mean(axis=(1, 2))})
+
+    @property
+    def overlays(self) -> np.ndarray:
+        """The images with the lesion's outline: uint8, shape (n, h, w, 3)."""
+        outlines = np.stack([find_boundaries(mask) for mask in self.masks])
+        return np.where(outlines[..., None], OUTLINE, self.images.transpose(0, 2, 3, 1))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``<name>_<lesion>.png`` (255 where the lesion is) and ``<name>_<lesion>_overlay.png``.
+
+        Both have the size of the photograph.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, mask, overlay, (height, width) in zip(
+            self.names, self.masks, self.overlays, self.sizes_px.tolist(), strict=True
+        ):
+            size = (width, height)
+            Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).save(folder / f"{name}_{self.lesion}.png")
+            Image.fromarray(overlay).resize(size).save(folder / f"{name}_{self.lesion}_overlay.png")
+        return folder
+
+
+def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "open") -> Found:
+    """Find one lesion in photographs.
+
+    Parameters
+    ----------
+    images : path or ndarray
+        A file, a folder of files, or an array of uint8 of shape (n, 3, h, w).
+    lesion : str
+        One of ``config.ANNOTATIONS``.
+    model : str or Path
+        A profile whose model is taken, or the file of a model.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no such images or no such model.
+    ValueError
+        For an unknown lesion, a file that cannot be read, or a model that was changed or finds another lesion.
+    """
+    if lesion not in ANNOTATIONS:
+        raise ValueError(f"unknown lesion {lesion!r}; valid lesions: {', '.join(ANNOTATIONS)}")
+    if Path(model).suffix == ".safetensors":
+        chosen = load(Path(model))
+    else:
+        chosen = load_all(paths.models(str(model)), [lesion])[lesion]
+    if chosen.card["lesion"] != lesion:
+        raise ValueError(f"{model} finds {chosen.card['lesion']}, not {lesion}")
+    names, arrays, sizes_px = _read(images, chosen.card["image_size_px"])
+    masks = chosen.predict(arrays, get_profile("open"))
+    return Found(names, lesion, arrays, masks, sizes_px, chosen.card)
+
+
+def _read(images: str | Path | np.ndarray, size_px: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names, images as the model wants them, and the sizes they had."""
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected uint8 images of shape (n, 3, h, w), got {images.dtype} {images.shape}")
+        digits = len(str(len(images)))
+        names = tuple(f"image_{number:0{digits}d}" for number in range(1, len(images) + 1))
+        return names, images, np.tile(images.shape[2:], (len(images), 1))
+    path = Path(images)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    files = list_images(path) if path.is_dir() else {path.stem: path}
+    read = [read_image(file, size_px) for file in progress(files.values(), desc="reading", unit="image")]
+    return tuple(files), np.stack([image for image, _ in read]), np.array([size for _, size in read])

@@ -1,0 +1,214 @@
+"""Tables 1 and 2: which models are trained, by which images they are chosen and scored, and what is kept."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from ruranet_utils import segmentation
+from ruranet_utils.cohort import Cohort
+from ruranet_utils.config import ANNOTATIONS
+from ruranet_utils.lesions import _CODE, LesionSegmenter, best_encoders
+from ruranet_utils.metrics import pixel_counts, segmentation_scores
+from ruranet_utils.photographs import AREAS
+from ruranet_utils.segmentation import predict
+from ruranet_utils.store import Store
+
+GOOD, BAD = "mobilenet_v2", "resnet18"
+
+
+@pytest.fixture
+def cohort():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"patient_id": list("aabcddef"), "split": ["train"] * 2 + ["val"] * 2 + ["test"] * 4})
+    table["width_px"], table["height_px"] = 48, 32
+    table["label"] = pd.array([0, 1] * 4, "Int64")
+    images = rng.integers(0, 256, size=(8, 3, 32, 32), dtype=np.uint8)
+    masks = rng.random((8, len(ANNOTATIONS), 32, 32)) < 0.3
+    table[AREAS] = masks.sum(axis=(2, 3))
+    return Cohort(table, images, masks)
+
+
+@pytest.fixture
+def oracle(cohort, monkeypatch):
+    """Networks of known quality: GOOD knows the truth of the validation images, BAD that of the test images.
+
+    Elsewhere they err by one column. For the last lesion it is the other way round.
+    """
+    known = {image.tobytes(): row for row, image in enumerate(cohort.images)}
+
+    def fake_fit(train, validation, encoder, attention, profile, description, checkpoint):
+        fitted_on.append((train.images, validation.images, profile.seed))
+        lesion = next(i for i in range(5) if np.array_equal(validation.masks, cohort.masks[known_rows(validation), i]))
+        good = (encoder == GOOD) != (lesion == 4)
+        return {"lesion": np.array([lesion]), "good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
+
+    def known_rows(data):
+        return [known[image.tobytes()] for image in data.images]
+
+    def fake_restore(trained, encoder, attention, profile):
+        return SimpleNamespace(
+            lesion=trained["lesion"][0], good=trained["good"][0], parameters=lambda: [torch.zeros(7)]
+        )
+
+    def fake_probabilities(model, images, profile):
+        rows = [known[image.tobytes()] for image in images]
+        right = (cohort.table["split"].iloc[rows] == ("val" if model.good else "test")).to_numpy()
+        truth = cohort.masks[rows, model.lesion]
+        yield np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.2).astype(np.float32)
+
+    monkeypatch.setattr(segmentation, "fit", fake_fit)
+    monkeypatch.setattr(segmentation, "restore", fake_restore)
+    monkeypatch.setattr(segmentation, "probabilities", fake_probabilities)
+    fitted_on = []
+    return fitted_on
+
+
+@pytest.fixture
+def segmenter(cohort, tiny, store, oracle):
+    return LesionSegmenter(cohort, replace(tiny, encoders=(GOOD, BAD)), store)
+
+
+def steps(events: list[dict], found: bool) -> dict[str, int]:
+    return pd.Series([event["step"] for event in events if event["found"] == found], dtype=str).value_counts().to_dict()
+
+
+def test_the_encoder_is_chosen_on_the_validation_images_not_on_the_test_images(segmenter):
+    study = segmenter.study()
+    assert study["lesion"].tolist() == list(np.repeat(ANNOTATIONS, 2)) and study["encoder"].tolist() == [GOOD, BAD] * 5
+    assert best_encoders(study) == {**dict.fromkeys(ANNOTATIONS, GOOD), ANNOTATIONS[-1]: BAD}
+    chosen = study[study["chosen"]]
+    assert (chosen["validation_iou"] == 1).all() and (chosen["iou"] < 0.5).all()
+    assert (study.loc[~study["chosen"], "iou"] == 1).all()
+
+
+def test_the_study_scores_the_test_images(segmenter, cohort):
+    study = segmenter.study().set_index(["lesion", "encoder"])
+    truth = cohort.masks[cohort.table["split"] == "test", 1]
+    predicted = np.roll(truth, 1, axis=-1)
+    tp, fp = (truth & predicted).sum(), (~truth & predicted).sum()
+    row = study.loc[(ANNOTATIONS[1], GOOD)]
+    assert row["iou"] == pytest.approx(tp / (truth | predicted).sum())
+    assert row["accuracy"] == pytest.approx((truth == predicted).mean())
+    assert row["precision"] == pytest.approx(tp / (tp + fp)) and row["recall"] == pytest.approx(tp / truth.sum())
+    assert row["dice"] == pytest.approx(2 * tp / (truth.sum() + predicted.sum()))
+    each = [(t & p).sum() / (t | p).sum() for t, p in zip(truth, predicted, strict=True)]
+    assert row["iou_mean"] == pytest.approx(np.mean(each))
+    assert min(each) <= row["iou_low"] < row["iou"] < row["iou_high"] <= max(each)
+    assert row["n"] == row["n_with"] == 4 and row["weights"] == "random" and row["parameters"] == 7
+    assert (row["patches"], row["time_s"], row["waited_s"]) == (8, 2, 0.5)
+    probability = np.where(predicted, 0.9, 0.2)
+    assert row["aupr"] == pytest.approx(average_precision_score(truth.ravel(), probability.ravel()))
+    each = [average_precision_score(t.ravel(), p.ravel()) for t, p in zip(truth, probability, strict=True)]
+    assert row["aupr_mean"] == pytest.approx(np.mean(each))
+
+
+def test_only_the_chosen_parameters_are_kept_and_nothing_is_done_twice(segmenter, cohort, store, journal):
+    first = segmenter.study()
+    assert steps(journal(), found=False) == {"segmentation_model": 10, "segmentation_scores": 10}
+    assert len(list((store.root / "segmentation_model").glob("*.safetensors"))) == len(ANNOTATIONS)
+    pd.testing.assert_frame_equal(segmenter.study(), first)
+    masks = [segmenter.masks(cohort.images, best_encoders(first)) for _ in range(2)]
+    np.testing.assert_array_equal(*masks)
+    assert steps(journal(), found=False) == {"lesion_masks": 5}
+
+
+def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, store, monkeypatch):
+    ious = {0: 0.5, 1: 0.2, 2: 0.8}
+
+    def scored(self, lesion, encoder):
+        tp = int(100 * ious[self.profile.seed])
+        counts = np.array([[tp, 100 - tp, 0, 0]] * 4)
+        aupr = np.array([ious[self.profile.seed]] * 2)
+        self.train(lesion, encoder)
+        return {"val": counts, "test": counts, "aupr": aupr, "parameters": np.array([7]), "speed": np.zeros(3)}
+
+    monkeypatch.setattr(LesionSegmenter, "_score", scored)
+    several = replace(segmenter, profile=replace(segmenter.profile, n_seeds=3, encoders=(GOOD,)))
+    study = several.study()
+    assert {seed for _, _, seed in oracle} == {0, 1, 2}
+    assert study["iou"].tolist() == pytest.approx([0.5] * 5) and study["aupr"].tolist() == pytest.approx([0.5] * 5)
+    assert study["iou_sd"].tolist() == pytest.approx([0.3] * 5) and set(study["n_seeds"]) == {3}
+    assert study["iou_first"].tolist() == [0.5] * 5 and study["iou_low"].tolist() == [0.5] * 5
+    first = [several.store.path("segmentation_model", several._settings(x, GOOD), _CODE).name for x in ANNOTATIONS]
+    assert sorted(first) == sorted(path.name for path in (store.root / "segmentation_model").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "train", "validation"), [("held_out", "train", "val"), ("released", "test", "test")]
+)
+def test_a_protocol_says_which_images_train_and_choose(protocol, train, validation, segmenter, cohort, oracle):
+    study = replace(segmenter, protocol=protocol).study([("hemorrhages", GOOD)])
+    ((trained_on, chosen_by, _),) = oracle
+    np.testing.assert_array_equal(trained_on, cohort.split(train).images)
+    np.testing.assert_array_equal(chosen_by, cohort.split(validation).images)
+    assert study["n"].tolist() == [4] and best_encoders(study) == {"hemorrhages": GOOD}
+
+
+def test_masks_are_the_predictions_in_the_order_of_the_lesions(segmenter, cohort):
+    encoders = {**dict.fromkeys(ANNOTATIONS, GOOD), ANNOTATIONS[2]: BAD}
+    masks = segmenter.masks(cohort.images[2:], encoders)
+    assert masks.shape == (6, len(ANNOTATIONS), 32, 32) and masks.dtype == bool
+    for lesion, good in enumerate([True, True, False, True, False]):  # the third is BAD's, the last turned round
+        truth = cohort.masks[2:, lesion].copy()
+        wrong = slice(2, None) if good else slice(0, 2)  # of two validation and four test images
+        truth[wrong] = np.roll(truth[wrong], 1, axis=-1)
+        np.testing.assert_array_equal(masks[:, lesion], truth)
+    flipped = segmenter.masks(cohort.images[:1:-1], encoders)
+    np.testing.assert_array_equal(flipped[::-1], masks)
+
+
+def test_another_setting_or_cohort_is_another_network(segmenter, cohort, journal):
+    segmenter.train("edema", GOOD)
+    masks = cohort.masks.copy()
+    masks[0, 0, 0, 0] ^= True
+    others = [
+        replace(segmenter, attention=None),
+        replace(segmenter, profile=replace(segmenter.profile, focal_alpha=0.5)),
+        replace(segmenter, profile=replace(segmenter.profile, seed=1)),
+        replace(segmenter, cohort=Cohort(cohort.table, cohort.images, masks)),
+    ]
+    journal()
+    for other in others:
+        other.train("edema", GOOD)
+    assert steps(journal(), found=False) == {"segmentation_model": len(others)}
+    same = replace(segmenter, profile=replace(segmenter.profile, dmh_epochs=3, classifiers=("alexnet",)))
+    same.train("edema", GOOD)
+    assert steps(journal(), found=True) == {"segmentation_model": 1}
+
+
+def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):
+    monkeypatch.setattr(segmentation, "probabilities", lambda _, images, profile: iter([np.zeros(images[:, 0].shape)]))
+    cohort.masks[cohort.table["split"] == "val"] = False
+    study = segmenter.study()
+    assert study["validation_iou"].isna().all()
+    assert best_encoders(study) == dict.fromkeys(ANNOTATIONS, GOOD)
+
+
+def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
+    segmenter = LesionSegmenter(phantoms, replace(tiny, learning_rate=1e-2), store)
+    study = segmenter.study().set_index("lesion")
+    for lesion in ("hard_exudates", "edema"):
+        trained = segmenter.train(lesion, "mobilenet_v2")
+        for split, column in (("val", "validation_iou"), ("test", "iou")):
+            part = phantoms.split(split)
+            predicted = predict(trained, part.images, "mobilenet_v2", "scse", segmenter.profile)
+            counts = pixel_counts(predicted, part.masks[:, ANNOTATIONS.index(lesion)])
+            assert study.loc[lesion, column] == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True)
+
+
+def test_worker_processes_change_nothing(phantoms, tiny, tmp_path):
+    studies, masks = [], []
+    for workers in (1, 2):
+        profile = replace(tiny, workers=workers, encoders=("mobilenet_v2", "resnet18"), learning_rate=1e-2)
+        segmenter = LesionSegmenter(phantoms, profile, Store(tmp_path / str(workers)))
+        studies.append(segmenter.study())
+        masks.append(segmenter.masks(phantoms.images, best_encoders(studies[-1])))
+    pd.testing.assert_frame_equal(*(study.drop(columns=["time_s", "waited_s"]) for study in studies), check_exact=True)
+    np.testing.assert_array_equal(*masks)
+    names = [sorted(path.name for path in (tmp_path / str(workers)).rglob("*")) for workers in (1, 2)]
+    assert names[0] == names[1] and len(names[0]) > 20
