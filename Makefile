@@ -27,6 +27,7 @@ test: .venv/stamp
 bench: .venv/stamp
 	.venv/bin/python benchmarks/bench_merge.py
 	.venv/bin/python benchmarks/bench_decoding.py
+	.venv/bin/python benchmarks/bench_training.py
 
 lab: .venv/stamp
 	.venv/bin/jupyter lab notebooks

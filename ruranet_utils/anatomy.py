@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -109,25 +110,35 @@ def draw_scse(ax, table: pd.DataFrame, module: str) -> None:
     whole = table.set_index("layer").loc[module]
     ax.set(xlim=(0, 10), ylim=(0, 10))
     ax.axis("off")
-    _box(ax, 1.1, 5, f"F_cat = [F_d, F_e]\n{whole['input']}", "0.93")
     for branch, y, title, color in (
-        ("cSE", 7.9, "C: channel attention", "#cfe3f1"),
-        ("sSE", 2.1, "S: spatial attention", "#f7dcc4"),
+        ("cSE", 7.6, "channel attention C", "#cfe3f1"),
+        ("sSE", 2.4, "spatial attention S", "#f7dcc4"),
     ):
         rows = inside[inside["layer"].str.startswith(f"{module}.{branch}.")]
-        ax.text(5, y + 1.75, f"{title} ({branch})", ha="center", fontsize=11)
-        places = np.linspace(2.9, 7.1, max(len(rows), 2))[-len(rows) :]
-        ax.annotate("", (places[0] - 0.45, y), (1.4, 5 + np.sign(y - 5) * 0.9), arrowprops={"arrowstyle": "->"})
+        places = 5 + 1.15 * (np.arange(len(rows)) - (len(rows) - 1) / 2)
+        stations = [(1.2, 5), *((place, y) for place in places), (8.8, 5)]
+        for start, end in pairwise(stations):
+            _arrow(ax, start, end)
         for place, row in zip(places, rows.itertuples(), strict=True):
             _box(ax, place, y, f"{row.kind}\n{row.output}", color, rotation=90)
-        ax.annotate("", (8.75, 5 + np.sign(y - 5) * 0.9), (places[-1] + 0.45, y), arrowprops={"arrowstyle": "->"})
-    ax.annotate("", (7.6, 5), (2.2, 5), arrowprops={"arrowstyle": "->", "color": "0.5"})
+        ax.text(5, y + (2.1 if y > 5 else -1.6), f"{branch}: {title}", ha="center", va="center", fontsize=11)
+    _arrow(ax, (1.2, 5), (8.8, 5))
+    _box(ax, 1.2, 5, f"F_cat = [F_d, F_e]\n{whole['input']}", "0.93")
     _box(ax, 8.8, 5, f"F_out = C·F + S·F\n{whole['output']}", "0.93")
+
+
+def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """From the middle of a box to that of the next one; the boxes are drawn over its ends."""
+    ax.annotate("", (0.52 * start[0] + 0.48 * end[0], 0.52 * start[1] + 0.48 * end[1]), start, arrowprops=_HEAD)
+    ax.plot(*zip(start, end, strict=True), color="0.4", linewidth=1.2, zorder=0)
 
 
 def _box(ax, x: float, y: float, text: str, color: str, rotation: int = 0) -> None:
     box = {"boxstyle": "round,pad=0.35", "facecolor": color, "edgecolor": "0.4"}
     ax.text(x, y, text, ha="center", va="center", fontsize=9, rotation=rotation, bbox=box)
+
+
+_HEAD = {"arrowstyle": "-|>", "color": "0.4", "linewidth": 0, "shrinkA": 0, "shrinkB": 0}
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -156,12 +156,15 @@ class LesionSegmenter:
         return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
 
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        train, usual = self._part(0, lesion), len(self.cohort.split("train"))
+        # as many patches in an epoch whatever the protocol, or the one with fewer images would learn less
+        per_image = max(1, round(self.profile.patches_per_image * usual / len(train.images)))
         return segmentation.fit(
-            self._part(0, lesion),
+            train,
             self._part(1, lesion),
             encoder,
             self.attention,
-            self.profile,
+            replace(self.profile, patches_per_image=per_image),
             description=f"{lesion} · {encoder} · seed {self.profile.seed}",
             checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), _CODE),
         )

@@ -39,7 +39,8 @@ class Model:
         card = {**self.card, "sha256": _digest(self.state)}
         path = folder / _name(card["lesion"], card["attention"])
         header = {"card": json.dumps(card, sort_keys=True)}
-        write_atomically(path, lambda file: save_file(self.state, file, header))
+        state = {name: np.asarray(value, order="C") for name, value in self.state.items()}  # safetensors wants it so
+        write_atomically(path, lambda file: save_file(state, file, header))
         return path
 
     def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
-from ruranet_utils.config import DISPLAY
+from ruranet_utils.config import ANNOTATIONS, DISPLAY
 from ruranet_utils.store import write_atomically
 
 PALETTE = tuple(sns.color_palette("colorblind").as_hex())
 MISSING = "–"
+OUTLINES = dict(zip(ANNOTATIONS, ("gold", "cyan", "lime", "silver", "magenta"), strict=True))
 _NAMED = ("encoder", "encoder paper", "encoder ours", "backbone", "method", "lesion")
 
 
@@ -115,6 +120,31 @@ def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], 
         ours, how="left", on=keys, suffixes=(" paper", " ours")
     )
     return both[[*keys, *(f"{column} {side}" for column in columns for side in ("paper", "ours")), *further]]
+
+
+def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: str = "") -> None:
+    """Show an image with the outline of each lesion in its color of ``OUTLINES``.
+
+    Parameters
+    ----------
+    ax : Axes
+    image : ndarray of uint8, shape (3, h, w)
+    masks : ndarray of bool, shape (n_lesions, h, w), or None
+        In the order of ``config.ANNOTATIONS``.
+    title : str
+    """
+    ax.imshow(image.transpose(1, 2, 0))
+    for mask, color in zip(masks if masks is not None else (), OUTLINES.values(), strict=False):
+        if mask.any():
+            ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
+    ax.set_title(title, fontsize=9)
+    ax.axis("off")
+
+
+def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
+    """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
+    handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
+    fig.legend(handles=handles, loc="lower center", ncol=len(handles))
 
 
 def style() -> None:

@@ -45,9 +45,9 @@ def make_cohort(labels=(0, 1, 1)) -> Cohort:
     table = pd.DataFrame({"image_id": [f"i{k}" for k in range(n)], "label": pd.array(labels, "Int64")})
     table["patient_id"], table["split"] = "p", ["train", "val", "test"][:n]
     images = np.arange(n * 3 * 16, dtype=np.uint8).reshape(n, 3, 4, 4)
-    masks = np.zeros((n, len(config.LESIONS), 4, 4), bool)
+    masks = np.zeros((n, len(config.ANNOTATIONS), 4, 4), bool)
     masks[1, 2, :2] = True
-    table[[f"{lesion}_px" for lesion in config.LESIONS]] = masks.sum(axis=(2, 3))
+    table[[f"{lesion}_px" for lesion in config.ANNOTATIONS]] = masks.sum(axis=(2, 3))
     return Cohort(table, images, masks)
 
 
@@ -213,7 +213,7 @@ def test_subset_split_and_manifest():
     val = cohort.split("val")
     assert (len(val), val.labels.tolist(), val.table.index.tolist()) == (1, [1], [0])
     np.testing.assert_array_equal(val.images[0], cohort.images[1])
-    assert val.manifest()[[f"{lesion}_px" for lesion in config.LESIONS]].iloc[0].tolist() == [0, 0, 8, 0]
+    assert val.manifest()[[f"{lesion}_px" for lesion in config.ANNOTATIONS]].iloc[0].tolist() == [0, 0, 8, 0, 0]
     picked = cohort.subset(np.array([2, 0]))
     assert picked.table["image_id"].tolist() == ["i2", "i0"]
     np.testing.assert_array_equal(picked.masks, cohort.masks[[2, 0]])
@@ -244,7 +244,7 @@ def test_synthetic_profile_is_one_balanced_cohort(store):
     segmentation, cohort = load_cohorts(profile, store)
     assert segmentation is cohort
     assert cohort.images.shape == (32, 3, 64, 64) and cohort.images.dtype == np.uint8
-    assert cohort.masks.shape == (32, len(config.LESIONS), 64, 64) and cohort.masks.dtype == bool
+    assert cohort.masks.shape == (32, len(config.ANNOTATIONS), 64, 64) and cohort.masks.dtype == bool
     assert Counter(cohort.labels) == {0: 16, 1: 16}
     assert cohort.table.drop_duplicates(["patient_id", "split"])["patient_id"].is_unique
     assert tuple(cohort.table.columns[: len(COLUMNS)]) == COLUMNS and (cohort.table["width_px"] == 64).all()
@@ -264,7 +264,7 @@ def test_open_profile_reads_both_sources(data_root, profile, store):
     expected = np.zeros((32, 32), bool)
     expected[5:11, 4:12] = True
     for image, lesion in np.ndindex(segmentation.masks.shape[:2]):
-        absent = (image, config.LESIONS[lesion]) == (1, "hemorrhages")
+        absent = (image, config.ANNOTATIONS[lesion]) == (1, "hemorrhages")
         np.testing.assert_array_equal(segmentation.masks[image, lesion], expected & (not absent))
     assert diagnosis.masks is None
     assert Counter(diagnosis.labels) == {0: 12, 1: 12}

@@ -5,11 +5,11 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 
 from ruranet_utils.config import (
+    ANNOTATIONS,
     CLASSIFIERS,
     DISPLAY,
     ENCODERS,
     EXTRACTORS,
-    LESIONS,
     METHODS,
     PROFILES,
     Profile,
@@ -90,6 +90,9 @@ def test_unknown_names_are_answered_with_the_valid_ones():
         ("lesion_patches", 1.1, r"lesion_patches must be in \[0, 1\], got 1.1"),
         ("schedule", "cosine", "schedule must be 'constant' or 'one_cycle', got 'cosine'"),
         ("weights", "coco", "weights must be 'imagenet' or 'random', got 'coco'"),
+        ("precision", "float16", "precision must be 'auto', 'float32' or 'bfloat16', got 'float16'"),
+        ("instructions", "sse", "instructions must be 'avx2' or 'native', got 'sse'"),
+        ("n_seeds", 0, "n_seeds must be a positive integer, got 0"),
         ("device", "tpu", "device must be 'cpu', 'cuda' or 'auto', got 'tpu'"),
         ("split", (0.5, 0.5), "split must be three positive fractions"),
         ("split", (0.8, 0.2, 0.2), "split must be three positive fractions"),
@@ -116,6 +119,6 @@ def test_settings_are_the_fields_asked_for():
 
 
 def test_every_name_has_its_name_for_readers():
-    names = {*LESIONS, *ENCODERS, *CLASSIFIERS, *EXTRACTORS, *METHODS}
+    names = {*ANNOTATIONS, *ENCODERS, *CLASSIFIERS, *EXTRACTORS, *METHODS}
     assert names == set(DISPLAY)
     assert len(set(DISPLAY.values())) == len(DISPLAY)

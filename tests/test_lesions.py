@@ -43,6 +43,7 @@ def oracle(cohort, monkeypatch):
 
     def fake_fit(train, validation, encoder, attention, profile, description, checkpoint):
         fitted_on.append((train.images, validation.images, profile.seed))
+        assert abs(len(train.images) * profile.patches_per_image - 2 * 4) <= 2, "patches in an epoch"
         lesion = next(i for i in range(5) if np.array_equal(validation.masks, cohort.masks[known_rows(validation), i]))
         good = (encoder == GOOD) != (lesion == 4)
         return {"lesion": np.array([lesion]), "good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
@@ -70,7 +71,7 @@ def oracle(cohort, monkeypatch):
 
 @pytest.fixture
 def segmenter(cohort, tiny, store, oracle):
-    return LesionSegmenter(cohort, replace(tiny, encoders=(GOOD, BAD)), store)
+    return LesionSegmenter(cohort, replace(tiny, encoders=(GOOD, BAD), patches_per_image=4), store)
 
 
 def steps(events: list[dict], found: bool) -> dict[str, int]:

@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional.classification import binary_jaccard_index, binary_precision
 
 from ruranet_utils.metrics import (
+    average_precision,
     classification_scores,
     clustering_scores,
     match_clusters,
@@ -84,6 +85,31 @@ def test_segmentation_scores_ignore_the_order_of_images(rng, reduction):
     counts = pixel_counts(*(rng.random((2, 6, 5, 5)) < 0.3))
     shuffled = counts.sample(frac=1, random_state=1)
     assert segmentation_scores(counts, reduction) == pytest.approx(segmentation_scores(shuffled, reduction))
+
+
+def test_average_precision_by_hand():
+    # ranked: lesion, background, lesion, background; precision is 1 at half and 2/3 at full recall
+    probability, truth = np.array([[[0.9, 0.8], [0.7, 0.1]]]), np.array([[[True, False], [True, False]]])
+    assert average_precision(probability, truth) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize("digits", [1, 8], ids=["ties", "no ties"])
+def test_average_precision_agrees_with_scikit_learn(rng, digits):
+    truth = rng.random((4, 20, 30)) < 0.1
+    truth[2] = False
+    probability = np.round(0.5 * truth + 0.7 * rng.random(truth.shape), digits) / 2
+    pooled = sk.average_precision_score(truth.ravel(), probability.ravel())
+    each = [sk.average_precision_score(truth[i].ravel(), probability[i].ravel()) for i in (0, 1, 3)]
+    assert average_precision(probability, truth) == pytest.approx(pooled, abs=1e-6)
+    assert average_precision(probability, truth, "mean") == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_average_precision_depends_on_the_ranks_alone_and_on_some_lesion(rng):
+    truth, probability = rng.random((2, 8, 8)) < 0.3, rng.random((2, 8, 8))
+    assert average_precision(probability**3, truth) == pytest.approx(average_precision(probability, truth))
+    assert average_precision(np.where(truth, 0.9, 0.1), truth) == 1
+    for reduction in ("pooled", "mean"):
+        assert np.isnan(average_precision(probability, np.zeros_like(truth), reduction))
 
 
 def test_segmentation_errors():

@@ -11,9 +11,9 @@ import papermill
 import pytest
 from PIL import Image
 
-from ruranet_utils import paths
-from ruranet_utils.config import LESIONS
-from ruranet_utils.reproduce import notebooks, parse_value
+from ruranet_utils import AVX2, paths
+from ruranet_utils.config import LESIONS, get_profile
+from ruranet_utils.reproduce import allow_instructions, notebooks, parse_value
 from ruranet_utils.synthetic import make_patient
 
 SMALL = {
@@ -86,6 +86,22 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(small_run):
     assert second.stdout.count(" 0 steps computed") == 2
     for name, content in tables.items():
         assert (folder / "figures/synthetic" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(("profile", "capability"), [("synthetic", "AVX2"), ("open", None)])
+def test_kernels_are_held_to_avx2_where_the_profile_says_so(profile, capability, monkeypatch):
+    for name in ("RURANET_INSTRUCTIONS", *AVX2):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in AVX2.items():
+        monkeypatch.setenv(name, value)
+    allow_instructions(get_profile(profile))
+    code = "import ruranet_utils, torch; print(torch.backends.cpu.get_cpu_capability())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    unpinned = {name: value for name, value in os.environ.items() if name not in AVX2}
+    plain = subprocess.run(
+        [sys.executable, "-c", code.replace("ruranet_utils, ", "")], env=unpinned, capture_output=True, text=True
+    ).stdout.strip()
+    assert printed == (capability or plain)
 
 
 def test_list(tmp_path):

@@ -100,7 +100,7 @@ def test_idrid_declares_split_and_masks(idrid_root):
     assert len({r.patient_id for r in records}) == 5
     assert "hemorrhages" not in records[1].mask_paths
     assert records[0].mask_paths["edema"].name == "IDRiD_01_OD.tif"
-    assert set(records[0].mask_paths) == {*config.LESIONS, "soft_exudates"}
+    assert set(records[0].mask_paths) == set(config.ANNOTATIONS)
 
 
 def test_missing_root_says_what_was_expected(tmp_path):
@@ -219,7 +219,7 @@ def test_real_idrid_is_complete():
     records = idrid.records(DATA / "idrid", "A")
     masks = Counter(lesion for r in records for lesion in r.mask_paths)
     assert Counter(r.split for r in records) == {"train": 54, "test": 27}
-    assert [masks[lesion] for lesion in config.LESIONS] == [81, 81, 80, 81]
+    assert [masks[lesion] for lesion in config.ANNOTATIONS] == [81, 81, 80, 81, 40]
     assert masks["soft_exudates"] == 40
     assert [r.image_id for r in records if "hemorrhages" not in r.mask_paths] == ["IDRiD_43"]
 
@@ -323,7 +323,7 @@ def make_retinal_lesions(root: Path) -> Path:
 def test_retinal_lesions_declares_patients_eyes_and_masks(tmp_path):
     left, right = retinal_lesions.records(make_retinal_lesions(tmp_path))
     assert (left.image_id, left.patient_id, left.eye, right.eye) == ("10_left", "10", "L", "R")
-    assert set(left.mask_paths) == {"microaneurysms", "hemorrhages", "hard_exudates"}
+    assert set(left.mask_paths) == {"microaneurysms", "hemorrhages", "hard_exudates", "soft_exudates"}
     assert set(right.mask_paths) == {"microaneurysms", "hemorrhages"} and left.label is None
     assert read_mask(left.mask_paths["microaneurysms"]).sum() == 64  # the border of 127 is no lesion
 
@@ -479,7 +479,7 @@ def test_every_source_declares_license_page_and_rules():
         if name == "folder":  # the reader's own
             continue
         assert source.name == name and source.license and source.citation and source.label_rule and source.patient_rule
-        assert source.url.startswith("https://") and set(source.lesions) <= set(config.LESIONS)
+        assert source.url.startswith("https://") and set(source.lesions) <= set(config.ANNOTATIONS)
         assert source.kaggle is None or source.kaggle.split("/")[2:] == ["versions", "1"]
         assert source.assumed == ("assumed" in source.label_rule)
 

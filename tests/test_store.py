@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,22 @@ def test_what_is_older_than_since_is_computed_again_once(store, compute):
     for _ in range(2):
         Store(store.root, since_s=1001).fetch("step", SETTINGS, compute, [])
     assert compute.calls == 2
+
+
+def test_a_checkpoint_lies_beside_its_artefact_until_that_is_complete(store, compute):
+    step = ("train", {"seed": 0})
+    checkpoint = store.checkpoint(*step, [])
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("half")
+    assert store.checkpoint(*step, []).read_text() == "half"
+    assert store.checkpoint("train", {"seed": 1}, []) != checkpoint
+    store.fetch(*step, compute, [])
+    assert not checkpoint.exists()
+    checkpoint.write_text("half")
+    assert not replace(store, since_s=time.time() + 1).checkpoint(*step, []).exists()
+    checkpoint.write_text("half")
+    store.discard(*step, [])
+    assert not checkpoint.exists()
 
 
 def test_discard_removes_one_artefact_and_may_be_repeated(store, compute):

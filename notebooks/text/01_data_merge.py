@@ -32,6 +32,7 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
+n_seeds = None  # models of each lesion and encoder, to see the spread
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
@@ -39,11 +40,11 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils.config import DISPLAY, LESIONS
+from ruranet_utils.config import ANNOTATIONS, DISPLAY
 from ruranet_utils.merge import confounds
 from ruranet_utils.photographs import AREAS, LOSSES
 from ruranet_utils.published import TEXT
-from ruranet_utils.report import PALETTE, show
+from ruranet_utils.report import PALETTE, draw_outlines, outline_legend, show
 from ruranet_utils.run import start
 
 import matplotlib.pyplot as plt
@@ -57,6 +58,7 @@ run = start(
     data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
+    n_seeds=n_seeds,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
@@ -131,20 +133,13 @@ shown = has_masks.table.assign(kinds=kinds, group=has_masks.table["label"].filln
 shown = shown.sort_values("kinds", ascending=False, kind="stable")
 shown = shown.groupby("group").head(8 // shown["group"].nunique()).sort_values("group", ascending=False, kind="stable")
 fig, axes = plt.subplots(2, 4, figsize=(11, 5.6))
-for ax, row in zip(axes.flat, shown.index, strict=False):
-    ax.imshow(has_masks.images[row].transpose(1, 2, 0))
-    for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
-        if has_masks.masks is not None and has_masks.masks[row, lesion].any():
-            ax.contour(has_masks.masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
-    label = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")[row]
-    ax.set_title(f"{has_masks.table['image_id'][row]} · {label}", fontsize=10)
+labels = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
 for ax in axes.flat:
     ax.axis("off")
-handles = [
-    plt.Line2D([], [], color=color, label=DISPLAY[name])
-    for name, color in zip(LESIONS, ("gold", "cyan", "lime", "silver"), strict=True)
-]
-_ = fig.legend(handles=handles, loc="lower center", ncol=4)
+for ax, row in zip(axes.flat, shown.index, strict=False):
+    masks = has_masks.masks[row] if has_masks.masks is not None else None
+    draw_outlines(ax, has_masks.images[row], masks, f"{has_masks.table['image_id'][row]} · {labels[row]}")
+outline_legend(fig, {lesion: DISPLAY[lesion] for lesion in has_masks.annotated})
 run.save_figure(fig, "fig_examples", shows_images=True)
 
 # %% [markdown]
@@ -153,20 +148,27 @@ run.save_figure(fig, "fig_examples", shows_images=True)
 # The area decides how hard a lesion is to segment: a microaneurysm covers a few pixels of the whole image.
 
 # %%
-names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in LESIONS]
+names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in ANNOTATIONS]
 area = segmentation.manifest()[AREAS].astype(float) / run.profile.image_size_px**2 * 100
 area = area.set_axis(names, axis=1).melt(var_name="lesion", value_name="area_percent")
 area = area[area["area_percent"] > 0]
 fig, ax = plt.subplots(figsize=(6.4, 3.2))
 sns.boxplot(
-    area, x="area_percent", y="lesion", hue="lesion", ax=ax, fliersize=2, palette=list(PALETTE[:4]), legend=False
+    area,
+    x="area_percent",
+    y="lesion",
+    hue="lesion",
+    ax=ax,
+    fliersize=2,
+    palette=list(PALETTE[: area["lesion"].nunique()]),
+    legend=False,
 )
 ax.set(xscale="log", xlabel="share of the image covered (%), images with the lesion", ylabel="")
 run.save_figure(fig, "fig_lesion_area")
 
 # %%
 lost = segmentation.table.reindex(columns=LOSSES).astype(float).mul(100).agg(["mean", "max"]).T
-lost = lost.set_axis(LESIONS).rename_axis("lesion").reset_index()
+lost = lost.set_axis(ANNOTATIONS).rename_axis("lesion").reset_index()
 show(
     run.save_table(lost, "table_lost_area"),
     "Annotated area lost by scaling the masks (% of each image's; none on synthetic images)",

@@ -40,6 +40,7 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
+n_seeds = None  # models of each lesion and encoder, to see the spread
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
@@ -71,6 +72,7 @@ run = start(
     data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
+    n_seeds=n_seeds,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,

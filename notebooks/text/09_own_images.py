@@ -32,6 +32,7 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # None below: the profile's own value (ruranet_utils/config.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
+n_seeds = None  # models of each lesion and encoder, to see the spread
 encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
 classifiers = None  # of Table 3
 extractors = None  # of Tables 4 and 5
@@ -47,7 +48,7 @@ from ruranet_utils.features import lesion_features
 from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.models import load_all
 from ruranet_utils.reduction import reduce
-from ruranet_utils.report import PALETTE, show
+from ruranet_utils.report import PALETTE, draw_outlines, outline_legend, show
 from ruranet_utils.run import start
 
 import matplotlib.pyplot as plt
@@ -63,6 +64,7 @@ run = start(
     data_dir=data_dir,
     n_images=n_images,
     epochs=epochs,
+    n_seeds=n_seeds,
     encoders=encoders,
     classifiers=classifiers,
     extractors=extractors,
@@ -92,7 +94,7 @@ found = pd.DataFrame(
         "median area (%)": area.where(area > 0).median().to_numpy(),
         "encoder": [card["encoder"] for card in cards],
         "trained on": [", ".join(card["trained_on"]) for card in cards],
-        "iou": [card["iou"] for card in cards],
+        "iou": [card["scores"]["iou_first"] for card in cards],
         "note": [card["note"] for card in cards],
     }
 )
@@ -174,19 +176,12 @@ run.save_figure(fig, "fig_clusters")
 fig, axes = plt.subplots(2, 4, figsize=(11, 5.8))
 for line, cluster in zip(axes, reversed(order), strict=True):
     typical = clusters[clusters["kmedoids"] == cluster].nlargest(4, "kmedoids silhouette").index
+    for ax in line:
+        ax.axis("off")
     for ax, row in zip(line, typical, strict=False):
-        ax.imshow(photographs.images[row].transpose(1, 2, 0))
-        for lesion, color in enumerate(("gold", "cyan", "lime", "white")):
-            if masks[row, lesion].any():
-                ax.contour(masks[row, lesion], levels=[0.5], colors=color, linewidths=0.8)
-        ax.set_title(f"{photographs.table['image_id'][row]} · {cluster}", fontsize=9)
-for ax in axes.flat:
-    ax.axis("off")
-handles = [
-    plt.Line2D([], [], color=color, label=shows[name])
-    for name, color in zip(LESIONS, ("gold", "cyan", "lime", "silver"), strict=True)
-]
-_ = fig.legend(handles=handles, loc="lower center", ncol=4)
+        title = f"{photographs.table['image_id'][row]} · {cluster}"
+        draw_outlines(ax, photographs.images[row], masks[row], title)
+outline_legend(fig, shows)
 run.save_figure(fig, "fig_lesions_found", shows_images=True)
 
 # %% [markdown]

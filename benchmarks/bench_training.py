@@ -1,0 +1,104 @@
+"""Images per second of a U-Net's training, beside the plain loop that decodes every image in every epoch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from measure import save
+
+from ruranet_utils import AVX2, paths
+from ruranet_utils.config import get_profile
+from ruranet_utils.patches import Annotated
+from ruranet_utils.sources import idrid
+from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
+
+EPOCHS = 3  # the first one, which warms up, does not count
+
+
+def main() -> None:
+    """Measure at the released code's 256 px and at the paper's 512 px."""
+    weights = paths.weights_dir() and paths.weights_dir() / "mobilenet_v2.pth"
+    if not (paths.data_root() / "idrid").is_dir() or not weights or not weights.is_file():
+        print("IDRiD or mobilenet_v2.pth is not at hand: training is not measured")
+        return
+    records = [r for r in idrid.records(paths.data_root() / "idrid", parts="A") if r.split == "train"]
+    rows = [row for side_px in (256, 512) for row in _compare(records, side_px, weights)]
+    save(
+        pd.DataFrame(rows), "training", "Training of MobileNetV2 with SCSE on IDRiD's 54 training images, hard exudates"
+    )
+
+
+def _compare(records: list, side_px: int, weights: Path) -> list[dict]:
+    data = _decode(records, side_px)
+    plain = _plain(records, side_px, weights)
+    rows = [{"side (px)": side_px, "loop": "plain: decodes in every epoch, float32, batches of 4", "images/s": plain}]
+    for instructions, processes, threads in (("avx2", 1, 2), ("native", 1, 2), ("native", 2, 1)):
+        os.environ["RURANET_INSTRUCTIONS"] = instructions
+        if instructions == "native":
+            for name in AVX2:
+                os.environ.pop(name, None)
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            measured = list(pool.map(_train, [data] * processes, [side_px] * processes, [threads] * processes))
+        way = "one model, two threads" if processes == 1 else "two models side by side, as notebook 02 trains them"
+        rows.append(
+            {
+                "side (px)": side_px,
+                "loop": f"this project, {way}, {measured[0]['precision']}",
+                "images/s": sum(one["images/s"] for one in measured),
+                "waiting for data": np.mean([one["waiting"] for one in measured]),
+            }
+        )
+    return [{**row, "times faster": row["images/s"] / plain} for row in rows]
+
+
+def _decode(records: list, side_px: int) -> Annotated:
+    masks = [shrink_mask(read_mask(record.mask_paths["hard_exudates"]), side_px)[0] for record in records]
+    images = np.stack([read_image(record.image_path, side_px)[0] for record in records])
+    return Annotated(images, np.stack(masks), np.full(len(images), 4288 / 2848))
+
+
+def _plain(records: list, side_px: int, weights: Path) -> float:
+    environment = {name: value for name, value in os.environ.items() if name not in AVX2}
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "photographs.tsv"
+        listed.write_text("\n".join(f"{r.image_path}\t{r.mask_paths['hard_exudates']}" for r in records))
+        script = Path(__file__).with_name("plain_loop.py")
+        command = [sys.executable, script, listed, str(side_px), str(EPOCHS), weights]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _train(data: Annotated, side_px: int, threads: int) -> dict:
+    """Images per second of all epochs but the first, in a process of its own."""
+    from ruranet_utils import segmentation, training
+
+    profile = get_profile("open", image_size_px=side_px, patch_size_px=side_px, patches_per_image=1, threads=threads)
+    one = Annotated(data.images[:1], data.masks[:1], data.aspect[:1])
+    rows = []
+    record_end = training.Record.on_train_epoch_end
+
+    def remember(record, trainer, module):
+        rows.append((record.ready_s - record.epoch_start_s, record.waited_s))
+        record_end(record, trainer, module)
+
+    training.Record.on_train_epoch_end = remember
+    segmentation.fit(data, one, "mobilenet_v2", "scse", replace(profile, epochs=EPOCHS))
+    time_s, waited_s = np.sum(rows[1:], axis=0)
+    return {
+        "images/s": (EPOCHS - 1) * len(data.images) / time_s,
+        "waiting": waited_s / time_s,
+        "precision": training.precision(profile),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Three lines on photographs: one file, a folder, an array; what is written, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ruranet_utils import paths, segmentation
+from ruranet_utils.config import get_profile
+from ruranet_utils.models import Model, load
+from ruranet_utils.segment import OUTLINE, segment
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, phantoms, tiny):
+    """A store in which a model for hemorrhages is kept as that of the profile synthetic: all it finds is redness."""
+    store = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RURANET_STORE", str(store))
+        network = segmentation.build("mobilenet_v2", "scse", tiny)
+        state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
+        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse"}
+        card |= tiny.settings("encoder_depth", "image_size_px")
+        Model(state, card).save(paths.models("synthetic"))
+    return store
+
+
+@pytest.fixture(autouse=True)
+def half_found(model, monkeypatch):
+    """The kept model's probabilities: the left half of every image."""
+    monkeypatch.setenv("RURANET_STORE", str(model))
+
+    def left_half(network, images, profile):
+        yield np.broadcast_to(np.arange(images.shape[3]) < images.shape[3] // 2, (len(images), *images.shape[2:]))
+
+    monkeypatch.setattr(segmentation, "probabilities", left_half)
+
+
+@pytest.fixture
+def photographs(tmp_path, phantoms):
+    folder = tmp_path / "my eyes"
+    folder.mkdir()
+    for number in range(2):
+        image = Image.fromarray(phantoms.images[number].transpose(1, 2, 0))
+        image.resize((200, 100)).save(folder / f"eye {number}.png")
+    return folder
+
+
+def test_a_folder_gives_masks_and_overlays_of_the_photographs_size(photographs, tmp_path):
+    found = segment(photographs, "hemorrhages", model="synthetic")
+    assert found.names == ("eye 0", "eye 1") and found.masks.shape == (2, 64, 64)
+    assert found.table["area_percent"].tolist() == [50, 50]
+    written = sorted(path.name for path in found.save(tmp_path / "out").iterdir())
+    assert written == sorted(f"eye {n}_hemorrhages{kind}.png" for n in (0, 1) for kind in ("", "_overlay"))
+    mask = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages.png").convert("L"))
+    assert mask.shape == (100, 200) and (mask[:, :99] == 255).all() and (mask[:, 101:] == 0).all()
+    overlay = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages_overlay.png"))
+    assert overlay.shape == (100, 200, 3)
+
+
+def test_an_overlay_is_the_image_with_the_outline_alone(photographs):
+    found = segment(photographs, "hemorrhages", model="synthetic")
+    changed = (found.overlays != found.images.transpose(0, 2, 3, 1)).any(axis=-1)
+    assert set(np.nonzero(changed)[2]) == {31, 32}
+    np.testing.assert_array_equal(found.overlays[0, 5, 31], OUTLINE)
+
+
+def test_a_file_and_an_array_are_taken_too(photographs, phantoms):
+    assert segment(photographs / "eye 1.png", "hemorrhages", model="synthetic").names == ("eye 1",)
+    found = segment(phantoms.images[:3], "hemorrhages", model="synthetic")
+    assert found.names == ("image_1", "image_2", "image_3")
+    np.testing.assert_array_equal(found.images, phantoms.images[:3])
+
+
+def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(photographs, model):
+    file = paths.models("synthetic") / "hemorrhages.safetensors"
+    assert segment(photographs, "hemorrhages", model=file).card["lesion"] == "hemorrhages"
+    with pytest.raises(ValueError, match="finds hemorrhages, not edema"):
+        segment(photographs, "edema", model=file)
+
+
+def test_what_cannot_be_segmented_is_refused(photographs, phantoms, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown lesion 'drusen'; valid lesions: hard_exudates, .*soft_exudates"):
+        segment(photographs, "drusen")
+    with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*absent"):
+        segment(tmp_path / "absent", "hemorrhages", model="synthetic")
+    with pytest.raises(FileNotFoundError, match="no trained model for edema"):
+        segment(photographs, "edema", model="synthetic")
+    with pytest.raises(
+        ValueError, match=r"expected uint8 images of shape \(n, 3, h, w\), got float64 \(1, 3, 64, 64\)"
+    ):
+        segment(np.zeros((1, 3, 64, 64)), "hemorrhages", model="synthetic")
+
+
+def test_a_card_that_names_another_architecture_is_refused(model, phantoms, tmp_path):
+    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
+    file = Model(kept.state, {**kept.card, "encoder": "resnet18"}).save(tmp_path)
+    with pytest.raises(ValueError, match="no parameters of a U-Net with resnet18"):
+        segment(phantoms.images[:1], "hemorrhages", model=file)
+
+
+def test_a_kept_model_predicts_by_its_own_depth(model, phantoms, tiny):
+    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
+    assert get_profile("open").encoder_depth != kept.card["encoder_depth"]
+    deep = replace(tiny, encoder_depth=5)
+    np.testing.assert_array_equal(kept.predict(phantoms.images, deep), kept.predict(phantoms.images, tiny))
