@@ -1,220 +1,115 @@
-"""Tables 1 and 2: the U-Nets of a cohort, each trained, scored and applied at most once per store."""
+"""Tables 1 and 2: which encoder finds which lesion, by which protocol, and the masks that the chosen ones find."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import backbones, models, patches, paths, segmentation, training
+from ruranet_utils import models, paths, published
 from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, LESIONS, Profile
-from ruranet_utils.metrics import average_precision, pixel_counts, ratio_interval, segmentation_scores
-from ruranet_utils.models import Model
-from ruranet_utils.patches import Annotated
-from ruranet_utils.sources import SOURCES
-from ruranet_utils.splits import SPLITS
-from ruranet_utils.store import Arrays, Store, digest_arrays
-
-COUNTS = ["tp", "fp", "fn", "tn"]
-# Which images train, choose the epoch and are scored. The code released beside the paper takes the testing images for
-# all three; "released" repeats that, to show what it does to a score.
-PROTOCOLS = {"held_out": ("train", "val", "test"), "released": ("test", "test", "test")}
+from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.metrics import ratio_interval, segmentation_scores
+from ruranet_utils.segmenter import COUNTS, PROTOCOLS, LesionSegmenter
+from ruranet_utils.store import Arrays, Store
 
 
-@dataclass(frozen=True)
-class LesionSegmenter:
-    """Binary U-Nets, one for each lesion, encoder and seed.
+def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
+
+    Of each lesion's models only the chosen encoder's first one stays in the store.
+
+    Returns
+    -------
+    DataFrame
+        ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, ``aupr``, pooled over
+        the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
+        first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
+        over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
+        on the validation images; ``validation_iou`` (first seed) and ``chosen`` by it; ``parameters``; ``weights``;
+        ``note``: what the masks show where that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
+        (for data) of the first seed's training.
+    """
+    pairs = pairs or list(product(segmenter.cohort.annotated, segmenter.profile.encoders))
+    seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
+    scores = [segmenter.with_seed(seed).scores(pairs) for seed in seeds]
+    table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
+    best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
+    table["chosen"] = table.index.isin(best)
+    for seed in seeds:
+        dropped = table[~table["chosen"] | (seed != segmenter.profile.seed)]
+        for pair in dropped[["lesion", "encoder"]].itertuples(index=False):
+            segmenter.with_seed(seed).discard(*pair)
+    return table
+
+
+def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[Arrays]) -> dict:
+    first = of_seeds[0]
+    validation, test = (pd.DataFrame(first[part], columns=COUNTS) for part in ("val", "test"))
+    pooled = pd.DataFrame([segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS)) for x in of_seeds])
+    pooled["aupr"] = [x["aupr"][0] for x in of_seeds]
+    each = [segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS), "mean")["iou"] for x in of_seeds]
+    patients = segmenter.cohort.split(PROTOCOLS[segmenter.protocol][2]).patients
+    low, high = ratio_interval(
+        test["tp"], test[["tp", "fp", "fn"]].sum(axis=1), patients, np.random.default_rng(segmenter.profile.seed)
+    )
+    return {
+        "lesion": lesion,
+        "encoder": encoder,
+        **pooled.mean().to_dict(),
+        "iou_first": pooled["iou"].iloc[0],
+        "iou_sd": pooled["iou"].std(),
+        "n_seeds": len(of_seeds),
+        "iou_low": low,
+        "iou_high": high,
+        "iou_mean": np.mean(each),
+        "aupr_mean": np.mean([x["aupr"][1] for x in of_seeds]),
+        "n": len(test),
+        "n_with": int((test["tp"] + test["fn"] > 0).sum()),
+        "threshold": float(first["threshold"][0]),
+        "validation_iou": segmentation_scores(validation)["iou"],
+        "parameters": int(first["parameters"][0]),
+        "weights": find_weights(encoder, segmenter.profile).origin,
+        "note": segmenter.cohort.lesion_notes.get(lesion, ""),
+        **dict(zip(("patches", "time_s", "waited_s"), first["speed"], strict=True)),
+    }
+
+
+def compare_protocols(segmenter: LesionSegmenter, study: pd.DataFrame) -> pd.DataFrame:
+    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol, first seed.
 
     Parameters
     ----------
-    cohort : Cohort
-        With masks and the splits ``train``, ``val`` and ``test``.
-    profile : Profile
-    store : Store
-    attention : {"scse", None}
-        ``None`` for the ablation without SCSE (Table 5b).
-    protocol : {"held_out", "released"}
-        See ``PROTOCOLS``.
+    segmenter : LesionSegmenter
+    study : DataFrame
+        From :func:`encoder_study`.
+
+    Returns
+    -------
+    DataFrame
+        ``lesion``, ``encoder``, ``protocol``; ``iou paper`` (Table 1's row of this encoder, or Table 2's of the
+        lesion); ``iou``, ``iou_low``, ``iou_high``; ``nearer``: whether this protocol's IoU is nearer to the paper's;
+        ``n train``, ``n val`` and ``n`` images; ``note``.
     """
-
-    cohort: Cohort
-    profile: Profile
-    store: Store
-    attention: str | None = "scse"
-    protocol: str = "held_out"
-
-    def train(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
-        return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit)[lesion, encoder]
-
-    def study(self, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
-        """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
-
-        Of each lesion's models only the chosen encoder's first one stays in the store.
-
-        Returns
-        -------
-        DataFrame
-            ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, ``aupr``, pooled over
-            the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
-            first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
-            over images; ``n`` test images, ``n_with`` of them with the lesion; ``validation_iou`` (first seed) and
-            ``chosen`` by it; ``parameters``; ``weights``; ``note``: what the masks show where that is not the lesion
-            itself; ``patches``, ``time_s`` and ``waited_s`` (for data) of the first seed's training.
-        """
-        pairs = pairs or list(product(self.cohort.annotated, self.profile.encoders))
-        seeds = range(self.profile.seed, self.profile.seed + self.profile.n_seeds)
-        scores = [self._seed(seed)._fetch_all("segmentation_scores", pairs, self._seed(seed)._score) for seed in seeds]
-        table = pd.DataFrame([self._row(*pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
-        best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
-        table["chosen"] = table.index.isin(best)
-        for seed in seeds:
-            dropped = table[~table["chosen"] | (seed != self.profile.seed)]
-            for pair in dropped[["lesion", "encoder"]].itertuples(index=False):
-                self.store.discard("segmentation_model", self._seed(seed)._settings(*pair), _CODE)
-        return table
-
-    def keep(self, study: pd.DataFrame) -> list[Path]:
-        """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
-        parts = self.cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0)
-        trained_on = sorted(set(self.cohort.table["source"]))
-        shared = {
-            **self.profile.settings("encoder_depth", "image_size_px", "seed"),
-            "attention": self.attention,
-            "data": self.cohort.digest,
-            "trained_on": trained_on,
-            "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
-            **parts.add_prefix("n_").to_dict(),
-            "intended_use": "research; no diagnosis, no treatment",
-        }
-        files = []
-        for row in study[study["chosen"]].to_dict("records"):
-            scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
-            about = {name: row[name] for name in ("lesion", "encoder", "weights", "note")}
-            trained = self.train(row["lesion"], row["encoder"])
-            state = {name: value for name, value in trained.items() if name.startswith("state.")}
-            model = Model(state, {**shared, **about, "scores": scores})
-            files.append(model.save(paths.models(self.profile.name)))
-        return files
-
-    def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
-        """Predicted masks of all lesions.
-
-        Parameters
-        ----------
-        images : ndarray of uint8, shape (n, 3, h, w)
-        encoders : dict of str to str
-            Encoder of each lesion, from :func:`best_encoders`.
-
-        Returns
-        -------
-        ndarray of bool, shape (n, len(encoders), h, w)
-        """
-
-        def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
-            trained = self.train(lesion, encoder)
-            masks = segmentation.predict(trained, images, encoder, self.attention, self.profile)
-            return {"packed": np.packbits(masks, axis=-1)}
-
-        pairs = list(encoders.items())
-        arrays = self._fetch_all("lesion_masks", pairs, compute, images=digest_arrays(images))
-        packed = np.stack([arrays[pair]["packed"] for pair in pairs], axis=1)
-        return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
-
-    def _fetch_all(
-        self, step: str, pairs: list[tuple[str, str]], compute: Callable[[str, str], Arrays], **more: str
-    ) -> dict[tuple[str, str], Arrays]:
-        """One job for each pair of lesion and encoder."""
-        jobs = {pair: ({**self._settings(*pair), **more}, partial(compute, *pair)) for pair in pairs}
-        return self.store.fetch_all(step, jobs, _CODE, self.profile.workers)
-
-    def _settings(self, lesion: str, encoder: str) -> dict:
-        return {
-            **self.profile.settings(*_FIELDS),
-            "data": self.cohort.digest,
-            "lesion": lesion,
-            "encoder": encoder,
-            "attention": self.attention,
-            "protocol": self.protocol,
-            "weights": find_weights(encoder, self.profile).digest,
-        }
-
-    def _seed(self, seed: int) -> LesionSegmenter:
-        return replace(self, profile=replace(self.profile, seed=seed))
-
-    def _part(self, number: int, lesion: str) -> Annotated:
-        """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
-        part = self.cohort.split(PROTOCOLS[self.protocol][number])
-        aspect = (part.table["width_px"] / part.table["height_px"]).to_numpy(dtype=float)
-        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
-
-    def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        train, usual = self._part(0, lesion), len(self.cohort.split("train"))
-        # as many patches in an epoch whatever the protocol, or the one with fewer images would learn less
-        per_image = max(1, round(self.profile.patches_per_image * usual / len(train.images)))
-        return segmentation.fit(
-            train,
-            self._part(1, lesion),
-            encoder,
-            self.attention,
-            replace(self.profile, patches_per_image=per_image),
-            description=f"{lesion} · {encoder} · seed {self.profile.seed}",
-            checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), _CODE),
-        )
-
-    def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        """Counts of pixels of the validation and the test images, and areas under their precision-recall curves."""
-        trained = self.train(lesion, encoder)
-        model = segmentation.restore(trained, encoder, self.attention, self.profile)
-        counts, aupr = [], []
-        for part in (self._part(1, lesion), self._part(2, lesion)):
-            probability = np.concatenate(list(segmentation.probabilities(model, part.images, self.profile)))
-            counts.append(pixel_counts(probability > 0.5, part.masks)[COUNTS].to_numpy())
-            aupr.append([average_precision(probability, part.masks, way) for way in ("pooled", "mean")])
-        return {
-            "val": counts[0],
-            "test": counts[1],
-            "aupr": np.array(aupr[1]),
-            "parameters": np.array([sum(parameter.numel() for parameter in model.parameters())]),
-            "speed": trained["speed"],
-        }
-
-    def _row(self, lesion: str, encoder: str, of_seeds: list[Arrays]) -> dict:
-        first = of_seeds[0]
-        validation, test = (pd.DataFrame(first[part], columns=COUNTS) for part in ("val", "test"))
-        pooled = pd.DataFrame([segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS)) for x in of_seeds])
-        pooled["aupr"] = [x["aupr"][0] for x in of_seeds]
-        each = [segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS), "mean")["iou"] for x in of_seeds]
-        patients = self.cohort.split(PROTOCOLS[self.protocol][2]).patients
-        low, high = ratio_interval(
-            test["tp"], test[["tp", "fp", "fn"]].sum(axis=1), patients, np.random.default_rng(self.profile.seed)
-        )
-        return {
-            "lesion": lesion,
-            "encoder": encoder,
-            **pooled.mean().to_dict(),
-            "iou_first": pooled["iou"].iloc[0],
-            "iou_sd": pooled["iou"].std(),
-            "n_seeds": len(of_seeds),
-            "iou_low": low,
-            "iou_high": high,
-            "iou_mean": np.mean(each),
-            "aupr_mean": np.mean([x["aupr"][1] for x in of_seeds]),
-            "n": len(test),
-            "n_with": int((test["tp"] + test["fn"] > 0).sum()),
-            "validation_iou": segmentation_scores(validation)["iou"],
-            "parameters": int(first["parameters"][0]),
-            "weights": find_weights(encoder, self.profile).origin,
-            "note": self.cohort.lesion_notes.get(lesion, ""),
-            **dict(zip(("patches", "time_s", "waited_s"), first["speed"], strict=True)),
-        }
+    pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
+    first = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1))
+    sizes = segmenter.cohort.table["split"].value_counts()
+    parts = []
+    for name, (train, validation, _) in PROTOCOLS.items():
+        scored = encoder_study(replace(first, protocol=name), pairs)
+        parts.append(scored.assign(protocol=name, **{"n train": sizes[train], "n val": sizes[validation]}))
+    table = pd.concat(parts).sort_values("lesion", key=lambda names: names.map(LESIONS.index), kind="stable")
+    printed = published.table_1().set_index(["lesion", "encoder"])["iou"].to_dict()
+    chosen = published.table_2().set_index("lesion")["iou"]
+    table["iou paper"] = [printed.get((row.lesion, row.encoder), chosen[row.lesion]) for row in table.itertuples()]
+    distance = (table["iou"] - table["iou paper"]).abs()
+    table["nearer"] = distance == distance.groupby(table["lesion"]).transform("min")
+    columns = ["lesion", "encoder", "protocol", "iou paper", "iou", "iou_low", "iou_high", "nearer"]
+    return table[[*columns, "n train", "n val", "n", "note"]].reset_index(drop=True)
 
 
 def lesion_masks(
@@ -248,7 +143,7 @@ def lesion_masks(
     kept = models.load_all(paths.models(profile.models), missing, attention)
     masks = {lesion: kept[lesion].masks(images, profile, store) for lesion in missing}
     if segmentation.annotated:
-        study = LesionSegmenter(segmentation, profile, store).study()
+        study = encoder_study(LesionSegmenter(segmentation, profile, store))
         segmenter = LesionSegmenter(segmentation, profile, store, attention)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
@@ -260,23 +155,3 @@ def best_encoders(study: pd.DataFrame) -> dict[str, str]:
     """Encoder of each lesion with the highest validation IoU (Section 2.1, backbone selection): the rows of Table 2."""
     chosen = study[study["chosen"]]
     return dict(zip(chosen["lesion"], chosen["encoder"], strict=True))
-
-
-_CODE = [backbones, training, patches, segmentation]
-_FIELDS = (
-    "seed",
-    "threads",
-    "device",
-    "precision",
-    "epochs",
-    "patience",
-    "patches_per_image",
-    "patch_size_px",
-    "lesion_patches",
-    "encoder_depth",
-    "batch_size",
-    "learning_rate",
-    "schedule",
-    "focal_alpha",
-    "focal_gamma",
-)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ruranet_utils import backbones, segmentation, training
+from ruranet_utils import backbones, patches, segmentation, training
 from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.patches import image_batches
 from ruranet_utils.store import Arrays, Store, digest_arrays, write_atomically
+
+CODE = [backbones, training, patches, segmentation]  # what the parameters of a model depend on
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +29,8 @@ class Model:
     state : dict of str to ndarray
         Parameters, as :func:`ruranet_utils.segmentation.fit` returns them.
     card : dict
-        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``; ``trained_on`` (sources),
-        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
+        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``, ``threshold``; ``trained_on``
+        (sources), ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
         of the cohort); ``scores`` on the test images, where it was scored; ``weights`` (origin of the encoder's first
         ones), ``note``, ``intended_use`` and ``sha256`` over the parameters.
     """
@@ -43,10 +47,32 @@ class Model:
         write_atomically(path, lambda file: save_file(state, file, header))
         return path
 
-    def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:
-        """Masks: bool, shape (n, h, w), of images of uint8, shape (n, 3, h, w), on the profile's device."""
+    def probabilities(self, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
+        """Probability of the lesion in every pixel, mean over an image and its mirror image, batch by batch.
+
+        Left and right eyes mirror each other, so the mean costs nothing but time.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n, 3, h, w)
+            Sides divisible by 32.
+        profile : Profile
+            Its device and threads.
+
+        Yields
+        ------
+        ndarray of float32, shape (batch, h, w)
+        """
         adapted = replace(profile, **{name: self.card[name] for name in ("encoder_depth", "image_size_px")})
-        return segmentation.predict(self.state, images, self.card["encoder"], self.card["attention"], adapted)
+        network = segmentation.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
+        for rows in image_batches(images):
+            (plain,) = segmentation.probabilities(network, images[rows], adapted)
+            (mirrored,) = segmentation.probabilities(network, images[rows][..., ::-1], adapted)
+            yield (plain + mirrored[..., ::-1]) / 2
+
+    def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:
+        """Masks: bool, shape (n, h, w), where the probability is above the card's ``threshold``."""
+        return np.concatenate([batch > self.card["threshold"] for batch in self.probabilities(images, profile)])
 
     def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
         """:meth:`predict`, computed once per store."""
@@ -55,7 +81,7 @@ class Model:
             return {"packed": np.packbits(self.predict(images, profile), -1)}
 
         settings = {**profile.settings("threads", "device"), "model": self.card, "images": digest_arrays(images)}
-        packed = store.fetch("kept_model_masks", settings, compute, [backbones, training, segmentation])["packed"]
+        packed = store.fetch("kept_model_masks", settings, compute, [*CODE, sys.modules[__name__]])["packed"]
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
 
 

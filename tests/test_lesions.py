@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import average_precision_score
 
 from ruranet_utils import segmentation
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import ANNOTATIONS
-from ruranet_utils.lesions import _CODE, LesionSegmenter, best_encoders
+from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study
 from ruranet_utils.metrics import pixel_counts, segmentation_scores
+from ruranet_utils.models import CODE, Model
 from ruranet_utils.photographs import AREAS
-from ruranet_utils.segmentation import predict
+from ruranet_utils.segmenter import LesionSegmenter
 from ruranet_utils.store import Store
 
 GOOD, BAD = "mobilenet_v2", "resnet18"
@@ -46,21 +46,21 @@ def oracle(cohort, monkeypatch):
         assert abs(len(train.images) * profile.patches_per_image - 2 * 4) <= 2, "patches in an epoch"
         lesion = next(i for i in range(5) if np.array_equal(validation.masks, cohort.masks[known_rows(validation), i]))
         good = (encoder == GOOD) != (lesion == 4)
-        return {"lesion": np.array([lesion]), "good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
+        return {"state.lesion": np.array([lesion]), "state.good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
 
     def known_rows(data):
         return [known[image.tobytes()] for image in data.images]
 
     def fake_restore(trained, encoder, attention, profile):
-        return SimpleNamespace(
-            lesion=trained["lesion"][0], good=trained["good"][0], parameters=lambda: [torch.zeros(7)]
-        )
+        return SimpleNamespace(lesion=trained["state.lesion"][0], good=trained["state.good"][0])
 
     def fake_probabilities(model, images, profile):
-        rows = [known[image.tobytes()] for image in images]
+        mirrored = images[0].tobytes() not in known
+        rows = [known[np.flip(image, -1).tobytes() if mirrored else image.tobytes()] for image in images]
         right = (cohort.table["split"].iloc[rows] == ("val" if model.good else "test")).to_numpy()
         truth = cohort.masks[rows, model.lesion]
-        yield np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.2).astype(np.float32)
+        found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
+        yield found[..., ::-1] if mirrored else found
 
     monkeypatch.setattr(segmentation, "fit", fake_fit)
     monkeypatch.setattr(segmentation, "restore", fake_restore)
@@ -79,7 +79,7 @@ def steps(events: list[dict], found: bool) -> dict[str, int]:
 
 
 def test_the_encoder_is_chosen_on_the_validation_images_not_on_the_test_images(segmenter):
-    study = segmenter.study()
+    study = encoder_study(segmenter)
     assert study["lesion"].tolist() == list(np.repeat(ANNOTATIONS, 2)) and study["encoder"].tolist() == [GOOD, BAD] * 5
     assert best_encoders(study) == {**dict.fromkeys(ANNOTATIONS, GOOD), ANNOTATIONS[-1]: BAD}
     chosen = study[study["chosen"]]
@@ -88,7 +88,7 @@ def test_the_encoder_is_chosen_on_the_validation_images_not_on_the_test_images(s
 
 
 def test_the_study_scores_the_test_images(segmenter, cohort):
-    study = segmenter.study().set_index(["lesion", "encoder"])
+    study = encoder_study(segmenter).set_index(["lesion", "encoder"])
     truth = cohort.masks[cohort.table["split"] == "test", 1]
     predicted = np.roll(truth, 1, axis=-1)
     tp, fp = (truth & predicted).sum(), (~truth & predicted).sum()
@@ -100,22 +100,37 @@ def test_the_study_scores_the_test_images(segmenter, cohort):
     each = [(t & p).sum() / (t | p).sum() for t, p in zip(truth, predicted, strict=True)]
     assert row["iou_mean"] == pytest.approx(np.mean(each))
     assert min(each) <= row["iou_low"] < row["iou"] < row["iou_high"] <= max(each)
-    assert row["n"] == row["n_with"] == 4 and row["weights"] == "random" and row["parameters"] == 7
+    assert row["n"] == row["n_with"] == 4 and row["weights"] == "random" and row["parameters"] == 2
     assert (row["patches"], row["time_s"], row["waited_s"]) == (8, 2, 0.5)
-    probability = np.where(predicted, 0.9, 0.2)
+    probability = np.where(predicted, 0.9, 0.0)
     assert row["aupr"] == pytest.approx(average_precision_score(truth.ravel(), probability.ravel()))
     each = [average_precision_score(t.ravel(), p.ravel()) for t, p in zip(truth, probability, strict=True)]
     assert row["aupr_mean"] == pytest.approx(np.mean(each))
 
 
 def test_only_the_chosen_parameters_are_kept_and_nothing_is_done_twice(segmenter, cohort, store, journal):
-    first = segmenter.study()
+    first = encoder_study(segmenter)
     assert steps(journal(), found=False) == {"segmentation_model": 10, "segmentation_scores": 10}
     assert len(list((store.root / "segmentation_model").glob("*.safetensors"))) == len(ANNOTATIONS)
-    pd.testing.assert_frame_equal(segmenter.study(), first)
+    pd.testing.assert_frame_equal(encoder_study(segmenter), first)
     masks = [segmenter.masks(cohort.images, best_encoders(first)) for _ in range(2)]
     np.testing.assert_array_equal(*masks)
     assert steps(journal(), found=False) == {"lesion_masks": 5}
+
+
+def test_the_threshold_is_the_one_with_the_best_validation_iou(segmenter, cohort, monkeypatch):
+    """Half of the lesion at 0.32, all background at 0.27 but a tenth at 0.41: best between them is 0.3."""
+    rng = np.random.default_rng(0)
+
+    def graded(model, images, profile):
+        rows = [next(r for r, known in enumerate(cohort.images) if np.array_equal(known, image)) for image in images]
+        truth = cohort.masks[rows, ANNOTATIONS.index(model.card["lesion"])]
+        found = np.where(truth, np.where(rng.random(truth.shape) < 0.5, 0.32, 0.9), 0.27)
+        yield np.where(~truth & (rng.random(truth.shape) < 0.1), 0.41, found)
+
+    monkeypatch.setattr(Model, "probabilities", graded)
+    scores = segmenter.scores([("hemorrhages", GOOD)])["hemorrhages", GOOD]
+    assert scores["threshold"].tolist() == [0.3]
 
 
 def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, store, monkeypatch):
@@ -126,16 +141,17 @@ def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, stor
         counts = np.array([[tp, 100 - tp, 0, 0]] * 4)
         aupr = np.array([ious[self.profile.seed]] * 2)
         self.train(lesion, encoder)
-        return {"val": counts, "test": counts, "aupr": aupr, "parameters": np.array([7]), "speed": np.zeros(3)}
+        one = {"threshold": np.ones(1), "parameters": np.ones(1), "speed": np.zeros(3)}
+        return {"val": counts, "test": counts, "aupr": aupr, **one}
 
     monkeypatch.setattr(LesionSegmenter, "_score", scored)
     several = replace(segmenter, profile=replace(segmenter.profile, n_seeds=3, encoders=(GOOD,)))
-    study = several.study()
+    study = encoder_study(several)
     assert {seed for _, _, seed in oracle} == {0, 1, 2}
     assert study["iou"].tolist() == pytest.approx([0.5] * 5) and study["aupr"].tolist() == pytest.approx([0.5] * 5)
     assert study["iou_sd"].tolist() == pytest.approx([0.3] * 5) and set(study["n_seeds"]) == {3}
     assert study["iou_first"].tolist() == [0.5] * 5 and study["iou_low"].tolist() == [0.5] * 5
-    first = [several.store.path("segmentation_model", several._settings(x, GOOD), _CODE).name for x in ANNOTATIONS]
+    first = [several.store.path("segmentation_model", several._settings(x, GOOD), CODE).name for x in ANNOTATIONS]
     assert sorted(first) == sorted(path.name for path in (store.root / "segmentation_model").glob("*.safetensors"))
 
 
@@ -143,11 +159,25 @@ def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, stor
     ("protocol", "train", "validation"), [("held_out", "train", "val"), ("released", "test", "test")]
 )
 def test_a_protocol_says_which_images_train_and_choose(protocol, train, validation, segmenter, cohort, oracle):
-    study = replace(segmenter, protocol=protocol).study([("hemorrhages", GOOD)])
+    study = encoder_study(replace(segmenter, protocol=protocol), [("hemorrhages", GOOD)])
     ((trained_on, chosen_by, _),) = oracle
     np.testing.assert_array_equal(trained_on, cohort.split(train).images)
     np.testing.assert_array_equal(chosen_by, cohort.split(validation).images)
     assert study["n"].tolist() == [4] and best_encoders(study) == {"hemorrhages": GOOD}
+
+
+def test_protocols_are_compared_with_the_paper_lesion_by_lesion(segmenter, cohort, monkeypatch):
+    study = encoder_study(segmenter)
+    table = compare_protocols(segmenter, study)
+    assert table["lesion"].tolist() == list(np.repeat(ANNOTATIONS[:4], 2))
+    assert table["protocol"].tolist() == ["held_out", "released"] * 4
+    assert table["n train"].tolist() == [2, 4] * 4 and table["n val"].tolist() == [2, 4] * 4
+    row = study.set_index(["lesion", "encoder"]).loc[("microaneurysms", GOOD)]
+    assert table.loc[2, "iou"] == row["iou"] and table.loc[2, "iou_low"] == row["iou_low"]
+    assert table.loc[[0, 2, 4, 6], "iou paper"].tolist() == [0.8041, 0.0302, 0.4942, 0.9925]
+    assert (table.groupby("lesion")["nearer"].sum() >= 1).all()
+    distance = (table["iou"] - table["iou paper"]).abs()
+    assert (distance[table["nearer"]].groupby(table["lesion"]).max() == distance.groupby(table["lesion"]).min()).all()
 
 
 def test_masks_are_the_predictions_in_the_order_of_the_lesions(segmenter, cohort):
@@ -185,20 +215,21 @@ def test_another_setting_or_cohort_is_another_network(segmenter, cohort, journal
 def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):
     monkeypatch.setattr(segmentation, "probabilities", lambda _, images, profile: iter([np.zeros(images[:, 0].shape)]))
     cohort.masks[cohort.table["split"] == "val"] = False
-    study = segmenter.study()
+    study = encoder_study(segmenter)
     assert study["validation_iou"].isna().all()
     assert best_encoders(study) == dict.fromkeys(ANNOTATIONS, GOOD)
 
 
 def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
     segmenter = LesionSegmenter(phantoms, replace(tiny, learning_rate=1e-2), store)
-    study = segmenter.study().set_index("lesion")
+    study = encoder_study(segmenter).set_index("lesion")
     for lesion in ("hard_exudates", "edema"):
-        trained = segmenter.train(lesion, "mobilenet_v2")
+        model = segmenter._model(lesion, "mobilenet_v2", study.loc[lesion, "threshold"])
         for split, column in (("val", "validation_iou"), ("test", "iou")):
             part = phantoms.split(split)
-            predicted = predict(trained, part.images, "mobilenet_v2", "scse", segmenter.profile)
-            counts = pixel_counts(predicted, part.masks[:, ANNOTATIONS.index(lesion)])
+            counts = pixel_counts(
+                model.predict(part.images, segmenter.profile), part.masks[:, ANNOTATIONS.index(lesion)]
+            )
             assert study.loc[lesion, column] == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True)
 
 
@@ -207,7 +238,7 @@ def test_worker_processes_change_nothing(phantoms, tiny, tmp_path):
     for workers in (1, 2):
         profile = replace(tiny, workers=workers, encoders=("mobilenet_v2", "resnet18"), learning_rate=1e-2)
         segmenter = LesionSegmenter(phantoms, profile, Store(tmp_path / str(workers)))
-        studies.append(segmenter.study())
+        studies.append(encoder_study(segmenter))
         masks.append(segmenter.masks(phantoms.images, best_encoders(studies[-1])))
     pd.testing.assert_frame_equal(*(study.drop(columns=["time_s", "waited_s"]) for study in studies), check_exact=True)
     np.testing.assert_array_equal(*masks)

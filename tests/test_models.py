@@ -9,8 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from ruranet_utils import paths
 from ruranet_utils.config import LESIONS
-from ruranet_utils.lesions import LesionSegmenter, best_encoders, lesion_masks
+from ruranet_utils.lesions import best_encoders, encoder_study, lesion_masks
 from ruranet_utils.models import load, load_all
+from ruranet_utils.segmenter import LesionSegmenter
 from ruranet_utils.store import Store
 
 
@@ -21,7 +22,7 @@ def kept(phantoms, tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RURANET_STORE", str(root))
         segmenter = LesionSegmenter(phantoms, tiny, Store(root))
-        study = segmenter.study()
+        study = encoder_study(segmenter)
         return root, study, segmenter.masks(phantoms.images, best_encoders(study)), segmenter.keep(study)
 
 

@@ -13,7 +13,7 @@ from ruranet_utils import paths
 from ruranet_utils.reproduce import notebooks
 
 NOTEBOOKS = notebooks()
-PARAMETERS = ["profile", "seed", "data_dir", "n_images", "epochs", "encoders", "classifiers", "extractors"]
+PARAMETERS = ["profile", "seed", "data_dir", "n_images", "epochs", "n_seeds", "encoders", "classifiers", "extractors"]
 PARAMETERS += ["models", "workers"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

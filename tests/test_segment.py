@@ -20,7 +20,7 @@ def model(tmp_path_factory, phantoms, tiny):
         patch.setenv("RURANET_STORE", str(store))
         network = segmentation.build("mobilenet_v2", "scse", tiny)
         state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
-        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse"}
+        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
         card |= tiny.settings("encoder_depth", "image_size_px")
         Model(state, card).save(paths.models("synthetic"))
     return store
@@ -28,13 +28,14 @@ def model(tmp_path_factory, phantoms, tiny):
 
 @pytest.fixture(autouse=True)
 def half_found(model, monkeypatch):
-    """The kept model's probabilities: the left half of every image."""
+    """The kept model's probabilities: the middle half of every image."""
     monkeypatch.setenv("RURANET_STORE", str(model))
 
-    def left_half(network, images, profile):
-        yield np.broadcast_to(np.arange(images.shape[3]) < images.shape[3] // 2, (len(images), *images.shape[2:]))
+    def middle_half(network, images, profile):
+        inside = np.abs(np.arange(images.shape[3]) - (images.shape[3] - 1) / 2) < images.shape[3] / 4
+        yield np.broadcast_to(inside.astype(np.float32), (len(images), *images.shape[2:]))
 
-    monkeypatch.setattr(segmentation, "probabilities", left_half)
+    monkeypatch.setattr(segmentation, "probabilities", middle_half)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_folder_gives_masks_and_overlays_of_the_photographs_size(photographs, 
     written = sorted(path.name for path in found.save(tmp_path / "out").iterdir())
     assert written == sorted(f"eye {n}_hemorrhages{kind}.png" for n in (0, 1) for kind in ("", "_overlay"))
     mask = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages.png").convert("L"))
-    assert mask.shape == (100, 200) and (mask[:, :99] == 255).all() and (mask[:, 101:] == 0).all()
+    assert mask.shape == (100, 200) and (mask[:, 51:149] == 255).all() and (mask[:, :49] == 0).all()
     overlay = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages_overlay.png"))
     assert overlay.shape == (100, 200, 3)
 
@@ -62,8 +63,8 @@ def test_a_folder_gives_masks_and_overlays_of_the_photographs_size(photographs, 
 def test_an_overlay_is_the_image_with_the_outline_alone(photographs):
     found = segment(photographs, "hemorrhages", model="synthetic")
     changed = (found.overlays != found.images.transpose(0, 2, 3, 1)).any(axis=-1)
-    assert set(np.nonzero(changed)[2]) == {31, 32}
-    np.testing.assert_array_equal(found.overlays[0, 5, 31], OUTLINE)
+    assert set(np.nonzero(changed)[2]) == {15, 16, 47, 48}
+    np.testing.assert_array_equal(found.overlays[0, 5, 15], OUTLINE)
 
 
 def test_a_file_and_an_array_are_taken_too(photographs, phantoms):

@@ -1,0 +1,213 @@
+"""The U-Nets of a cohort, one for each lesion, encoder and seed, each trained, scored and applied at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ruranet_utils import metrics, models, paths, segmentation
+from ruranet_utils.backbones import find_weights
+from ruranet_utils.cohort import Cohort
+from ruranet_utils.config import ANNOTATIONS, Profile
+from ruranet_utils.metrics import average_precision, pixel_counts, segmentation_scores
+from ruranet_utils.models import CODE, Model
+from ruranet_utils.patches import Annotated
+from ruranet_utils.sources import SOURCES
+from ruranet_utils.splits import SPLITS
+from ruranet_utils.store import Arrays, Store, digest_arrays
+
+SCORING = [*CODE, models, metrics]  # code that scores and masks depend on
+FIELDS = (  # of the profile, on which the parameters depend
+    "seed",
+    "threads",
+    "device",
+    "precision",
+    "epochs",
+    "patience",
+    "patches_per_image",
+    "patch_size_px",
+    "lesion_patches",
+    "encoder_depth",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "focal_alpha",
+    "focal_gamma",
+)
+COUNTS = ["tp", "fp", "fn", "tn"]
+# Of a probability; one of them is chosen on the validation images.
+THRESHOLDS = np.arange(1, 20) / 20
+# Which images train, choose the epoch and the threshold, and are scored. The code released beside the paper takes the
+# testing images for all three; "released" repeats that, to show what it does to a score.
+PROTOCOLS = {"held_out": ("train", "val", "test"), "released": ("test", "test", "test")}
+
+
+@dataclass(frozen=True)
+class LesionSegmenter:
+    """Binary U-Nets, one for each lesion, encoder and seed.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With masks and the splits ``train``, ``val`` and ``test``.
+    profile : Profile
+    store : Store
+    attention : {"scse", None}
+        ``None`` for the ablation without SCSE (Table 5b).
+    protocol : {"held_out", "released"}
+        See ``PROTOCOLS``.
+    """
+
+    cohort: Cohort
+    profile: Profile
+    store: Store
+    attention: str | None = "scse"
+    protocol: str = "held_out"
+
+    def train(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
+        return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit, CODE)[lesion, encoder]
+
+    def keep(self, study: pd.DataFrame) -> list[Path]:
+        """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
+        parts = self.cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0)
+        trained_on = sorted(set(self.cohort.table["source"]))
+        shared = {
+            "data": self.cohort.digest,
+            "trained_on": trained_on,
+            "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
+            **parts.add_prefix("n_").to_dict(),
+            "intended_use": "research; no diagnosis, no treatment",
+        }
+        files = []
+        for row in study[study["chosen"]].to_dict("records"):
+            pair = row["lesion"], row["encoder"]
+            threshold = float(self.scores([pair])[pair]["threshold"][0])
+            scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
+            about = {"weights": row["weights"], "note": row["note"], "scores": scores}
+            files.append(self._model(*pair, threshold, **shared, **about).save(paths.models(self.profile.name)))
+        return files
+
+    def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
+        """Predicted masks of all lesions.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n, 3, h, w)
+        encoders : dict of str to str
+            Encoder of each lesion, from :func:`best_encoders`.
+
+        Returns
+        -------
+        ndarray of bool, shape (n, len(encoders), h, w)
+        """
+
+        def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
+            threshold = float(self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0])
+            return {"packed": np.packbits(self._model(lesion, encoder, threshold).predict(images, self.profile), -1)}
+
+        pairs = list(encoders.items())
+        arrays = self._fetch_all("lesion_masks", pairs, compute, SCORING, images=digest_arrays(images))
+        packed = np.stack([arrays[pair]["packed"] for pair in pairs], axis=1)
+        return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Arrays]:
+        """What the models of some pairs of lesion and encoder reach.
+
+        Returns
+        -------
+        dict of dict
+            By pair: ``val`` and ``test``, pixels by ``COUNTS`` for each image; ``aupr`` of the test images, pooled and
+            averaged; ``threshold`` with the best validation IoU; ``parameters``; ``speed`` as
+            :func:`ruranet_utils.segmentation.fit` returns it.
+        """
+        return self._fetch_all("segmentation_scores", pairs, self._score, SCORING)
+
+    def _fetch_all(
+        self,
+        step: str,
+        pairs: Sequence[tuple[str, str]],
+        compute: Callable[[str, str], Arrays],
+        code: Sequence,
+        **more: str,
+    ) -> dict[tuple[str, str], Arrays]:
+        """One job for each pair of lesion and encoder."""
+        jobs = {pair: ({**self._settings(*pair), **more}, partial(compute, *pair)) for pair in pairs}
+        return self.store.fetch_all(step, jobs, code, self.profile.workers)
+
+    def _settings(self, lesion: str, encoder: str) -> dict:
+        return {
+            **self.profile.settings(*FIELDS),
+            "data": self.cohort.digest,
+            "lesion": lesion,
+            "encoder": encoder,
+            "attention": self.attention,
+            "protocol": self.protocol,
+            "weights": find_weights(encoder, self.profile).digest,
+        }
+
+    def with_seed(self, seed: int) -> LesionSegmenter:
+        """The same with models of another seed."""
+        return replace(self, profile=replace(self.profile, seed=seed))
+
+    def discard(self, lesion: str, encoder: str) -> None:
+        """Remove one model's parameters from the store; its scores stay."""
+        self.store.discard("segmentation_model", self._settings(lesion, encoder), CODE)
+
+    def _part(self, number: int, lesion: str) -> Annotated:
+        """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
+        part = self.cohort.split(PROTOCOLS[self.protocol][number])
+        aspect = (part.table["width_px"] / part.table["height_px"]).to_numpy(dtype=float)
+        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
+
+    def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        train, usual = self._part(0, lesion), len(self.cohort.split("train"))
+        # as many patches in an epoch whatever the protocol, or the one with fewer images would learn less
+        per_image = max(1, round(self.profile.patches_per_image * usual / len(train.images)))
+        return segmentation.fit(
+            train,
+            self._part(1, lesion),
+            encoder,
+            self.attention,
+            replace(self.profile, patches_per_image=per_image),
+            description=f"{lesion} · {encoder} · seed {self.profile.seed}",
+            checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), CODE),
+        )
+
+    def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        """The threshold with the best validation IoU, counts of pixels with it, and AUPR on the test images."""
+        model = self._model(lesion, encoder)
+        validation, test = (self._part(number, lesion) for number in (1, 2))
+        found = [np.concatenate(list(model.probabilities(part.images, self.profile))) for part in (validation, test)]
+        each = [segmentation_scores(pixel_counts(found[0] > level, validation.masks))["iou"] for level in THRESHOLDS]
+        threshold = THRESHOLDS[np.argmax(each)] if np.nanmax([0, *each]) > 0 else 0.5
+        counts = [
+            pixel_counts(probability > threshold, part.masks)[COUNTS].to_numpy()
+            for probability, part in zip(found, (validation, test), strict=True)
+        ]
+        trained = self.train(lesion, encoder)
+        return {
+            "val": counts[0],
+            "test": counts[1],
+            "aupr": np.array([average_precision(found[1], test.masks, way) for way in ("pooled", "mean")]),
+            "threshold": np.array([threshold]),
+            "parameters": np.array([sum(map(np.size, _learned(trained)))]),
+            "speed": trained["speed"],
+        }
+
+    def _model(self, lesion: str, encoder: str, threshold: float = 0.5, **more) -> Model:
+        """The trained network with as much of its card as predicting needs, and more."""
+        state = {name: value for name, value in self.train(lesion, encoder).items() if name.startswith("state.")}
+        card = {"lesion": lesion, "encoder": encoder, "attention": self.attention, "threshold": threshold}
+        return Model(state, {**card, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **more})
+
+
+def _learned(trained: Arrays) -> list[np.ndarray]:
+    """The parameters of a model, without what batch normalization has counted."""
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    return [value for name, value in trained.items() if name.startswith("state.") and not name.endswith(counted)]
