@@ -73,6 +73,11 @@ class LesionSegmenter:
         """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
         return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit, CODE)[lesion, encoder]
 
+    def model(self, lesion: str, encoder: str, **card) -> Model:
+        """The trained model with the threshold chosen for it; ``card`` adds to what its card says."""
+        threshold = self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0]
+        return self._model(lesion, encoder, threshold=float(threshold), **card)
+
     def keep(self, study: pd.DataFrame) -> list[Path]:
         """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
         parts = self.cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0)
@@ -87,10 +92,9 @@ class LesionSegmenter:
         files = []
         for row in study[study["chosen"]].to_dict("records"):
             pair = row["lesion"], row["encoder"]
-            threshold = float(self.scores([pair])[pair]["threshold"][0])
             scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
             about = {"weights": row["weights"], "note": row["note"], "scores": scores}
-            files.append(self._model(*pair, threshold, **shared, **about).save(paths.models(self.profile.name)))
+            files.append(self.model(*pair, **shared, **about).save(paths.models(self.profile.name)))
         return files
 
     def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
@@ -108,8 +112,7 @@ class LesionSegmenter:
         """
 
         def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
-            threshold = float(self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0])
-            return {"packed": np.packbits(self._model(lesion, encoder, threshold).predict(images, self.profile), -1)}
+            return {"packed": np.packbits(self.model(lesion, encoder).predict(images, self.profile), -1)}
 
         pairs = list(encoders.items())
         arrays = self._fetch_all("lesion_masks", pairs, compute, SCORING, images=digest_arrays(images))
@@ -200,11 +203,10 @@ class LesionSegmenter:
             "speed": trained["speed"],
         }
 
-    def _model(self, lesion: str, encoder: str, threshold: float = 0.5, **more) -> Model:
-        """The trained network with as much of its card as predicting needs, and more."""
+    def _model(self, lesion: str, encoder: str, **card) -> Model:
         state = {name: value for name, value in self.train(lesion, encoder).items() if name.startswith("state.")}
-        card = {"lesion": lesion, "encoder": encoder, "attention": self.attention, "threshold": threshold}
-        return Model(state, {**card, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **more})
+        network = {"lesion": lesion, "encoder": encoder, "attention": self.attention}
+        return Model(state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **card})
 
 
 def _learned(trained: Arrays) -> list[np.ndarray]:

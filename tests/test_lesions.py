@@ -224,7 +224,8 @@ def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
     segmenter = LesionSegmenter(phantoms, replace(tiny, learning_rate=1e-2), store)
     study = encoder_study(segmenter).set_index("lesion")
     for lesion in ("hard_exudates", "edema"):
-        model = segmenter._model(lesion, "mobilenet_v2", study.loc[lesion, "threshold"])
+        model = segmenter.model(lesion, "mobilenet_v2")
+        assert model.card["threshold"] == study.loc[lesion, "threshold"]
         for split, column in (("val", "validation_iou"), ("test", "iou")):
             part = phantoms.split(split)
             counts = pixel_counts(
