@@ -144,7 +144,8 @@ def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: 
 def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
     """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
     handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
-    fig.legend(handles=handles, loc="lower center", ncol=len(handles))
+    if handles:
+        fig.legend(handles=handles, loc="lower center", ncol=len(handles))
 
 
 def style() -> None:

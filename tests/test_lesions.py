@@ -13,7 +13,7 @@ from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import ANNOTATIONS
 from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study
 from ruranet_utils.metrics import pixel_counts, segmentation_scores
-from ruranet_utils.models import CODE, Model
+from ruranet_utils.models import CODE, MIRRORS, Model
 from ruranet_utils.photographs import AREAS
 from ruranet_utils.segmenter import LesionSegmenter
 from ruranet_utils.store import Store
@@ -55,12 +55,12 @@ def oracle(cohort, monkeypatch):
         return SimpleNamespace(lesion=trained["state.lesion"][0], good=trained["state.good"][0])
 
     def fake_probabilities(model, images, profile):
-        mirrored = images[0].tobytes() not in known
-        rows = [known[np.flip(image, -1).tobytes() if mirrored else image.tobytes()] for image in images]
+        axes = next(axes for axes in MIRRORS if np.flip(images[0], axes).tobytes() in known)
+        rows = [known[np.flip(image, axes).tobytes()] for image in images]
         right = (cohort.table["split"].iloc[rows] == ("val" if model.good else "test")).to_numpy()
         truth = cohort.masks[rows, model.lesion]
         found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
-        yield found[..., ::-1] if mirrored else found
+        yield np.flip(found, axes)
 
     monkeypatch.setattr(segmentation, "fit", fake_fit)
     monkeypatch.setattr(segmentation, "restore", fake_restore)

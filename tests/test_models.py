@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ruranet_utils import paths
+from ruranet_utils import paths, segmentation
 from ruranet_utils.config import LESIONS
 from ruranet_utils.lesions import best_encoders, encoder_study, lesion_masks
 from ruranet_utils.models import load, load_all
@@ -56,6 +56,20 @@ def test_photographs_without_masks_get_those_of_the_kept_models(kept, phantoms, 
     assert unmasked.annotated == ()
     masks = lesion_masks(unmasked, phantoms.images, replace(tiny, models="synthetic"), store)
     np.testing.assert_array_equal(masks, kept[2])
+
+
+def test_probabilities_are_the_mean_over_the_mirror_images(kept, phantoms, tiny):
+    model = load(kept[3][0])
+    network = segmentation.restore(model.state, "mobilenet_v2", "scse", tiny)
+    image, probabilities = phantoms.images[:1], []
+    for turn in (lambda x: x, np.fliplr, np.flipud, lambda x: x[::-1, ::-1]):
+        (found,) = segmentation.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
+        probabilities.append(turn(found[0]))
+    (mean,) = model.probabilities(image, tiny)
+    np.testing.assert_allclose(mean[0], np.mean(probabilities, axis=0), atol=1e-6)
+    assert np.ptp(probabilities, axis=0).max() > 1e-4
+    masks = replace(model, card={**model.card, "threshold": float(np.median(mean))}).predict(image, tiny)
+    np.testing.assert_array_equal(masks, mean > np.median(mean))
 
 
 def test_missing_models_are_all_named_with_what_to_do(phantoms, tiny):

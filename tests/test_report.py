@@ -7,9 +7,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
-from ruranet_utils.report import paper_versus_ours, save_figure, save_table, show, style
+from ruranet_utils.report import (
+    draw_outlines,
+    outline_legend,
+    paper_versus_ours,
+    save_figure,
+    save_table,
+    show,
+    style,
+)
 
 
 @pytest.fixture
@@ -205,3 +214,28 @@ def test_show_errors(frame):
         show(frame, best={"dice": "max"})
     with pytest.raises(ValueError, match="largest"):
         show(frame, best={"iou": "largest"})
+
+
+def test_outlines_have_the_colors_that_the_legend_names():
+    fig, ax = plt.subplots()
+    masks = np.zeros((5, 8, 8), bool)
+    masks[1, 2:5, 2:5] = masks[4, 6:, 6:] = True
+    draw_outlines(ax, np.zeros((3, 8, 8), np.uint8), masks, "eye")
+    outline_legend(fig, {"microaneurysms": "dots", "soft_exudates": "spots"})
+    drawn = [to_hex(contour.get_edgecolor()[0]) for contour in ax.collections]
+    named = {text.get_text(): to_hex(line.get_color()) for text, line in _legend(fig)}
+    assert drawn == list(named.values()) and list(named) == ["dots", "spots"] and ax.get_title() == "eye"
+    plt.close(fig)
+
+
+def test_outlines_may_be_missing():
+    fig, ax = plt.subplots()
+    draw_outlines(ax, np.zeros((3, 8, 8), np.uint8), None)
+    outline_legend(fig, {})
+    assert not ax.collections and not fig.legends
+    plt.close(fig)
+
+
+def _legend(fig):
+    (legend,) = fig.legends
+    return zip(legend.get_texts(), legend.get_lines(), strict=True)

@@ -27,7 +27,7 @@
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# Adam with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its mirror image, as left and right eyes mirror each other; it counts as lesion above the threshold with the best IoU on the validation images. **Scored once on the test images**, which neither training nor stopping nor the choice of threshold and encoder has seen. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
+# Adam with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored once on the test images**, which neither training nor stopping nor the choice of threshold and encoder has seen. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
