@@ -55,6 +55,6 @@ def save(frame: pd.DataFrame, name: str, caption: str, digits: int = 2) -> None:
     print(f"\n{caption}\n{(RESULTS / f'{name}.md').read_text()}", flush=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    versions = {package: version(package) for package in ("numpy", "pillow", "imagehash")}
+    versions = {package: version(package) for package in ("numpy", "pillow", "imagehash", "torch")}
     about = {"commit": commit or None, "machine": machine, "versions": versions}
     (RESULTS / "run.json").write_text(json.dumps(about, indent=1) + "\n")

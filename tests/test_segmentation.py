@@ -135,12 +135,16 @@ def test_fit_needs_a_lesion_and_a_finite_loss(squares, easy):
         fit(*squares, "mobilenet_v2", "scse", replace(easy, learning_rate=1e30))
 
 
-def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(squares, easy, trained, tmp_path, monkeypatch):
+def fit_with_checkpoints(train, validation, encoder, attention, profile, checkpoint):
+    training.CHECKPOINT_EVERY_S = 0
+    fit(train, validation, encoder, attention, profile, checkpoint=checkpoint)
+
+
+def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(squares, easy, trained, tmp_path):
     """The process is killed for good (SIGKILL) after its first checkpoint, with Adam and the one-cycle under way."""
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0)
     checkpoint = tmp_path / "unet.ckpt"
-    process = multiprocessing.get_context("fork").Process(
-        target=fit, args=(*squares, "mobilenet_v2", "scse", easy), kwargs={"checkpoint": checkpoint}
+    process = multiprocessing.get_context("spawn").Process(
+        target=fit_with_checkpoints, args=(*squares, "mobilenet_v2", "scse", easy, checkpoint)
     )
     process.start()
     while not checkpoint.exists() and process.is_alive():
@@ -148,6 +152,7 @@ def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(squares, easy, t
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL and checkpoint.exists()
+    assert 0 < torch.load(checkpoint, weights_only=True)["epoch"] + 1 < easy.epochs
     resumed = fit(*squares, "mobilenet_v2", "scse", easy, checkpoint=checkpoint)
     assert resumed.keys() == trained.keys()
     assert all(resumed[name].tobytes() == trained[name].tobytes() for name in trained if name != "speed")

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.1 and 3.2, Eq. 1, Tables 1 and 2 |
 # | Reads | the segmentation cohort of notebook 01 |
 # | Writes | `table_1`, `table_2`, `table_protocols`, `table_scse`, `time_1` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
-# | Needs | synthetic: 4 min, 3.4 GB · open: 13 min, 8.3 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 5 to 10 min, 3.5 GB · open: 13 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
 #
 # Each model is a binary U-Net whose skip connections pass spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018). Its loss is Dice plus Focal,
 #
@@ -145,7 +145,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: the models above. `released`: the code released beside the paper trains on the testing images, chooses the epoch on them and scores on them; here the same is done with ours. What the second row has more than the first is not skill but memory. `nearer` is the one whose IoU is nearer to the paper's (Table 1's row of the encoder, or Table 2's of the lesion).
+# `held_out`: the models above. `released`: the code released beside the paper trains on the testing images, chooses the epoch on them and scores on them; here the same is done with ours. Where that scores higher it is memory, not skill. `nearer` is the one whose IoU is nearer to the paper's (Table 1's row of the encoder, or Table 2's of the lesion).
 
 # %%
 encoder_of = best_encoders(study)
