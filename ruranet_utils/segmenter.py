@@ -76,7 +76,7 @@ class LesionSegmenter:
     def model(self, lesion: str, encoder: str, **card) -> Model:
         """The trained model with the threshold chosen for it; ``card`` adds to what its card says."""
         threshold = self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0]
-        return self._model(lesion, encoder, threshold=float(threshold), **card)
+        return self._model(self.train(lesion, encoder), lesion, encoder, threshold=float(threshold), **card)
 
     def keep(self, study: pd.DataFrame) -> list[Path]:
         """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
@@ -184,7 +184,8 @@ class LesionSegmenter:
 
     def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         """The threshold with the best validation IoU, counts of pixels with it, and AUPR on the test images."""
-        model = self._model(lesion, encoder)
+        trained = self.train(lesion, encoder)
+        model = self._model(trained, lesion, encoder)
         validation, test = (self._part(number, lesion) for number in (1, 2))
         found = [np.concatenate(list(model.probabilities(part.images, self.profile))) for part in (validation, test)]
         each = [segmentation_scores(pixel_counts(found[0] > level, validation.masks))["iou"] for level in THRESHOLDS]
@@ -193,7 +194,6 @@ class LesionSegmenter:
             pixel_counts(probability > threshold, part.masks)[COUNTS].to_numpy()
             for probability, part in zip(found, (validation, test), strict=True)
         ]
-        trained = self.train(lesion, encoder)
         return {
             "val": counts[0],
             "test": counts[1],
@@ -203,8 +203,8 @@ class LesionSegmenter:
             "speed": trained["speed"],
         }
 
-    def _model(self, lesion: str, encoder: str, **card) -> Model:
-        state = {name: value for name, value in self.train(lesion, encoder).items() if name.startswith("state.")}
+    def _model(self, trained: Arrays, lesion: str, encoder: str, **card) -> Model:
+        state = {name: value for name, value in trained.items() if name.startswith("state.")}
         network = {"lesion": lesion, "encoder": encoder, "attention": self.attention}
         return Model(state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **card})
 
