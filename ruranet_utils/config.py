@@ -98,7 +98,7 @@ class Profile:
     patch_size_px : int
         Side of the square training patches, a multiple of 32.
     lesion_patches : float
-        Share of the patches that are centered near a lesion pixel, in [0, 1].
+        Share of the patches that are centered near a lesion pixel, in [0, 1], however few images show the lesion.
     patience : int
         Epochs without a better validation Dice after which a training stops.
     batch_size : int
@@ -203,7 +203,7 @@ PROFILES = {
         classifiers=("mobilenet_v2", "resnet18"),
         extractors=("googlenet", "mobilenet_v2", "resnet18"),
         n_seeds=1,
-        epochs=14,
+        epochs=18,
         patch_size_px=256,
         patches_per_image=4,
         lesion_patches=0.6,

@@ -67,7 +67,7 @@ class Model:
         for rows in image_batches(images):
             found = []
             for axes in MIRRORS:
-                (mirrored,) = segmentation.probabilities(network, np.flip(images[rows], axes), adapted)
+                mirrored = segmentation.probabilities(network, np.flip(images[rows], axes), adapted)
                 found.append(np.flip(mirrored, axes))
             yield np.mean(found, axis=0)
 

@@ -48,7 +48,8 @@ class Patches:
     patch_size_px, patches_per_image, batch_size : int
         Side of a patch, patches drawn from an image in one epoch, patches in a batch.
     lesion_patches : float
-        Probability that a patch is laid near a lesion pixel of its image, if it has one; else anywhere.
+        Share of the patches that are laid near a lesion pixel: of their own image, or if it does not show the lesion,
+        of another one that does. A rare lesion would else be missing from most patches. The others are laid anywhere.
     seed : int
     device : str or torch.device
     epoch : int
@@ -66,6 +67,7 @@ class Patches:
 
     def __post_init__(self):
         self._lesion_px = [np.argwhere(mask) for mask in self.data.masks]
+        self._has_lesion = self.data.masks.any(axis=(1, 2))
         self._images = torch.tensor(self.data.images, device=self.device)
         self._masks = torch.tensor(self.data.masks[:, None], device=self.device)
 
@@ -78,14 +80,16 @@ class Patches:
         self.epoch += 1
         order = rng.permutation(np.repeat(np.arange(len(self._images)), self.patches_per_image))
         for rows in np.array_split(order, len(self)):
-            yield self._cut(rows, np.stack([self._map(row, rng) for row in rows]), rng)
+            near = (rng.random(len(rows)) < self.lesion_patches) & self._has_lesion.any()
+            elsewhere = near & ~self._has_lesion[rows]
+            rows[elsewhere] = rng.choice(np.flatnonzero(self._has_lesion), elsewhere.sum())
+            yield self._cut(rows, np.stack([self._map(*patch, rng) for patch in zip(rows, near, strict=True)]), rng)
 
-    def _map(self, row: int, rng: np.random.Generator) -> np.ndarray:
+    def _map(self, row: int, near_lesion: bool, rng: np.random.Generator) -> np.ndarray:
         """Affine map of shape (2, 3) from a patch to its image, both with coordinates from -1 to 1, x before y."""
         side = np.array(self.data.masks.shape[:0:-1])
-        lesion_px = self._lesion_px[row]
-        if len(lesion_px) and rng.random() < self.lesion_patches:
-            center = rng.choice(lesion_px)[::-1] + rng.uniform(-JITTER, JITTER, 2) * self.patch_size_px
+        if near_lesion:
+            center = rng.choice(self._lesion_px[row])[::-1] + rng.uniform(-JITTER, JITTER, 2) * self.patch_size_px
         else:
             center = rng.uniform(0, side)
         angle = np.deg2rad(rng.uniform(-ANGLE, ANGLE))

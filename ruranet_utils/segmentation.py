@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import nn
 from ruranet_utils import training
 from ruranet_utils.backbones import as_float, check_name, find_weights, memory_format, normalize, unet
 from ruranet_utils.config import ENCODERS, Profile
-from ruranet_utils.patches import Annotated, FullImages, Patches, image_batches
+from ruranet_utils.patches import Annotated, FullImages, Patches
 
 # Probability of a lesion that every pixel starts with (Lin et al. 2017, Section 3.3). Without it the first epochs
 # are spent on learning that most pixels are background, and microaneurysms are not found at all.
@@ -190,8 +190,9 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
     return model.to(training.prepare(profile), memory_format=memory_format(encoder)).eval()
 
 
-def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
-    """Probability of the lesion in every pixel of whole images, batch by batch.
+@torch.inference_mode()
+def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.ndarray:
+    """Probability of the lesion in every pixel of a batch of whole images.
 
     Images larger than those of the training (``profile.image_size_px``) are predicted in tiles of that size, which
     overlap by half and are weighted by a Gaussian.
@@ -203,9 +204,9 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> Ite
     images : ndarray of uint8, shape (n, 3, h, w)
         Sides divisible by 32.
 
-    Yields
-    ------
-    ndarray of float32, shape (batch, h, w)
+    Returns
+    -------
+    ndarray of float32, shape (n, h, w)
 
     Raises
     ------
@@ -214,38 +215,12 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> Ite
     """
     if images.shape[2] % 32 or images.shape[3] % 32:
         raise ValueError(f"the sides of the images must be divisible by 32, got {images.shape[2]} x {images.shape[3]}")
-    device = training.prepare(profile)
-    for rows in image_batches(images):
-        with torch.inference_mode():
-            batch = normalize(torch.from_numpy(as_float(images[rows])).to(device))
-            logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
-            yield torch.sigmoid(logits[:, 0]).cpu().numpy()
+    batch = normalize(torch.from_numpy(as_float(images)).to(training.prepare(profile)))
+    logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
+    return torch.sigmoid(logits[:, 0]).cpu().numpy()
 
 
 def _tiled(model: nn.Module, batch: torch.Tensor, profile: Profile) -> torch.Tensor:
     from monai.inferers import sliding_window_inference  # seconds, and rarely needed
 
     return sliding_window_inference(batch, (profile.image_size_px,) * 2, 1, model, overlap=0.5, mode="gaussian")
-
-
-def predict(
-    trained: Mapping[str, np.ndarray], images: np.ndarray, encoder: str, attention: str | None, profile: Profile
-) -> np.ndarray:
-    """Apply a model of :func:`fit` to whole images.
-
-    Parameters
-    ----------
-    trained : mapping
-        What :func:`fit` returned.
-    images : ndarray of uint8, shape (n, 3, h, w)
-        Sides divisible by 32.
-
-    Returns
-    -------
-    ndarray of bool, shape (n, h, w)
-        Pixels of a probability above one half.
-    """
-    model = restore(trained, encoder, attention, profile)
-    masks = np.zeros((len(images), *images.shape[2:]), dtype=bool)
-    np.concatenate([batch > 0.5 for batch in probabilities(model, images, profile)], out=masks)
-    return masks

@@ -60,7 +60,7 @@ def oracle(cohort, monkeypatch):
         right = (cohort.table["split"].iloc[rows] == ("val" if model.good else "test")).to_numpy()
         truth = cohort.masks[rows, model.lesion]
         found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
-        yield np.flip(found, axes)
+        return np.flip(found, axes)
 
     monkeypatch.setattr(segmentation, "fit", fake_fit)
     monkeypatch.setattr(segmentation, "restore", fake_restore)
@@ -213,7 +213,7 @@ def test_another_setting_or_cohort_is_another_network(segmenter, cohort, journal
 
 
 def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):
-    monkeypatch.setattr(segmentation, "probabilities", lambda _, images, profile: iter([np.zeros(images[:, 0].shape)]))
+    monkeypatch.setattr(segmentation, "probabilities", lambda _, images, profile: np.zeros(images[:, 0].shape))
     cohort.masks[cohort.table["split"] == "val"] = False
     study = encoder_study(segmenter)
     assert study["validation_iou"].isna().all()

@@ -63,7 +63,7 @@ def test_probabilities_are_the_mean_over_the_mirror_images(kept, phantoms, tiny)
     network = segmentation.restore(model.state, "mobilenet_v2", "scse", tiny)
     image, probabilities = phantoms.images[:1], []
     for turn in (lambda x: x, np.fliplr, np.flipud, lambda x: x[::-1, ::-1]):
-        (found,) = segmentation.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
+        found = segmentation.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
         probabilities.append(turn(found[0]))
     (mean,) = model.probabilities(image, tiny)
     np.testing.assert_allclose(mean[0], np.mean(probabilities, axis=0), atol=1e-6)

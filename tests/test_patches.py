@@ -60,7 +60,7 @@ def test_masks_stay_on_their_images_however_a_patch_is_turned(blocks):
 def test_a_patch_is_what_a_loop_over_its_pixels_finds(blocks):
     patches = Patches(replace(blocks, aspect=np.full(5, 1.4)), **OPTIONS)
     rng = np.random.default_rng(0)
-    maps = np.stack([patches._map(row, rng) for row in range(5)])
+    maps = np.stack([patches._map(row, row % 2 == 0, rng) for row in range(5)])
     _, masks = patches._cut(np.arange(5), maps, rng)
     for row, matrix in enumerate(maps):
         for i, j in np.ndindex(32, 32):
@@ -123,6 +123,16 @@ def test_lesion_patches_decides_how_many_patches_show_a_lesion(site):
 
     assert shown(1.0) > 0.8  # a turned patch may miss it by a corner
     assert shown(0.0) + 0.2 < shown(0.6) < shown(1.0) - 0.1
+
+
+def test_a_rare_lesion_is_shown_as_often_as_a_common_one():
+    """One image in eight shows the lesion, near which 60 % of all patches lie; the others lie on any image."""
+    masks = np.zeros((8, 64, 64), bool)
+    masks[2, 28:36, 28:36] = True
+    images = masks[:, None].any(axis=(2, 3), keepdims=True) * np.full((8, 3, 64, 64), 200)  # the rest is black
+    images, drawn_masks = drawn(annotated(images, masks), patches_per_image=50, lesion_patches=0.6, patch_size_px=64)
+    assert drawn_masks.any(dim=-1).any(dim=-1).float().mean().item() == pytest.approx(0.6 + 0.4 / 8, abs=0.06)
+    assert (denormalize(images).max(axis=(1, 2, 3)) > 0.5).mean() == pytest.approx(0.6 + 0.4 / 8, abs=0.06)
 
 
 def test_images_without_a_lesion_give_patches_too():
