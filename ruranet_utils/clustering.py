@@ -1,207 +1,103 @@
-"""Weighted aggregation over lesions (Eq. 2), clustering of images, and the search for lesion weights."""
+"""The three clusterings of Table 4 that need no projection heads, behind scikit-learn's interface."""
 
-from dataclasses import dataclass
-from itertools import product
+from __future__ import annotations
+
+from numbers import Integral
 
 import numpy as np
-from sklearn.base import ClusterMixin
+from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.metrics import silhouette_score
-from sklearn_extra.cluster import KMedoids
+from sklearn.utils.validation import validate_data
+from sklearn_extra.cluster import CLARA, KMedoids
 
-from ruranet_utils.config import LESION_WEIGHTS, LESIONS
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.reduction import one_thread, require_finite
+from ruranet_utils.reduction import one_thread
 
 CLUSTERERS = ("kmedoids", "kmeans", "agglomerative")
 VARIANTS = ("default", "released")
-WEIGHT_GRID = np.array(list(product(LESION_WEIGHTS, repeat=len(LESIONS))))
+# Above this number of images PAM, whose time and memory grow with its square, sees samples (CLARA) instead of all.
+PAM_LIMIT = 3000
+CLARA_SAMPLE, CLARA_DRAWS = 1000, 5
 
 
-def make_clusterer(method: str, n_clusters: int = 2, seed: int = 0, variant: str = "default") -> ClusterMixin:
-    """An estimator with ``fit_predict``.
+class Clustering(ClusterMixin, BaseEstimator):
+    """Cluster images by one feature vector each.
+
+    DMH is k-medoids on the outputs of its heads: :class:`ruranet_utils.dmh.DMH`.
 
     Parameters
     ----------
-    method : str
-        ``"kmedoids"``, ``"kmeans"`` or ``"agglomerative"``. DMH is k-medoids on the output of its heads
-        (:mod:`ruranet_utils.dmh`), so it is no method here.
+    method : {"kmedoids", "kmeans", "agglomerative"}
+        K-medoids is PAM from its own start (``build``), and above ``PAM_LIMIT`` images CLARA: PAM on samples, of which
+        the best medoids count.
     n_clusters : int
-    seed : int
-        Used by k-means, and by k-medoids in the released variant; the other methods draw nothing at random.
-    variant : str
-        ``"default"``, or ``"released"`` for the settings of the code released beside the paper: k-medoids as
-        an alternating iteration from a random start, agglomerative clustering into 3 clusters whatever
-        ``n_clusters`` says.
-
-    Raises
-    ------
-    ValueError
-        For an unknown method or variant, listing the valid ones.
-
-    References
-    ----------
-    Kaufman & Rousseeuw (1990), Finding Groups in Data, chapter 2 (PAM). doi:10.1002/9780470316801
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; valid variants: {', '.join(VARIANTS)}")
-    released = variant == "released"
-    if method == "kmedoids":
-        update, start = ("alternate", "random") if released else ("pam", "build")
-        return KMedoids(n_clusters=n_clusters, method=update, init=start, random_state=seed)
-    if method == "kmeans":
-        return KMeans(n_clusters=n_clusters, n_init=10, random_state=seed)
-    if method == "agglomerative":
-        return AgglomerativeClustering(n_clusters=3 if released else n_clusters)
-    raise ValueError(f"unknown clustering method {method!r}; valid methods: {', '.join(CLUSTERERS)}")
-
-
-@one_thread
-def cluster(method: str, features: np.ndarray, n_clusters: int = 2, seed: int = 0) -> np.ndarray:
-    """Assign every image to a cluster.
-
-    Parameters
-    ----------
-    method : str
-        As for :func:`make_clusterer`.
-    features : ndarray of float, shape (n_images, d)
-    n_clusters, seed : int
-        As for :func:`make_clusterer`.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_images,)
-        In [0, n_clusters); which cluster gets which number means nothing.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown, ``features`` is not two-dimensional or not finite, or there are fewer images
-        than clusters.
-    """
-    clusterer = make_clusterer(method, n_clusters, seed)
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2:
-        raise ValueError(f"features must have shape (n_images, d), got {features.shape}")
-    require_finite(features)
-    if len(features) < n_clusters:
-        raise ValueError(f"{len(features)} images cannot form {n_clusters} clusters")
-    return clusterer.fit_predict(features).astype(np.int64)
-
-
-def aggregate(lesion_features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean over the lesions (Eq. 2): ``F = 1/L * sum_i w_i f_i``.
-
-    Parameters
-    ----------
-    lesion_features : ndarray of float, shape (n_images, n_lesions, d)
-    weights : array_like of float, shape (n_lesions,)
-        In [1, 10]; not normalized, as in the paper.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_images, d)
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit or a weight is outside [1, 10].
-
-    References
-    ----------
-    RURANET++, Eq. 2.
-    """
-    lesion_features = np.asarray(lesion_features, dtype=np.float64)
-    weights = np.asarray(weights, dtype=np.float64)
-    if lesion_features.ndim != 3:
-        raise ValueError(f"expected shape (n_images, n_lesions, d), got {lesion_features.shape}")
-    n_lesions = lesion_features.shape[1]
-    if weights.shape != (n_lesions,):
-        raise ValueError(f"weights must have shape ({n_lesions},), one per lesion, got {weights.shape}")
-    low, high = min(LESION_WEIGHTS), max(LESION_WEIGHTS)
-    for weight in weights:
-        if not low <= weight <= high:
-            raise ValueError(f"weights must lie in [{low:g}, {high:g}], got {weight:g}")
-    return np.einsum("l,nld->nd", weights, lesion_features) / n_lesions
-
-
-@dataclass(frozen=True)
-class WeightSearch:
-    """The clusterings of one set of features under every weighting of ``WEIGHT_GRID``.
+    variant : {"default", "released"}
+        ``"released"``: settings of the code released beside the paper, which are k-medoids as an alternating iteration
+        from a random start and agglomerative clustering into 3 clusters whatever ``n_clusters`` says.
+    random_state : int
+        Used by k-means, CLARA, and k-medoids in the released variant; the others draw nothing at random.
 
     Attributes
     ----------
-    labels : ndarray of int64, shape (81, n_images)
-    silhouette : ndarray of float64, shape (81,)
-        Mean silhouette of each clustering in its own aggregated features, in [-1, 1]; NaN where all images
-        fell into one cluster or every image is its own.
-    """
-
-    labels: np.ndarray
-    silhouette: np.ndarray
-
-
-@one_thread
-def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> WeightSearch:
-    """Cluster under every weighting of ``WEIGHT_GRID``; :func:`label_free` and :func:`oracle` choose one.
-
-    Parameters
-    ----------
-    lesion_features : ndarray of float, shape (n_images, 4, d)
-        Reduced features, or for DMH the outputs of its heads.
-    method : str
-        As for :func:`make_clusterer`.
-    seed : int
-
-    Raises
-    ------
-    ValueError
-        As for :func:`aggregate` and :func:`cluster`.
-    """
-    labels, scores = [], []
-    for weights in WEIGHT_GRID:
-        features = aggregate(lesion_features, weights)
-        labels.append(cluster(method, features, seed=seed))
-        scores.append(_silhouette(features, labels[-1]))
-    return WeightSearch(labels=np.array(labels), silhouette=np.array(scores))
-
-
-def label_free(search: WeightSearch) -> int:
-    """Index of the weighting with the largest silhouette; no label is seen.
-
-    The silhouette (Rousseeuw 1987) has no unit and does not change when all weights are doubled, so it can be
-    compared across weightings. Of equal scores the first counts.
-
-    Raises
-    ------
-    ValueError
-        If no clustering has a silhouette.
+    labels_ : ndarray of int64, shape (n_images,)
+        In [0, n_clusters); which cluster gets which number means nothing.
+    cluster_centers_ : ndarray of float64, shape (n_clusters, n_features)
+        Medoids or means; agglomerative clustering has none.
+    n_features_in_ : int
 
     References
     ----------
-    Rousseeuw (1987), J. Comput. Appl. Math. 20, 53-65. doi:10.1016/0377-0427(87)90125-7
+    Kaufman & Rousseeuw (1990), Finding Groups in Data, chapters 2 (PAM) and 3 (CLARA). doi:10.1002/9780470316801
     """
-    if np.isnan(search.silhouette).all():
-        raise ValueError(f"none of the {len(search.silhouette)} weightings split the images into clusters")
-    # Proportional weightings, (1, 1, 1, 1) and (5, 5, 5, 5), score equally but for the last bits.
-    return int(np.nanargmax(search.silhouette.round(9)))
 
+    def __init__(
+        self, method: str = "kmedoids", n_clusters: int = 2, variant: str = "default", random_state: int = 0
+    ) -> None:
+        self.method = method
+        self.n_clusters = n_clusters
+        self.variant = variant
+        self.random_state = random_state
 
-def oracle(search: WeightSearch, y_true: np.ndarray) -> int:
-    """Index of the weighting whose clustering agrees best with the true labels; the first of equals.
+    @one_thread
+    def fit(self, X: np.ndarray, y: None = None) -> Clustering:
+        """Find the clusters.
 
-    This is the paper's protocol ("maximizing clustering accuracy"). It uses the labels, so the score it leads
-    to is an upper bound over the grid and no estimate for new images.
+        Parameters
+        ----------
+        X : array_like of float, shape (n_images, n_features)
+        y : ignored
 
-    Parameters
-    ----------
-    search : WeightSearch
-    y_true : ndarray of int, shape (n_images,)
-    """
-    return int(np.argmax([matched_accuracy(y_true, labels) for labels in search.labels]))
+        Raises
+        ------
+        ValueError
+            If the method or variant is unknown, ``X`` is not a finite matrix or does not vary, or there are fewer
+            images than clusters.
+        """
+        X = validate_data(self, X, dtype=np.float64)
+        if len(X) < self.n_clusters:
+            raise ValueError(f"n_samples={len(X)} images cannot form {self.n_clusters} clusters")
+        if len(X) > 1 and not np.ptp(X, axis=0).any():
+            raise ValueError(f"the features are constant over {len(X)} images: nothing to cluster")
+        engine = self.engine(len(X)).fit(X)
+        self.labels_ = engine.labels_.astype(np.int64)
+        if hasattr(engine, "cluster_centers_"):
+            self.cluster_centers_ = engine.cluster_centers_
+        return self
 
-
-def _silhouette(features: np.ndarray, labels: np.ndarray) -> float:
-    if not 1 < len(np.unique(labels)) < len(labels):
-        return float("nan")
-    return float(silhouette_score(features, labels))
+    def engine(self, n_images: int) -> ClusterMixin:
+        """The estimator of scikit-learn or scikit-learn-extra that does the work for so many images."""
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown variant {self.variant!r}; valid variants: {', '.join(VARIANTS)}")
+        if not isinstance(self.n_clusters, Integral) or self.n_clusters < 1:
+            raise ValueError(f"n_clusters must be an integer >= 1, got {self.n_clusters!r}")
+        released, seed = self.variant == "released", self.random_state
+        if self.method == "kmeans":
+            return KMeans(self.n_clusters, n_init=10, random_state=seed)
+        if self.method == "agglomerative":
+            return AgglomerativeClustering(3 if released else self.n_clusters)
+        if self.method != "kmedoids":
+            raise ValueError(f"unknown clustering method {self.method!r}; valid methods: {', '.join(CLUSTERERS)}")
+        if released:
+            return KMedoids(self.n_clusters, method="alternate", init="random", random_state=seed)
+        if n_images > PAM_LIMIT:
+            return CLARA(self.n_clusters, n_sampling=CLARA_SAMPLE, n_sampling_iter=CLARA_DRAWS, random_state=seed)
+        return KMedoids(self.n_clusters, method="pam", init="build", random_state=seed)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import clustering, dmh
-from ruranet_utils.clustering import WEIGHT_GRID, WeightSearch, aggregate, cluster, search_weights
+from ruranet_utils import clustering, dmh, weighting
+from ruranet_utils.clustering import Clustering
 from ruranet_utils.cohort import Cohort
+from ruranet_utils.comparisons import mean_pairwise_ari
 from ruranet_utils.config import Profile
-from ruranet_utils.metrics import clustering_scores, match_clusters, ratio_interval
+from ruranet_utils.metrics import classification_scores, clustering_scores, match_clusters, ratio_interval
+from ruranet_utils.progress import progress
 from ruranet_utils.store import Store, digest_arrays
+from ruranet_utils.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
 
-SELECTIONS = ("equal", "label_free", "oracle")
+SELECTIONS = ("equal", "label_free", "held_out", "oracle")
 
 
 def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsResult:
@@ -50,18 +53,19 @@ def label_free_clusters(
     features : ndarray of float64, shape (n_images, k)
         What was clustered: the weighted mean over the lesions (Eq. 2).
     """
-    search = _search(embedded, method, profile, store)
-    row = clustering.label_free(search)
+    search = weight_search(embedded, method, profile, store)
+    row = weighting.label_free(search)
     return search.labels[row], aggregate(embedded, WEIGHT_GRID[row])
 
 
 def diagnose(
     embedded: np.ndarray, method: str, cohort: Cohort, profile: Profile, store: Store
-) -> list[dict[str, float | str]]:
-    """Weight, cluster and score one embedding in three ways of choosing the lesion weights (Eq. 2).
+) -> list[dict[str, float | str | np.ndarray]]:
+    """Weight, cluster and score one embedding in four ways of choosing the lesion weights (Eq. 2).
 
-    ``equal``: all 1. ``label_free``: the largest silhouette, no label seen. ``oracle``: the highest accuracy on the
-    true labels, the paper's protocol and an upper bound rather than an estimate.
+    ``equal``: all 1. ``label_free``: the largest silhouette, no label seen. ``held_out``: the highest accuracy on the
+    other half of the patients. ``oracle``: the highest accuracy on the true labels, the paper's protocol and an upper
+    bound rather than an estimate.
 
     Parameters
     ----------
@@ -74,29 +78,31 @@ def diagnose(
 
     Returns
     -------
-    list of three dict
-        ``method``, ``selection``, ``lesion_weights`` (in the order of ``config.LESIONS``), the scores of
-        :func:`ruranet_utils.metrics.clustering_scores`, ``accuracy_low`` and ``accuracy_high`` (95 %, bootstrap over
-        patients) and ``n``.
+    list of four dict
+        ``method``, ``selection``, ``lesion_weights`` (in the order of ``config.LESIONS``), what :func:`score` returns,
+        and ``predicted``: the class of every image. ``held_out`` has two weightings, hence no score that looks at the
+        features.
     """
-    search = _search(embedded, method, profile, store)
+    search = weight_search(embedded, method, profile, store)
     chosen = {
         "equal": 0,
-        "label_free": clustering.label_free(search),
-        "oracle": clustering.oracle(search, cohort.labels),
+        "label_free": weighting.label_free(search),
+        "oracle": weighting.oracle(search, cohort.labels),
     }
-    return [
-        {
-            "method": method,
-            "selection": selection,
-            "lesion_weights": " ".join(f"{weight:g}" for weight in WEIGHT_GRID[row]),
-            **score(aggregate(embedded, WEIGHT_GRID[row]), search.labels[row], cohort, profile),
-        }
-        for selection, row in chosen.items()
-    ]
+    rows = {}
+    for selection, index in chosen.items():
+        features, clusters = aggregate(embedded, WEIGHT_GRID[index]), search.labels[index]
+        predicted = match_clusters(cohort.labels, clusters)
+        about = {"lesion_weights": _spelled(index), **score(features, clusters, cohort, profile)}
+        rows[selection] = {**about, "predicted": predicted}
+    indices, predicted = weighting.held_out(search, cohort.labels, cohort.patients, profile.seed)
+    about = {"lesion_weights": " | ".join(map(_spelled, indices)), **_score_classes(predicted, cohort, profile)}
+    rows["held_out"] = {**about, "predicted": predicted}
+    return [{"method": method, "selection": selection, **rows[selection]} for selection in SELECTIONS]
 
 
-def _search(embedded: np.ndarray, method: str, profile: Profile, store: Store) -> WeightSearch:
+def weight_search(embedded: np.ndarray, method: str, profile: Profile, store: Store) -> WeightSearch:
+    """Clusterings under all 81 weightings, once per store; arguments as for :func:`diagnose`."""
     algorithm = "kmedoids" if method == "dmh" else method
 
     def compute() -> dict[str, np.ndarray]:
@@ -104,7 +110,33 @@ def _search(embedded: np.ndarray, method: str, profile: Profile, store: Store) -
         return {"labels": search.labels, "silhouette": search.silhouette}
 
     settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
-    return WeightSearch(**store.fetch("weight_search", settings, compute, [clustering]))
+    return WeightSearch(**store.fetch("weight_search", settings, compute, [clustering, weighting]))
+
+
+def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, n_seeds: int = 20) -> float:
+    """Mean pairwise adjusted Rand index of the clusterings by many seeds, all weights 1; in [-0.5, 1].
+
+    Parameters
+    ----------
+    reduced : ndarray of float, shape (n_images, n_lesions, k)
+    method : str
+        One of ``config.METHODS``; ``"dmh"`` trains its heads anew for each seed.
+    n_seeds : int
+        At least 2; the seeds are 0, 1, ...
+    """
+
+    def compute() -> dict[str, np.ndarray]:
+        return {"labels": np.array([cluster(seed) for seed in progress(range(n_seeds), desc=method, unit="seed")])}
+
+    def cluster(seed: int) -> np.ndarray:
+        if method == "dmh":
+            return dmh.DMH(epochs=profile.dmh_epochs, lam=profile.dmh_lambda, random_state=seed).fit_predict(reduced)
+        weights = np.ones(reduced.shape[1])
+        return Clustering(method, random_state=seed).fit_predict(aggregate(reduced, weights))
+
+    settings = {**profile.settings("threads", "dmh_epochs", "dmh_lambda"), "method": method, "n_seeds": n_seeds}
+    settings["reduced"] = digest_arrays(reduced)
+    return mean_pairwise_ari(store.fetch("stability", settings, compute, [dmh, clustering, weighting])["labels"])
 
 
 def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
@@ -115,15 +147,41 @@ def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: P
     features : ndarray of float, shape (n_images, d)
         What was clustered.
     clusters : ndarray of int, shape (n_images,)
+
+    Returns
+    -------
+    dict of float
+        The scores of :func:`ruranet_utils.metrics.clustering_scores`, ``accuracy_low`` and ``accuracy_high`` (95 %,
+        bootstrap over patients) and ``n``.
     """
-    correct = match_clusters(cohort.labels, clusters) == cohort.labels
-    low, high = ratio_interval(correct, np.ones(len(cohort)), cohort.patients, np.random.default_rng(profile.seed))
     scores = clustering_scores(features, cohort.labels, clusters)
-    return {**scores, "accuracy_low": low, "accuracy_high": high, "n": len(cohort)}
+    return {**scores, **_score_classes(match_clusters(cohort.labels, clusters), cohort, profile)}
 
 
-def diagnose_images(features: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float | str]:
-    """K-Medoids on one vector per image, without lesions or weights (Table 5a)."""
-    clusters = cluster("kmedoids", features, seed=profile.seed)
-    row = {"method": "kmedoids", "selection": "none", "lesion_weights": ""}
-    return {**row, **score(features, clusters, cohort, profile)}
+def diagnose_images(features: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float | str | np.ndarray]:
+    """K-Medoids on one vector per image, without lesions or weights (Table 5a); as a row of :func:`diagnose`."""
+    clusters = Clustering("kmedoids", random_state=profile.seed).fit_predict(features)
+    row = {
+        "method": "kmedoids",
+        "selection": "none",
+        "lesion_weights": "",
+        **score(features, clusters, cohort, profile),
+    }
+    return {**row, "predicted": match_clusters(cohort.labels, clusters)}
+
+
+def _score_classes(predicted: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
+    correct = predicted == cohort.labels
+    low, high = ratio_interval(correct, np.ones(len(cohort)), cohort.patients, np.random.default_rng(profile.seed))
+    positive = classification_scores(cohort.labels, predicted)
+    return {
+        **classification_scores(cohort.labels, predicted, average="weighted"),
+        **{f"{name}_positive": positive[name] for name in ("precision", "recall", "f1")},
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "n": len(cohort),
+    }
+
+
+def _spelled(index: int) -> str:
+    return " ".join(f"{weight:g}" for weight in WEIGHT_GRID[index])

@@ -1,22 +1,30 @@
 """Dynamic multi-projection head clustering (DMH): one head per lesion, Eq. 3-5, and the threshold controller.
 
-The outputs of the heads go on to Eq. 2 and k-medoids (:mod:`ruranet_utils.clustering`), like any features.
+The outputs of the heads go on to Eq. 2 (:mod:`ruranet_utils.weighting`) and k-medoids, like any features.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import BaseEstimator, ClusterMixin
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ruranet_utils.clustering import make_clusterer
+from ruranet_utils.clustering import Clustering
 from ruranet_utils.reduction import require_finite
+from ruranet_utils.weighting import aggregate
 
 RULES = ("dynamic", "fixed")
+READINGS = ("images", "clusters")
+# Most images whose similarities are looked at together: their matrix has the square of this number of entries.
+BATCH_SIZE = 1024
 N_CLUSTERS = 2
 HISTORY = ("epoch", "loss_diversity", "loss_cluster", "threshold", "similarity")
 
@@ -67,11 +75,11 @@ def diversity_loss(outputs: Tensor, threshold: float) -> Tensor:
 
     ``S_ij`` is read as the matrix of cosines between the outputs of heads i and j over all images,
     ``S_ij^(n)`` as its row n; its maximum says how much image n, seen by head i, resembles the most similar
-    image seen by head j.
+    image seen by head j. With :func:`soft_clusters` for ``outputs`` it is DivClust's: rows are clusters then.
 
     Parameters
     ----------
-    outputs : Tensor, shape (n_images, n_lesions, head_dim)
+    outputs : Tensor, shape (n_images, n_lesions, head_dim), or (n_clusters, n_lesions, n_images)
     threshold : float
         T, in [0, 1].
 
@@ -93,6 +101,22 @@ def inter_head_similarity(outputs: Tensor) -> Tensor:
     return _pair_similarities(outputs).mean()
 
 
+def soft_clusters(outputs: Tensor, medoids: Tensor) -> Tensor:
+    """How much each image belongs to each cluster of each head, as DivClust compares heads.
+
+    Parameters
+    ----------
+    outputs, medoids
+        As for :func:`clustering_loss`.
+
+    Returns
+    -------
+    Tensor, shape (n_clusters, n_lesions, n_images)
+        In [0, 1], with sum 1 over the clusters: softmax of the negative distances to the medoids.
+    """
+    return _distances(outputs, medoids).neg().softmax(dim=-1).permute(2, 1, 0)
+
+
 def clustering_loss(outputs: Tensor, medoids: Tensor) -> Tensor:
     """Mean distance of every output to the nearer medoid of its lesion (Eq. 5).
 
@@ -110,13 +134,12 @@ def clustering_loss(outputs: Tensor, medoids: Tensor) -> Tensor:
     ----------
     RURANET++, Eq. 5.
     """
-    distances = torch.linalg.vector_norm(outputs[:, :, None] - medoids, dim=-1)
-    return distances.amin(dim=-1).mean()
+    return _distances(outputs, medoids).amin(dim=-1).mean()
 
 
-def total_loss(outputs: Tensor, medoids: Tensor, threshold: float, lam: float = 0.3) -> Tensor:
-    """``L_div + lam * L_cluster`` (Eq. 3)."""
-    return diversity_loss(outputs, threshold) + lam * clustering_loss(outputs, medoids)
+def total_loss(diversity: Tensor, distance: Tensor, lam: float = 0.3) -> Tensor:
+    """``L_div + lam * L_cluster`` (Eq. 3), from :func:`diversity_loss` and :func:`clustering_loss`."""
+    return diversity + lam * distance
 
 
 def update_threshold(threshold: float, similarity: float, target: float, rule: str = "dynamic") -> float:
@@ -155,10 +178,10 @@ def update_threshold(threshold: float, similarity: float, target: float, rule: s
 
 
 def estimate_medoids(outputs: Tensor) -> Tensor:
-    """Two medoids per lesion by PAM, as constants: (n_images, n_lesions, h) -> (n_lesions, 2, h)."""
+    """Two medoids per lesion by k-medoids, as constants: (n_images, n_lesions, h) -> (n_lesions, 2, h)."""
+    engine = Clustering("kmedoids", N_CLUSTERS).engine(len(outputs))
     lesions = outputs.detach().numpy().transpose(1, 0, 2)
-    medoids = [make_clusterer("kmedoids", N_CLUSTERS).fit(points).cluster_centers_ for points in lesions]
-    return torch.from_numpy(np.stack(medoids))
+    return torch.from_numpy(np.stack([engine.fit(points).cluster_centers_ for points in lesions]))
 
 
 @dataclass(frozen=True)
@@ -171,7 +194,8 @@ class HeadsResult:
         Outputs of the trained heads, each of length 1.
     history : DataFrame, one row per epoch
         ``epoch`` from 1, ``loss_diversity`` (Eq. 4), ``loss_cluster`` (Eq. 5, before lambda), ``threshold``
-        (T used in that epoch), ``similarity`` (:func:`inter_head_similarity`), all before that epoch's step.
+        (T used in that epoch), ``similarity`` (:func:`inter_head_similarity`), all before that epoch's step; means
+        over its batches where there is more than one.
     """
 
     embedding: np.ndarray
@@ -191,6 +215,7 @@ def train_heads(
     learning_rate: float = 1e-3,
     target_similarity: float = 0.5,
     rule: str = "dynamic",
+    reading: str = "images",
 ) -> HeadsResult:
     """Train one projection head per lesion on all images at once; no label is seen.
 
@@ -199,11 +224,12 @@ def train_heads(
     features : ndarray of float, shape (n_images, n_lesions, k)
         Reduced features (:func:`ruranet_utils.reduction.reduce`).
     epochs : int
-        Steps of Adam, each on all images and with newly estimated medoids.
+        Each with newly estimated medoids and one step of Adam on all images, or on each random batch of at most
+        ``BATCH_SIZE``.
     lam : float
         Lambda of Eq. 3; the paper's is 0.3.
     seed : int
-        Of the initial parameters, the only random choice.
+        Of the initial parameters and the batches.
     head_dim, hidden_dim : int
         Widths of the heads; by default the 50 components pass through 64 units into fewer dimensions than
         there are components.
@@ -214,37 +240,117 @@ def train_heads(
         unrelated and equal heads.
     rule : str
         As for :func:`update_threshold`.
+    reading : {"images", "clusters"}
+        What Eq. 4 compares: the heads' outputs, image by image, or their :func:`soft_clusters`.
 
     Raises
     ------
     ValueError
         If ``features`` does not have three axes, holds NaN or infinity, does not vary between images, or has
-        fewer images than clusters or fewer than two lesions; for an unknown rule.
+        fewer images than clusters or fewer than two lesions; for an unknown rule or reading.
 
     References
     ----------
     RURANET++, section 2.2, Eq. 3-5.
     """
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}; valid readings: {', '.join(READINGS)}")
     inputs = torch.from_numpy(_scaled(features))
-    n_lesions, in_dim = inputs.shape[1:]
-    heads = ProjectionHeads(n_lesions, in_dim, hidden_dim, head_dim, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    heads = ProjectionHeads(*inputs.shape[1:], hidden_dim, head_dim, generator)
     optimizer = torch.optim.Adam(heads.parameters(), lr=learning_rate)
     threshold, history = target_similarity, []
     for epoch in range(1, epochs + 1):
-        outputs = heads(inputs)
-        medoids = estimate_medoids(outputs)
-        optimizer.zero_grad()
-        total_loss(outputs, medoids, threshold, lam).backward()
-        optimizer.step()
-        outputs = outputs.detach()
-        diversity = diversity_loss(outputs, threshold).item()
-        distance = clustering_loss(outputs, medoids).item()
-        similarity = inter_head_similarity(outputs).item()
+        with torch.no_grad():
+            medoids = estimate_medoids(heads(inputs))
+        steps = []
+        for rows in _batches(len(inputs), generator):
+            outputs = heads(inputs[rows])
+            compared = outputs if reading == "images" else soft_clusters(outputs, medoids)
+            diversity, distance = diversity_loss(compared, threshold), clustering_loss(outputs, medoids)
+            optimizer.zero_grad()
+            total_loss(diversity, distance, lam).backward()
+            optimizer.step()
+            steps.append((diversity.item(), distance.item(), inter_head_similarity(compared.detach()).item()))
+        diversity, distance, similarity = np.mean(steps, axis=0).tolist()
         history.append((epoch, diversity, distance, threshold, similarity))
         threshold = update_threshold(threshold, similarity, target_similarity, rule)
     with torch.no_grad():
         embedding = heads(inputs).numpy()
     return HeadsResult(embedding=embedding, history=pd.DataFrame(history, columns=HISTORY))
+
+
+class DMH(ClusterMixin, BaseEstimator):
+    """The whole of Section 2.2 after PCA: heads (Eq. 3 to 5), weighted mean (Eq. 2), k-medoids.
+
+    Parameters
+    ----------
+    weights : sequence of float, optional
+        Of the lesions, each in [1, 10]; all 1 by default.
+    epochs, lam, rule, reading
+        As for :func:`train_heads`.
+    random_state : int
+
+    Attributes
+    ----------
+    labels_ : ndarray of int64, shape (n_images,)
+        0 or 1; which cluster gets which number means nothing.
+    embedding_ : ndarray of float32, shape (n_images, n_lesions, 32)
+        Outputs of the heads.
+    history_ : DataFrame
+        As in :class:`HeadsResult`.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float] | None = None,
+        epochs: int = 60,
+        lam: float = 0.3,
+        rule: str = "dynamic",
+        reading: str = "images",
+        random_state: int = 0,
+    ) -> None:
+        self.weights = weights
+        self.epochs = epochs
+        self.lam = lam
+        self.rule = rule
+        self.reading = reading
+        self.random_state = random_state
+
+    def fit(self, X: np.ndarray, y: None = None) -> DMH:
+        """Train the heads and cluster.
+
+        Parameters
+        ----------
+        X : ndarray of float, shape (n_images, n_lesions, k)
+            Reduced features (:func:`ruranet_utils.reduction.reduce`).
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            As for :func:`train_heads` and :func:`ruranet_utils.weighting.aggregate`.
+        """
+        settings = {name: getattr(self, name) for name in ("epochs", "lam", "rule", "reading")}
+        result = train_heads(X, **settings, seed=self.random_state)
+        weights = np.ones(np.shape(X)[1]) if self.weights is None else self.weights
+        self.embedding_, self.history_ = result.embedding, result.history
+        clustering = Clustering("kmedoids", N_CLUSTERS, random_state=self.random_state)
+        self.labels_ = clustering.fit_predict(aggregate(self.embedding_, weights))
+        return self
+
+
+def _batches(n_images: int, generator: torch.Generator) -> Sequence[Tensor | slice]:
+    """All images in their order, or in random batches where they are too many."""
+    n_batches = -(-n_images // BATCH_SIZE)
+    if n_batches == 1:
+        return [slice(None)]
+    return torch.randperm(n_images, generator=generator).tensor_split(n_batches)
+
+
+def _distances(outputs: Tensor, medoids: Tensor) -> Tensor:
+    """From every output to the medoids of its lesion: shape (n_images, n_lesions, n_clusters)."""
+    return torch.linalg.vector_norm(outputs[:, :, None] - medoids, dim=-1)
 
 
 def _pair_similarities(outputs: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from ruranet_utils import backbones
 from ruranet_utils.backbones import as_float, feature_extractor, find_weights, normalize
+from ruranet_utils.clustering import VARIANTS
 from ruranet_utils.config import Profile
 from ruranet_utils.progress import progress
 from ruranet_utils.store import Store, digest_arrays
@@ -22,7 +23,12 @@ BATCH_SIZE = 16
 
 
 def lesion_features(
-    images: np.ndarray, masks: np.ndarray, names: Sequence[str], profile: Profile, store: Store
+    images: np.ndarray,
+    masks: np.ndarray,
+    names: Sequence[str],
+    profile: Profile,
+    store: Store,
+    variant: str = "default",
 ) -> dict[str, np.ndarray]:
     """One feature vector per image and lesion from each of some backbones, computed once per store.
 
@@ -35,6 +41,9 @@ def lesion_features(
         Backbones of ``config.EXTRACTORS``.
     profile : Profile
     store : Store
+    variant : {"default", "released"}
+        ``"released"``: GoogLeNet without torchvision's ``transform_input``, as the code released beside the paper cuts
+        it; the other backbones are the same in both.
 
     Returns
     -------
@@ -44,21 +53,23 @@ def lesion_features(
     Raises
     ------
     ValueError
-        If images and masks do not have the same number and sides.
+        If images and masks do not have the same number and sides, or for an unknown variant.
     """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; valid variants: {', '.join(VARIANTS)}")
     if len(images) != len(masks) or images.shape[2:] != masks.shape[2:]:
         raise ValueError(f"images of shape {images.shape} do not fit masks of shape {masks.shape}")
 
     def compute(backbone: str) -> dict[str, np.ndarray]:
         rows, columns = np.nonzero(masks.any(axis=(2, 3)))
         masked = (images[row] * masks[row, column] for row, column in zip(rows, columns, strict=True))
-        *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile)
+        *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile, variant)
         features = np.tile(black, (*masks.shape[:2], 1))
         if vectors:
             features[rows, columns] = vectors
         return {"features": features}
 
-    data = {"images": digest_arrays(images), "masks": digest_arrays(masks)}
+    data = {"images": digest_arrays(images), "masks": digest_arrays(masks), "variant": variant}
     jobs = {name: ({**_settings(name, profile), **data}, partial(compute, name)) for name in names}
     arrays = store.fetch_all("lesion_features", jobs, _CODE, profile.workers)
     return {name: arrays[name]["features"] for name in names}
@@ -85,9 +96,13 @@ def _settings(backbone: str, profile: Profile) -> dict:
     return {**settings, "backbone": backbone, "weights": find_weights(backbone, profile).digest}
 
 
-def _extract(images: Iterable[np.ndarray], n_images: int, backbone: str, profile: Profile) -> np.ndarray:
+def _extract(
+    images: Iterable[np.ndarray], n_images: int, backbone: str, profile: Profile, variant: str = "default"
+) -> np.ndarray:
     device = prepare(profile)
     model = feature_extractor(backbone, find_weights(backbone, profile).load(), profile.seed).to(device)
+    if backbone == "googlenet" and variant == "released":
+        model.transform_input = False
     vectors, batch = [], []
     with torch.inference_mode(), progress(total=n_images, desc=backbone, unit="image") as bar:
         for number, image in enumerate(images, start=1):

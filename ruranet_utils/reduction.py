@@ -13,7 +13,7 @@ one_thread = threadpool_limits.wrap(limits=1)
 
 
 @one_thread
-def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
+def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None = None) -> np.ndarray:
     """Standardize every feature and keep the first principal components.
 
     All leading axes are stacked into rows: the lesions of all images share one basis, so Eq. 2 can add them.
@@ -23,11 +23,13 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
     features : ndarray of float, shape (n_images, n_lesions, d) or (n_images, d)
     n_components : int
         Components to keep, >= 1; fewer where there are not as many dimensions, or rows minus one.
+    fitted_on : ndarray of bool, shape (n_images,), optional
+        Images that mean, deviation and components are taken from, such as those outside the test split; all by default.
 
     Returns
     -------
     ndarray of float64, shape (..., min(n_components, n_rows - 1, d))
-        The leading shape is that of ``features``. Each column has mean 0 over all rows.
+        The leading shape is that of ``features``. Each column has mean 0 over all rows that it is fitted on.
 
     Raises
     ------
@@ -35,16 +37,17 @@ def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
         If ``features`` has fewer than two axes, holds NaN or infinity, or does not vary; if ``n_components``
         is below 1.
     """
-    rows = _standardized_rows(features)
-    kept = min(n_components, len(rows) - 1)
-    _check_n_components(kept, len(rows))
-    scores = _pca(rows, kept).transform(rows)
-    return scores.reshape(*np.shape(features)[:-1], -1)
+    rows = standardize(features, fitted_on)
+    basis = (rows if fitted_on is None else rows[fitted_on]).reshape(-1, rows.shape[-1])
+    kept = min(n_components, len(basis) - 1)
+    _check_n_components(kept, len(basis))
+    scores = _pca(basis, kept).transform(rows.reshape(-1, rows.shape[-1]))
+    return scores.reshape(*rows.shape[:-1], -1)
 
 
-def standardize(features: np.ndarray) -> np.ndarray:
+def standardize(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
     """Standardize as :func:`reduce` does and keep all dimensions (Table 5e); float64, same shape, same errors."""
-    return _standardized_rows(features).reshape(np.shape(features))
+    return _standardized_rows(features, fitted_on).reshape(np.shape(features))
 
 
 @one_thread
@@ -169,18 +172,20 @@ def require_finite(features: np.ndarray) -> None:
         raise ValueError(f"features hold {n_bad} NaN or infinite values of {np.size(features)}")
 
 
-def _standardized_rows(features: np.ndarray) -> np.ndarray:
+def _standardized_rows(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
     """All leading axes stacked; every column with mean 0 and variance 1, or all 0 if it is constant."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim < 2 or features.size == 0:
         raise ValueError(f"features must have shape (n_images, [n_lesions,] d), got {features.shape}")
     require_finite(features)
-    rows = StandardScaler().fit_transform(features.reshape(-1, features.shape[-1]))
-    if not _n_varying(rows):
+    basis = (features if fitted_on is None else features[fitted_on]).reshape(-1, features.shape[-1])
+    scaler = StandardScaler().fit(basis)
+    if not _n_varying(scaler.transform(basis)):
         raise ValueError(
-            f"all {rows.shape[1]} features are constant over {len(rows)} rows: are the images equal or the masks empty?"
+            f"all {basis.shape[1]} features are constant over {len(basis)} rows: are the images equal or the masks "
+            "empty?"
         )
-    return rows
+    return scaler.transform(features.reshape(-1, features.shape[-1]))
 
 
 def _n_varying(standardized: np.ndarray) -> int:

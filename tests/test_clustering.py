@@ -4,18 +4,12 @@ import kmedoids
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.base import clone
+from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import check_estimator
 
-from ruranet_utils.clustering import (
-    CLUSTERERS,
-    WEIGHT_GRID,
-    WeightSearch,
-    aggregate,
-    cluster,
-    label_free,
-    make_clusterer,
-    oracle,
-    search_weights,
-)
+from ruranet_utils import clustering
+from ruranet_utils.clustering import CLUSTERERS, Clustering
 from ruranet_utils.metrics import matched_accuracy
 
 # Distances between five points, made for k = 2: the groups are {0, 1, 2} and {3, 4}. With medoid 1 the first
@@ -48,7 +42,7 @@ def brute_force_objective(distances, k=2):
 
 
 def test_kmedoids_on_five_points_by_hand():
-    fitted = make_clusterer("kmedoids").set_params(metric="precomputed").fit(FIVE)
+    fitted = Clustering("kmedoids").engine(5).set_params(metric="precomputed").fit(FIVE)
     assert FIVE[:, fitted.medoid_indices_].min(axis=1).sum() == 4
     assert 1 in fitted.medoid_indices_
     assert matched_accuracy([0, 0, 0, 1, 1], fitted.labels_) == 1
@@ -58,7 +52,7 @@ def test_kmedoids_on_five_points_by_hand():
 def test_kmedoids_finds_the_best_two_of_twelve(seed):
     points = np.random.default_rng(seed).normal(size=(12, 3))
     points[:5] += 2
-    assert make_clusterer("kmedoids").fit(points).inertia_ == pytest.approx(
+    assert Clustering("kmedoids").engine(12).fit(points).inertia_ == pytest.approx(
         brute_force_objective(cdist(points, points))
     )
 
@@ -67,7 +61,7 @@ def test_kmedoids_finds_the_best_two_of_twelve(seed):
 def test_no_single_swap_improves_kmedoids(seed):
     # All that PAM promises: on these points without groups, seed 9 ends 1 % above the best two.
     points = np.random.default_rng(seed).normal(size=(12, 3))
-    fitted = make_clusterer("kmedoids").fit(points)
+    fitted = Clustering("kmedoids").engine(12).fit(points)
     distances = cdist(points, points)
     pairs = product(fitted.medoid_indices_, range(12))
     swaps = [distances[:, list(pair)].min(axis=1).sum() for pair in pairs]
@@ -80,7 +74,7 @@ def test_kmedoids_agrees_with_another_implementation(reference, n_clusters):
     rng = np.random.default_rng(1)
     points = rng.normal(size=(80, 6)) + 3 * rng.integers(3, size=(80, 1))
     other = reference(cdist(points, points), n_clusters, init="build")
-    assert make_clusterer("kmedoids", n_clusters).fit(points).inertia_ == pytest.approx(other.loss)
+    assert Clustering("kmedoids", n_clusters).engine(80).fit(points).inertia_ == pytest.approx(other.loss)
 
 
 @pytest.mark.parametrize("method", CLUSTERERS)
@@ -88,124 +82,68 @@ def test_separate_groups_are_found_whatever_the_order(method, two_groups):
     features, y_true = two_groups
     features = features[:, 1] + 10 * y_true[:, None]
     order = np.random.default_rng(2).permutation(20)
-    labels = cluster(method, features)
+    labels = Clustering(method).fit_predict(features)
     assert labels.shape == (20,) and labels.dtype == np.int64
     assert matched_accuracy(y_true, labels) == 1
-    assert matched_accuracy(labels[order], cluster(method, features[order])) == 1
+    assert matched_accuracy(labels[order], Clustering(method).fit_predict(features[order])) == 1
 
 
 @pytest.mark.parametrize("method", CLUSTERERS)
 def test_same_seed_same_clusters(method, two_groups):
     features = two_groups[0][:, 0]
-    np.testing.assert_array_equal(cluster(method, features, seed=3), cluster(method, features, seed=3))
+    np.testing.assert_array_equal(*(Clustering(method, random_state=3).fit_predict(features) for _ in range(2)))
 
 
 def test_released_variant():
-    assert make_clusterer("agglomerative", 2, variant="released").n_clusters == 3
-    alternating = make_clusterer("kmedoids", seed=5, variant="released")
+    assert Clustering("agglomerative", 2, variant="released").engine(9).n_clusters == 3
+    alternating = Clustering("kmedoids", random_state=5, variant="released").engine(9)
     assert (alternating.method, alternating.init, alternating.random_state) == ("alternate", "random", 5)
-    default = make_clusterer("kmedoids")
+    default = Clustering("kmedoids").engine(9)
     assert (default.method, default.init) == ("pam", "build")
 
 
-def test_aggregate_is_equation_2(two_groups):
-    features = two_groups[0]
-    weights = [1.0, 5.0, 10.0, 2.5]
-    expected = np.zeros((20, 5))
-    for n in range(20):
-        for i in range(4):
-            expected[n] += weights[i] * features[n, i]
-    np.testing.assert_allclose(aggregate(features, weights), expected / 4)
-    assert aggregate(np.array([[[1.0], [2.0], [3.0], [4.0]]]), [10, 1, 1, 1]) == pytest.approx(19 / 4)
-
-
-def test_weight_grid_holds_every_combination_once():
-    assert WEIGHT_GRID.shape == (81, 4)
-    assert len(np.unique(WEIGHT_GRID, axis=0)) == 81
-    assert set(WEIGHT_GRID.ravel()) == {1.0, 5.0, 10.0}
+def test_of_many_images_samples_are_clustered(monkeypatch):
+    """CLARA finds what PAM finds, without a matrix of all distances."""
+    rng = np.random.default_rng(0)
+    y_true = np.arange(400) % 2
+    features = rng.normal(size=(400, 6)) + 6 * y_true[:, None]
+    monkeypatch.setattr(clustering, "CLARA_SAMPLE", 60)
+    exact = Clustering("kmedoids").fit(features)
+    monkeypatch.setattr(clustering, "PAM_LIMIT", 100)
+    sampled, again = (Clustering("kmedoids", random_state=4).fit(features) for _ in range(2))
+    assert type(sampled.engine(400)).__name__ == "CLARA" and type(exact.engine(100)).__name__ == "KMedoids"
+    assert adjusted_rand_score(sampled.labels_, exact.labels_) > 0.95
+    np.testing.assert_array_equal(sampled.labels_, again.labels_)
 
 
 @pytest.mark.parametrize("method", CLUSTERERS)
-def test_search_clusters_each_weighting(method, two_groups):
-    features, y_true = two_groups
-    search = search_weights(features, method)
-    assert search.labels.shape == (81, 20) and search.silhouette.shape == (81,)
-    index = 7
-    weighted = aggregate(features, WEIGHT_GRID[index])
-    np.testing.assert_array_equal(search.labels[index], cluster(method, weighted))
-    assert search.silhouette[index] == pytest.approx(slow_silhouette(weighted, search.labels[index]))
-    best, blind = oracle(search, y_true), label_free(search)
-    accuracies = [matched_accuracy(y_true, labels) for labels in search.labels]
-    assert accuracies[best] == max(accuracies) >= accuracies[blind]
+def test_scikit_learn_accepts_the_estimator(method):
+    check_estimator(Clustering(method), on_skip=None)
 
 
-def slow_silhouette(points, labels):
-    distances = cdist(points, points)
-    scores = []
-    for i, own in enumerate(labels):
-        same, other = labels == own, labels != own
-        if same.sum() == 1:
-            scores.append(0.0)
-            continue
-        a, b = distances[i, same].sum() / (same.sum() - 1), distances[i, other].mean()
-        scores.append((b - a) / max(a, b))
-    return np.mean(scores)
-
-
-def test_names_of_clusters_do_not_move_the_choice(two_groups):
-    features, y_true = two_groups
-    search = search_weights(features, "kmedoids")
-    renamed = WeightSearch(labels=1 - search.labels, silhouette=search.silhouette)
-    assert oracle(renamed, y_true) == oracle(search, y_true)
-    assert oracle(search, 1 - y_true) == oracle(search, y_true)
-
-
-def test_label_free_takes_the_largest_silhouette_and_the_first_of_equals():
-    labels = np.zeros((4, 3), dtype=int)
-    assert label_free(WeightSearch(labels, np.array([0.1, np.nan, 0.3, 0.3 + 1e-15]))) == 2
-    with pytest.raises(ValueError, match="none of the 4 weightings"):
-        label_free(WeightSearch(labels, np.full(4, np.nan)))
-
-
-def test_oracle_takes_the_best_accuracy_and_the_first_of_equals():
-    labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
-    assert oracle(WeightSearch(labels, np.zeros(3)), [0, 0, 1, 1]) == 1
-
-
-def test_one_cluster_has_no_silhouette():
-    search = search_weights(np.zeros((6, 4, 3)), "kmedoids")
-    assert np.isnan(search.silhouette).all()
+def test_parameters_are_scikit_learns():
+    copy = clone(Clustering("kmeans", random_state=3)).set_params(n_clusters=4)
+    expected = {"method": "kmeans", "n_clusters": 4, "variant": "default", "random_state": 3}
+    assert copy.get_params() == expected
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "features", "message"),
     [
-        (("dmh", np.eye(4)), "method 'dmh'; valid methods: kmedoids, kmeans, agglomerative"),
-        (("kmeans", np.eye(4), 5), "4 images cannot form 5 clusters"),
-        (("kmeans", np.array([[0.0], [np.nan], [np.inf]])), "hold 2 NaN or infinite values of 3"),
-        (("kmeans", np.zeros((4, 2, 2))), r"\(n_images, d\), got \(4, 2, 2\)"),
+        ({"method": "dmh"}, np.eye(4), "method 'dmh'; valid methods: kmedoids, kmeans, agglomerative"),
+        ({"n_clusters": 5}, np.eye(4), "4 images cannot form 5 clusters"),
+        ({"n_clusters": 0}, np.eye(4), "n_clusters must be an integer >= 1, got 0"),
+        ({}, np.array([[0.0], [np.nan], [1]]), "Input X contains NaN"),
+        ({}, np.array([[0.0], [np.inf], [1]]), "Input X contains infinity"),
+        ({}, np.zeros((4, 2, 2)), "Found array with dim 3"),
+        ({}, np.ones((4, 3)), "the features are constant over 4 images"),
     ],
 )
-def test_cluster_refuses(arguments, message):
+def test_clustering_refuses(options, features, message):
     with pytest.raises(ValueError, match=message):
-        cluster(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("shape", "weights", "message"),
-    [
-        ((5, 4, 2), [1, 1, 0.5, 1], r"\[1, 10\], got 0.5"),
-        ((5, 4, 2), [1, 1, 1, 11], r"\[1, 10\], got 11"),
-        ((5, 4, 2), [1, 1, 1, np.nan], "got nan"),
-        ((5, 4, 2), [1, 1, 1], r"shape \(4,\), one per lesion, got \(3,\)"),
-        ((5, 4), [1, 1, 1, 1], r"shape \(n_images, n_lesions, d\), got \(5, 4\)"),
-    ],
-)
-def test_aggregate_refuses(shape, weights, message):
-    with pytest.raises(ValueError, match=message):
-        aggregate(np.ones(shape), weights)
+        Clustering(**options).fit(features)
 
 
 def test_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="unknown variant 'paper'; valid variants: default, released"):
-        make_clusterer("kmeans", variant="paper")
+        Clustering("kmeans", variant="paper").fit(np.eye(3))

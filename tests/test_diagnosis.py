@@ -1,4 +1,4 @@
-"""From lesion features to Tables 4 and 5: three ways to choose the weights, of which one alone may see labels."""
+"""From lesion features to Tables 4 and 5: four ways to choose the weights, and which of them may see labels."""
 
 from dataclasses import replace
 
@@ -13,11 +13,13 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
-from ruranet_utils import clustering, dmh
+from ruranet_utils import dmh
+from ruranet_utils.clustering import Clustering
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS, METHODS
-from ruranet_utils.diagnosis import SELECTIONS, diagnose, diagnose_images, project, score
+from ruranet_utils.diagnosis import SELECTIONS, diagnose, diagnose_images, project, score, stability, weight_search
 from ruranet_utils.metrics import matched_accuracy
+from ruranet_utils.weighting import held_out
 
 N = 24
 
@@ -49,21 +51,28 @@ def test_each_selection_is_one_scored_weighting_and_the_oracle_is_the_best(metho
     rows = diagnose(embedded, method, cohort, tiny, store)
     assert [row["selection"] for row in rows] == list(SELECTIONS)
     algorithm = "kmedoids" if method == "dmh" else method
+    halves = rows.pop(SELECTIONS.index("held_out"))
     for row in rows:
         weights = [float(weight) for weight in row["lesion_weights"].split()]
         features = np.mean([weight * embedded[:, i] for i, weight in enumerate(weights)], axis=0)
-        clusters = clustering.cluster(algorithm, features, seed=tiny.seed)
+        clusters = Clustering(algorithm, random_state=tiny.seed).fit_predict(features)
         assert row["accuracy"] == pytest.approx(matched_accuracy(cohort.labels, clusters))
         assert row["silhouette"] == pytest.approx(silhouette_score(features, clusters))
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
         assert row["method"] == method and row["n"] == N
+        assert np.mean(row["predicted"] == cohort.labels) == row["accuracy"]
     equal, label_free, oracle = rows
     assert equal["lesion_weights"] == "1 1 1 1"
     assert oracle["accuracy"] > max(equal["accuracy"], label_free["accuracy"])
     assert label_free["silhouette"] >= max(equal["silhouette"], oracle["silhouette"])
+    search = weight_search(embedded, method, tiny, store)
+    _, predicted = held_out(search, cohort.labels, cohort.patients, tiny.seed)
+    np.testing.assert_array_equal(halves["predicted"], predicted)
+    assert halves["accuracy"] == np.mean(predicted == cohort.labels) <= oracle["accuracy"]
+    assert halves["lesion_weights"].count("|") == 1 and "silhouette" not in halves
 
 
-def test_the_oracle_alone_sees_the_labels(embedded, cohort, tiny, store, journal):
+def test_the_label_free_choice_does_not_see_the_labels(embedded, cohort, tiny, store, journal):
     other = make_cohort(np.roll(cohort.labels, 1))
     chosen = [
         {row["selection"]: row["lesion_weights"] for row in diagnose(embedded, "kmeans", c, tiny, store)}
@@ -111,7 +120,7 @@ def test_separated_lesions_are_diagnosed_without_error_by_every_method(method, c
     blobs = np.random.default_rng(0).normal(size=(N, len(LESIONS), 5)) + 20 * cohort.labels[:, None, None]
     if method == "dmh":
         blobs = project(blobs, tiny, store).embedding
-    assert [row["accuracy"] for row in diagnose(blobs, method, cohort, tiny, store)] == [1, 1, 1]
+    assert [row["accuracy"] for row in diagnose(blobs, method, cohort, tiny, store)] == [1, 1, 1, 1]
 
 
 def test_heads_are_those_of_the_profile_and_trained_once(embedded, tiny, store, journal):
@@ -125,3 +134,18 @@ def test_heads_are_those_of_the_profile_and_trained_once(embedded, tiny, store, 
         project(embedded, other, store)
     project(embedded[::-1], profile, store)
     assert [event["found"] for event in journal()] == [False, True, False, False, True, False]
+
+
+def test_stability_is_the_agreement_of_many_seeds(embedded, tiny, store, journal):
+    profile = replace(tiny, dmh_epochs=2)
+    assert stability(embedded, "kmedoids", profile, store, n_seeds=3) == 1  # draws nothing at random
+    labels = [dmh.DMH(epochs=2, lam=tiny.dmh_lambda, random_state=seed).fit_predict(embedded) for seed in range(3)]
+    expected = np.mean([adjusted_rand_score(labels[i], labels[j]) for i, j in ((0, 1), (0, 2), (1, 2))])
+    found = [stability(embedded, "dmh", profile, store, n_seeds=3) for _ in range(2)]
+    assert found == [pytest.approx(expected)] * 2 and expected < 1
+    assert [event["found"] for event in journal()] == [False, False, True]
+
+
+def test_kmeans_is_stable_where_there_are_groups(tiny, store):
+    blobs = np.random.default_rng(0).normal(size=(N, len(LESIONS), 5)) + 20 * (np.arange(N) % 2)[:, None, None]
+    assert stability(blobs, "kmeans", tiny, store, n_seeds=20) == 1

@@ -3,19 +3,24 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
-from ruranet_utils.clustering import aggregate, cluster
+from ruranet_utils import dmh
+from ruranet_utils.clustering import Clustering
 from ruranet_utils.dmh import (
+    DMH,
     ProjectionHeads,
     clustering_loss,
     diversity_loss,
     estimate_medoids,
     inter_head_similarity,
+    soft_clusters,
     total_loss,
     train_heads,
     update_threshold,
 )
 from ruranet_utils.metrics import matched_accuracy
+from ruranet_utils.weighting import aggregate
 
 
 @pytest.fixture
@@ -95,7 +100,24 @@ def test_clustering_loss_is_equation_5(outputs, medoids):
 def test_total_loss_is_equation_3(outputs, medoids):
     expected = sum(max(t - 0.4, 0) for t in slow_pair_terms(outputs)) / 6
     expected += 0.3 * slow_clustering_loss(outputs, medoids)
-    assert total_loss(outputs, medoids, threshold=0.4).item() == pytest.approx(expected)
+    assert combined(outputs, medoids, 0.4) == pytest.approx(expected)
+
+
+def combined(outputs, medoids, threshold):
+    return total_loss(diversity_loss(outputs, threshold), clustering_loss(outputs, medoids)).item()
+
+
+def test_soft_clusters_and_their_diversity_by_a_loop(outputs, medoids):
+    """DivClust's reading of Eq. 4: the columns of K x N memberships are compared, not the images."""
+    columns = np.empty((2, 4, 5))
+    for i in range(4):
+        for n in range(5):
+            weights = [np.exp(-np.linalg.norm(outputs[n, i].numpy() - medoids[i, k].numpy())) for k in range(2)]
+            columns[:, i, n] = np.array(weights) / sum(weights)
+    np.testing.assert_allclose(soft_clusters(outputs, medoids), columns)
+    terms = slow_pair_terms(torch.tensor(columns))
+    expected = sum(max(term - 0.9, 0) for term in terms) / 6
+    assert diversity_loss(soft_clusters(outputs, medoids), 0.9).item() == pytest.approx(expected)
 
 
 def test_losses_by_hand():
@@ -125,8 +147,8 @@ def test_equal_heads_have_similarity_1(outputs):
 def test_order_of_images_and_heads_does_not_matter(outputs, medoids):
     images, lesions = [3, 1, 4, 0, 2], [2, 0, 3, 1]
     moved = outputs[images][:, lesions]
-    expected = total_loss(outputs, medoids, 0.4).item()
-    assert total_loss(moved, medoids[lesions], 0.4).item() == pytest.approx(expected)
+    expected = combined(outputs, medoids, 0.4)
+    assert combined(moved, medoids[lesions], 0.4) == pytest.approx(expected)
 
 
 def test_gradients(outputs, medoids):
@@ -134,6 +156,7 @@ def test_gradients(outputs, medoids):
     medoids = medoids + 0.1  # away from the outputs, where the distance has a derivative
     assert torch.autograd.gradcheck(lambda x: diversity_loss(x, 0.3), outputs)
     assert torch.autograd.gradcheck(lambda x: clustering_loss(x, medoids), outputs)
+    assert torch.autograd.gradcheck(lambda x: diversity_loss(soft_clusters(x, medoids), 0.3), outputs)
 
 
 def test_gradient_is_zero_for_an_image_that_is_its_own_medoid(outputs, medoids):
@@ -209,7 +232,7 @@ def test_heads_do_not_collapse(trained, two_groups):
     # And within the unit sphere, the images of a lesion do not all move to one point.
     between = np.linalg.norm(embedding[:20, None] - embedding[None, 20:], axis=3)
     assert (between.mean(axis=(0, 1)) > 0.3).all()
-    labels = cluster("kmedoids", aggregate(embedding, [1, 1, 1, 1]))
+    labels = Clustering("kmedoids").fit_predict(aggregate(embedding, [1, 1, 1, 1]))
     assert matched_accuracy(two_groups[1], labels) > 0.9
 
 
@@ -244,6 +267,46 @@ def test_a_lesion_that_no_image_shows_is_no_obstacle(two_groups):
     features[:, 1] = features[0, 1]
     result = train_heads(features, epochs=5, lam=0.3, seed=0)
     assert np.isfinite(result.embedding).all() and np.isfinite(result.history).all(axis=None)
+
+
+def test_many_images_are_compared_in_batches(two_groups, monkeypatch):
+    features = np.concatenate([two_groups[0]] * 5)
+    monkeypatch.setattr(dmh, "BATCH_SIZE", 50)
+    seen, loss = [], dmh.diversity_loss
+    monkeypatch.setattr(dmh, "diversity_loss", lambda outputs, t: seen.append(len(outputs)) or loss(outputs, t))
+    first, again = (train_heads(features, epochs=25, lam=0.3, seed=0) for _ in range(2))
+    assert seen == [50] * 4 * 25 * 2
+    np.testing.assert_array_equal(first.embedding, again.embedding)
+    labels = Clustering("kmedoids").fit_predict(aggregate(first.embedding, [1, 1, 1, 1]))
+    assert matched_accuracy(np.tile(two_groups[1], 5), labels) > 0.9
+
+
+def test_the_other_reading_trains_too(two_groups):
+    result = train_heads(two_groups[0], epochs=20, lam=0.3, seed=0, reading="clusters")
+    assert result.history["loss_cluster"].iloc[-1] < result.history["loss_cluster"].iloc[0]
+    assert not np.array_equal(result.embedding, train_heads(two_groups[0], epochs=20, lam=0.3, seed=0).embedding)
+    with pytest.raises(ValueError, match="unknown reading 'rows'; valid readings: images, clusters"):
+        train_heads(two_groups[0], epochs=1, lam=0.3, seed=0, reading="rows")
+
+
+def test_dmh_is_heads_then_equation_2_then_kmedoids(two_groups):
+    features, y_true = two_groups
+    weights = [1, 5, 10, 1]
+    fitted = clone(DMH(weights, epochs=100)).fit(features)
+    expected = train_heads(features, epochs=100, lam=0.3, seed=0)
+    np.testing.assert_array_equal(fitted.embedding_, expected.embedding)
+    assert fitted.history_.equals(expected.history)
+    np.testing.assert_array_equal(
+        fitted.labels_, Clustering("kmedoids").fit_predict(aggregate(expected.embedding, weights))
+    )
+    np.testing.assert_array_equal(fitted.fit_predict(features), fitted.labels_)
+    assert matched_accuracy(y_true, fitted.labels_) > 0.9
+    assert fitted.get_params()["weights"] == weights and "lam=0.7" in repr(DMH(lam=0.7))
+
+
+def test_dmh_refuses_weights_outside_the_grid(two_groups):
+    with pytest.raises(ValueError, match=r"weights must lie in \[1, 10\], got 0.1"):
+        DMH([0.1, 1, 1, 1], epochs=1).fit(two_groups[0])
 
 
 @pytest.mark.parametrize(

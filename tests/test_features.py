@@ -120,3 +120,23 @@ def test_image_features_come_in_batches_without_loss(tiny, store, monkeypatch):
     parts = features._extract(iter(images), 5, BACKBONE, tiny)
     assert whole.shape == (5, 1280)
     assert_same_features(parts, whole)
+
+
+def test_googlenet_of_the_released_code_is_not_transformed(images, masks, tiny, store, monkeypatch):
+    """With ImageNet's parameters torchvision undoes the normalization; the released cut of the network does not."""
+    plain = lesion_features(images, masks, ["googlenet"], tiny, store)["googlenet"]
+
+    def with_transform(backbone, state, seed):
+        model = feature_extractor(backbone, state, seed)
+        model.transform_input = True  # as with ImageNet's parameters
+        return model
+
+    monkeypatch.setattr(features, "feature_extractor", with_transform)
+    usual, released = (
+        lesion_features(images[::-1], masks[::-1], ["googlenet"], tiny, store, variant=variant)["googlenet"][::-1]
+        for variant in ("default", "released")
+    )
+    np.testing.assert_allclose(released, plain, rtol=1e-3, atol=1e-9)  # random parameters are not transformed
+    assert np.abs(usual - plain).max() > 1e-2 * np.abs(plain).max()
+    with pytest.raises(ValueError, match="unknown variant 'paper'; valid variants: default, released"):
+        lesion_features(images, masks, ["googlenet"], tiny, store, variant="paper")

@@ -2,8 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from ruranet_utils.reduction import reconstruction_error, reduce, smallest_k, variance_curve
+from ruranet_utils.reduction import reconstruction_error, reduce, smallest_k, standardize, variance_curve
 
 
 @pytest.fixture
@@ -132,3 +135,18 @@ def test_bad_features_are_refused(features):
         reduce(np.full((10, 3), 0.1), 2)
     with pytest.raises(ValueError, match=r"got \(5,\)"):
         reduce(np.arange(5.0), 2)
+
+
+def test_images_of_the_test_split_do_not_shape_the_basis(features):
+    """What is fitted without some images does not change with them, and they are mapped as scikit-learn maps them."""
+    fitted_on = np.arange(len(features)) % 3 > 0
+    reduced = reduce(features, 4, fitted_on)
+    rows = features[fitted_on].reshape(-1, features.shape[-1])
+    pipeline = make_pipeline(StandardScaler(), PCA(4, svd_solver="full")).fit(rows)
+    expected = pipeline.transform(features.reshape(-1, features.shape[-1])).reshape(*features.shape[:-1], 4)
+    np.testing.assert_allclose(reduced, expected, atol=1e-9)
+    other = features.copy()
+    other[~fitted_on] *= 5
+    np.testing.assert_array_equal(reduce(other, 4, fitted_on)[fitted_on], reduced[fitted_on])
+    assert not np.allclose(reduce(features, 4)[fitted_on], reduced[fitted_on])
+    np.testing.assert_allclose(standardize(features, fitted_on)[fitted_on].mean(axis=(0, 1)), 0, atol=1e-9)

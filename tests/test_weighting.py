@@ -1,0 +1,170 @@
+"""Eq. 2 and the search for its weights: what sees the labels, and what does not."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ruranet_utils import weighting
+from ruranet_utils.clustering import CLUSTERERS, Clustering
+from ruranet_utils.metrics import matched_accuracy
+from ruranet_utils.reduction import reduce
+from ruranet_utils.weighting import (
+    WEIGHT_GRID,
+    WeightSearch,
+    aggregate,
+    held_out,
+    label_free,
+    oracle,
+    search_weights,
+)
+
+
+@pytest.fixture
+def two_groups():
+    """Twenty images, four lesions: the second lesion alone separates the even images from the odd ones."""
+    rng = np.random.default_rng(0)
+    y_true = np.arange(20) % 2
+    features = rng.normal(size=(20, 4, 5))
+    features[:, 1] += 2.0 * y_true[:, None]
+    return features, y_true
+
+
+def test_aggregate_is_equation_2(two_groups):
+    features = two_groups[0]
+    weights = [1.0, 5.0, 10.0, 2.5]
+    expected = np.zeros((20, 5))
+    for n in range(20):
+        for i in range(4):
+            expected[n] += weights[i] * features[n, i]
+    np.testing.assert_allclose(aggregate(features, weights), expected / 4)
+    assert aggregate(np.array([[[1.0], [2.0], [3.0], [4.0]]]), [10, 1, 1, 1]) == pytest.approx(19 / 4)
+
+
+def test_weight_grid_holds_every_combination_once():
+    assert WEIGHT_GRID.shape == (81, 4)
+    assert len(np.unique(WEIGHT_GRID, axis=0)) == 81
+    assert set(WEIGHT_GRID.ravel()) == {1.0, 5.0, 10.0}
+
+
+@pytest.mark.parametrize("method", CLUSTERERS)
+def test_search_clusters_each_weighting(method, two_groups):
+    features, y_true = two_groups
+    search = search_weights(features, method)
+    assert search.labels.shape == (81, 20) and search.silhouette.shape == (81,)
+    index = 7
+    weighted = aggregate(features, WEIGHT_GRID[index])
+    np.testing.assert_array_equal(search.labels[index], Clustering(method).fit_predict(weighted))
+    assert search.silhouette[index] == pytest.approx(slow_silhouette(weighted, search.labels[index]))
+    best, blind = oracle(search, y_true), label_free(search)
+    accuracies = [matched_accuracy(y_true, labels) for labels in search.labels]
+    assert accuracies[best] == max(accuracies) >= accuracies[blind]
+
+
+def slow_silhouette(points, labels):
+    distances = cdist(points, points)
+    scores = []
+    for i, own in enumerate(labels):
+        same, other = labels == own, labels != own
+        if same.sum() == 1:
+            scores.append(0.0)
+            continue
+        a, b = distances[i, same].sum() / (same.sum() - 1), distances[i, other].mean()
+        scores.append((b - a) / max(a, b))
+    return np.mean(scores)
+
+
+def test_names_of_clusters_do_not_move_the_choice(two_groups):
+    features, y_true = two_groups
+    search = search_weights(features, "kmedoids")
+    renamed = WeightSearch(labels=1 - search.labels, silhouette=search.silhouette)
+    assert oracle(renamed, y_true) == oracle(search, y_true)
+    assert oracle(search, 1 - y_true) == oracle(search, y_true)
+
+
+def test_label_free_takes_the_largest_silhouette_and_the_first_of_equals():
+    labels = np.zeros((4, 3), dtype=int)
+    assert label_free(WeightSearch(labels, np.array([0.1, np.nan, 0.3, 0.3 + 1e-15]))) == 2
+    with pytest.raises(ValueError, match="none of the 4 weightings"):
+        label_free(WeightSearch(labels, np.full(4, np.nan)))
+
+
+def test_oracle_takes_the_best_accuracy_and_the_first_of_equals():
+    labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
+    assert oracle(WeightSearch(labels, np.zeros(3)), [0, 0, 1, 1]) == 1
+
+
+def test_one_image_for_each_cluster_has_no_silhouette():
+    search = search_weights(np.arange(24.0).reshape(2, 4, 3), "kmedoids")
+    assert np.isnan(search.silhouette).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "message"),
+    [
+        ((5, 4, 2), [1, 1, 0.5, 1], r"\[1, 10\], got 0.5"),
+        ((5, 4, 2), [1, 1, 1, 11], r"\[1, 10\], got 11"),
+        ((5, 4, 2), [1, 1, 1, np.nan], "got nan"),
+        ((5, 4, 2), [1, 1, 1], r"shape \(4,\), one per lesion, got \(3,\)"),
+        ((5, 4), [1, 1, 1, 1], r"shape \(n_images, n_lesions, d\), got \(5, 4\)"),
+    ],
+)
+def test_aggregate_refuses(shape, weights, message):
+    with pytest.raises(ValueError, match=message):
+        aggregate(np.ones(shape), weights)
+
+
+def test_held_out_is_the_oracle_of_the_other_half():
+    """Weighting 0 is right in the first half and wrong by one in the second; weighting 1 the other way round."""
+    y_true = np.tile([0, 1], 8)
+    patients = np.repeat(np.arange(8), 2)
+    labels = np.stack([y_true, 1 - y_true])
+    halves = StratifiedGroupKFold(2, shuffle=True, random_state=0).split(y_true, y_true, patients)
+    first = np.isin(np.arange(16), next(halves)[0])
+    labels[0, np.flatnonzero(~first)[0]] ^= 1
+    labels[1, np.flatnonzero(first)[0]] ^= 1
+    search = WeightSearch(labels, np.zeros(2))
+    indices, predicted = held_out(search, y_true, patients, seed=0)
+    assert sorted(indices) == [0, 1]
+    # each half is given the weighting that errs there, named by the half in which it does not
+    assert accuracy_score(y_true, predicted) == 14 / 16
+    assert oracle(search, y_true) == 0 and matched_accuracy(y_true, labels[0]) == 15 / 16
+
+
+def test_held_out_gains_nothing_from_noise(two_groups):
+    """On features without a signal the oracle is above chance, the held-out choice is not."""
+    rng = np.random.default_rng(0)
+    y_true, gains, blind = np.arange(40) % 2, [], []
+    for repeat in range(30):
+        search = search_weights(rng.normal(size=(40, 4, 3)), "agglomerative")
+        _, predicted = held_out(search, y_true, np.arange(40) // 2, seed=repeat)
+        gains.append(matched_accuracy(y_true, search.labels[oracle(search, y_true)]))
+        blind.append(accuracy_score(y_true, predicted))
+    assert np.mean(gains) > 0.62 and abs(np.mean(blind) - 0.5) < 0.06
+
+
+def test_both_eyes_of_a_patient_are_in_one_half(monkeypatch):
+    y_true, patients = np.arange(24) % 2, np.arange(24) // 2
+    seen = []
+    monkeypatch.setattr(weighting, "oracle", lambda search, labels: seen.append(search.labels[0]) or 0)
+    held_out(WeightSearch(patients[None], np.zeros(1)), y_true, patients, seed=3)
+    halves = [set(part) for part in seen]
+    assert not halves[0] & halves[1] and halves[0] | halves[1] == set(range(12))
+
+
+def test_components_can_be_taken_after_the_aggregation(two_groups):
+    features = two_groups[0]
+    search = search_weights(features, "kmedoids", n_components=2)
+    expected = Clustering("kmedoids").fit_predict(reduce(aggregate(features, WEIGHT_GRID[5]), 2))
+    np.testing.assert_array_equal(search.labels[5], expected)
+
+
+def test_of_many_images_a_sample_has_a_silhouette(two_groups, monkeypatch):
+    monkeypatch.setattr(weighting, "PAM_LIMIT", 15)
+    features = two_groups[0]
+    sampled, again = (search_weights(features, "kmeans", seed=1).silhouette for _ in range(2))
+    np.testing.assert_array_equal(sampled, again)
+    monkeypatch.setattr(weighting, "PAM_LIMIT", 100)
+    whole = search_weights(features, "kmeans", seed=1).silhouette
+    assert not np.array_equal(sampled, whole) and np.abs(sampled - whole).max() < 0.2
