@@ -28,6 +28,7 @@ bench: .venv/stamp
 	.venv/bin/python benchmarks/bench_merge.py
 	.venv/bin/python benchmarks/bench_decoding.py
 	.venv/bin/python benchmarks/bench_training.py
+	.venv/bin/python benchmarks/bench_clustering.py
 
 lab: .venv/stamp
 	.venv/bin/jupyter lab notebooks

@@ -1,7 +1,8 @@
-"""Figure 1, read off an actual model: the layers of its SCSE modules with their shapes, and what they attend to."""
+"""Figures 1 and 2, drawn from what ran: the layers of an actual model with their shapes, and the clustering module."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ import pandas as pd
 import torch
 from segmentation_models_pytorch.base.modules import SCSEModule
 from torch import nn
+
+from ruranet_utils.config import DISPLAY, LESIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +128,45 @@ def draw_scse(ax, table: pd.DataFrame, module: str) -> None:
     _arrow(ax, (1.2, 5), (8.8, 5))
     _box(ax, 1.2, 5, f"F_cat = [F_d, F_e]\n{whole['input']}", "0.93")
     _box(ax, 8.8, 5, f"F_out = C·F + S·F\n{whole['output']}", "0.93")
+
+
+def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
+    """Draw the clustering module with the shapes of a run (Figure 2).
+
+    Parameters
+    ----------
+    ax : Axes
+    sizes : mapping of str to str
+        What stands below each station: ``lesions`` of one image, ``features``, ``components``, ``heads``, ``mean`` and
+        ``clusters``, in this order.
+    """
+    titles = {
+        "lesions": "image x mask $i$",
+        "features": "$f_i$",
+        "components": "PCA",
+        "heads": "head $i$",
+        "mean": "$F_{global}$",
+        "clusters": "k-medoids",
+    }
+    colors = dict(zip(titles, ("0.93", "#cfe3f1", "#cfe3f1", "#f7dcc4", "#d5ecd4", "0.93"), strict=True))
+    ax.set(xlim=(0, 12), ylim=(0, 10))
+    ax.axis("off")
+    heights = np.linspace(8.4, 2.6, len(LESIONS))
+    places = dict(zip(titles, np.linspace(1.2, 11.0, len(titles)), strict=True))
+    for number, (lesion, y) in enumerate(zip(LESIONS, heights, strict=True), start=1):
+        stations = [*((places[name], y) for name in list(titles)[:4]), (places["mean"], 5.5)]
+        for start, end in pairwise(stations):
+            _arrow(ax, start, end)
+        for name, (x, height) in zip(list(titles)[:4], stations, strict=False):
+            text = DISPLAY[lesion] if name == "lesions" else titles[name].replace("i", str(number))
+            _box(ax, x, height, text, colors[name])
+    _arrow(ax, (places["mean"], 5.5), (places["clusters"], 5.5))
+    for name in ("mean", "clusters"):
+        _box(ax, places[name], 5.5, titles[name], colors[name])
+    for name, x in places.items():
+        ax.text(x, 0.9, sizes[name], ha="center", va="center", fontsize=9)
+    ax.text(places["heads"], 9.7, "$L_{div} + \\lambda L_{cluster}$ (Eq. 3)", ha="center", va="center", fontsize=10)
+    ax.text(places["mean"], 7.0, "$\\frac{1}{4}\\sum w_i f_i$ (Eq. 2)", ha="center", va="center", fontsize=10)
 
 
 def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -15,8 +15,8 @@ from ruranet_utils.reduction import one_thread
 CLUSTERERS = ("kmedoids", "kmeans", "agglomerative")
 VARIANTS = ("default", "released")
 # Above this number of images PAM, whose time and memory grow with its square, sees samples (CLARA) instead of all.
-PAM_LIMIT = 3000
-CLARA_SAMPLE, CLARA_DRAWS = 1000, 5
+PAM_LIMIT = 1000
+CLARA_SAMPLE, CLARA_DRAWS = 500, 5
 
 
 class Clustering(ClusterMixin, BaseEstimator):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -157,6 +158,25 @@ def smallest_k(curve: pd.DataFrame, targets: Sequence[float] = (0.90, 0.95, 0.99
         k, ratio = reached.iloc[0][["k", "explained_ratio"]] if len(reached) else (pd.NA, np.nan)
         rows.append({"target": target, "k": k, "explained_ratio": ratio})
     return pd.DataFrame(rows).astype({"k": "Int64"})
+
+
+@one_thread
+def planes(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Features laid into the plane for a figure: ``"PCA"`` and ``"t-SNE"``, each of shape (n_images, 2).
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n_images, d)
+        At least four images.
+    seed : int
+
+    References
+    ----------
+    van der Maaten & Hinton (2008), Journal of Machine Learning Research 9, 2579-2605 (t-SNE).
+    """
+    require_finite(features)
+    tsne = TSNE(init="pca", perplexity=min(30, len(features) / 4), random_state=seed)
+    return {"PCA": _pca(features, 2).transform(features), "t-SNE": tsne.fit_transform(np.asarray(features, np.float32))}
 
 
 def require_finite(features: np.ndarray) -> None:

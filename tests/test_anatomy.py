@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ruranet_utils.anatomy import attention_maps, draw_scse, layers
-from ruranet_utils.config import ENCODERS
+from ruranet_utils.anatomy import attention_maps, draw_clustering, draw_scse, layers
+from ruranet_utils.config import DISPLAY, ENCODERS, LESIONS
 from ruranet_utils.segmentation import build
 
 
@@ -131,4 +131,14 @@ def test_the_drawing_names_every_layer_of_the_module(model):
     texts = " ".join(text.get_text() for text in ax.texts)
     for word in ("AdaptiveAvgPool2d", "Conv2d\n48 x 1 x 1", "ReLU", "Sigmoid\n1 x 4 x 4", "768 x 4 x 4"):
         assert word in texts
+    plt.close(fig)
+
+
+def test_the_clustering_module_names_every_lesion_and_size():
+    sizes = {name: f"size {name}" for name in ("lesions", "features", "components", "heads", "mean", "clusters")}
+    fig, ax = plt.subplots()
+    draw_clustering(ax, sizes)
+    texts = [text.get_text() for text in ax.texts]
+    assert {*sizes.values(), "head 1", "head 4", "$f_2$", "k-medoids", *(DISPLAY[x] for x in LESIONS)} <= set(texts)
+    assert texts.count("PCA") == len(LESIONS)
     plt.close(fig)

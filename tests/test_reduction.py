@@ -3,10 +3,11 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ruranet_utils.reduction import reconstruction_error, reduce, smallest_k, standardize, variance_curve
+from ruranet_utils.reduction import planes, reconstruction_error, reduce, smallest_k, standardize, variance_curve
 
 
 @pytest.fixture
@@ -150,3 +151,15 @@ def test_images_of_the_test_split_do_not_shape_the_basis(features):
     np.testing.assert_array_equal(reduce(other, 4, fitted_on)[fitted_on], reduced[fitted_on])
     assert not np.allclose(reduce(features, 4)[fitted_on], reduced[fitted_on])
     np.testing.assert_allclose(standardize(features, fitted_on)[fitted_on].mean(axis=(0, 1)), 0, atol=1e-9)
+
+
+def test_planes_show_groups_apart_and_repeat():
+    rng = np.random.default_rng(0)
+    group = np.arange(60) % 2
+    features = rng.normal(size=(60, 8)) + 12 * group[:, None]
+    found, again = (planes(features, seed=0) for _ in range(2))
+    for name in ("PCA", "t-SNE"):
+        assert found[name].shape == (60, 2)
+        np.testing.assert_array_equal(found[name], again[name])
+        assert silhouette_score(found[name], group) > 0.6
+    np.testing.assert_allclose(np.abs(found["PCA"]), np.abs(PCA(2).fit_transform(features)), atol=1e-6)

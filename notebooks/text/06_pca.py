@@ -72,13 +72,14 @@ run = start(
 # %% [markdown]
 # ## Features and their principal components
 #
-# The rows are the lesion features of all images, the same that notebook 04 reduces.
+# The rows are the lesion features of all images outside the test split, those from which notebook 04 takes its components.
 
 # %%
 segmentation, diagnosis = run.cohorts
 backbone = reference_backbone(run.profile)
 masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
 features = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
+features = features[diagnosis.table["split"] != "test"]
 curve = variance_curve(features, k_max=100)
 curve_table = run.save_table(curve, "table_pca")
 show(
@@ -126,7 +127,7 @@ versus = pd.DataFrame(
         "k": int(kept.name),
         "paper": [ratio, error],
         "ours": [kept["explained_ratio"], kept["reconstruction_error_per_feature"]],
-        "n": len(diagnosis),
+        "n": len(features),
         "rows": features.shape[0] * features.shape[1],
         "features": features.shape[2],
         "weights": find_weights(backbone, run.profile).origin,
