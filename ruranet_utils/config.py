@@ -201,7 +201,6 @@ PROFILES = {
         allow_random_weights=True,
         encoders=("mobilenet_v2",),
         classifiers=("mobilenet_v2", "resnet18"),
-        extractors=("googlenet", "mobilenet_v2", "resnet18"),
         n_seeds=1,
         epochs=18,
         patch_size_px=256,

@@ -17,7 +17,16 @@ from ruranet_utils import dmh
 from ruranet_utils.clustering import Clustering
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS, METHODS
-from ruranet_utils.diagnosis import SELECTIONS, diagnose, diagnose_images, project, score, stability, weight_search
+from ruranet_utils.diagnosis import (
+    SELECTIONS,
+    diagnose,
+    diagnose_images,
+    lesion_channel,
+    project,
+    score,
+    stability,
+    weight_search,
+)
 from ruranet_utils.metrics import matched_accuracy
 from ruranet_utils.weighting import held_out
 
@@ -149,3 +158,26 @@ def test_stability_is_the_agreement_of_many_seeds(embedded, tiny, store, journal
 def test_kmeans_is_stable_where_there_are_groups(tiny, store):
     blobs = np.random.default_rng(0).normal(size=(N, len(LESIONS), 5)) + 20 * (np.arange(N) % 2)[:, None, None]
     assert stability(blobs, "kmeans", tiny, store, n_seeds=20) == 1
+
+
+def test_lesion_channel_compares_with_the_whole_image(cohort, tiny):
+    """Hard exudates cover more of the positive images, the other lesions and the whole image say nothing."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((N, len(LESIONS), 8, 8), bool)
+    masks[:, 0, 0, 0] = masks[::2, 0, 0, 1] = True
+    masks[cohort.labels == 1, 0, 1] = True
+    whole, predicted = rng.normal(size=(N, 5)), 1 - cohort.labels
+    table = lesion_channel(whole, predicted, masks, cohort, tiny).set_index("clustered")
+    assert table.index.tolist() == [
+        "whole image, features",
+        "lesions, features",
+        "lesions, areas",
+        "hard exudates, area",
+    ]
+    baseline = diagnose_images(whole, cohort, tiny)["accuracy"]
+    assert table["accuracy"].iloc[:2].tolist() == [baseline, 0]
+    assert table.loc["hard exudates, area", "accuracy"] == 1
+    np.testing.assert_allclose(table["difference"].iloc[1:], table["accuracy"].iloc[1:] - baseline)
+    assert np.isnan(table["p"].iloc[0]) and (table["n"] == N).all()
+    none = lesion_channel(whole, predicted, np.zeros_like(masks), cohort, tiny)
+    assert none["clustered"].tolist() == ["whole image, features", "lesions, features"]
