@@ -136,7 +136,8 @@ def test_googlenet_of_the_released_code_is_not_transformed(images, masks, tiny, 
         lesion_features(images[::-1], masks[::-1], ["googlenet"], tiny, store, variant=variant)["googlenet"][::-1]
         for variant in ("default", "released")
     )
-    np.testing.assert_allclose(released, plain, rtol=1e-3, atol=1e-9)  # random parameters are not transformed
-    assert np.abs(usual - plain).max() > 1e-2 * np.abs(plain).max()
+    scale = np.abs(plain).max()  # tiny: the parameters are random
+    assert np.abs(released - plain).max() < 1e-3 * scale  # random parameters are not transformed
+    assert np.abs(usual - plain).max() > 1e-2 * scale
     with pytest.raises(ValueError, match="unknown variant 'paper'; valid variants: default, released"):
         lesion_features(images, masks, ["googlenet"], tiny, store, variant="paper")
