@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 from sklearn_extra.cluster import CLARA, KMedoids
 
@@ -77,7 +79,10 @@ class Clustering(ClusterMixin, BaseEstimator):
             raise ValueError(f"n_samples={len(X)} images cannot form {self.n_clusters} clusters")
         if len(X) > 1 and not np.ptp(X, axis=0).any():
             raise ValueError(f"the features are constant over {len(X)} images: nothing to cluster")
-        engine = self.engine(len(X)).fit(X)
+        with warnings.catch_warnings():
+            # where images are equally far, rounding lets PAM exchange equally good medoids until it is stopped
+            warnings.filterwarnings("ignore", "Maximum number of iteration", ConvergenceWarning)
+            engine = self.engine(len(X)).fit(X)
         self.labels_ = engine.labels_.astype(np.int64)
         if hasattr(engine, "cluster_centers_"):
             self.cluster_centers_ = engine.cluster_centers_

@@ -116,6 +116,13 @@ def test_of_many_images_samples_are_clustered(monkeypatch):
     np.testing.assert_array_equal(sampled.labels_, again.labels_)
 
 
+def test_equally_good_medoids_are_no_reason_to_warn(recwarn):
+    areas = np.random.default_rng(2).integers(0, 3, size=(64, 4)) / 3.0
+    areas = (areas - areas.mean(axis=0)) / areas.std(axis=0)
+    assert len(np.unique(Clustering("kmedoids").fit_predict(areas))) == 2
+    assert not [warning for warning in recwarn if "iteration" in str(warning.message)]
+
+
 @pytest.mark.parametrize("method", CLUSTERERS)
 def test_scikit_learn_accepts_the_estimator(method):
     check_estimator(Clustering(method), on_skip=None)
