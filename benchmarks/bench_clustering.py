@@ -68,13 +68,12 @@ def _heads() -> dict:
     return {"items": 1}
 
 
-def _cluster(method: str, n_images: int) -> dict:
+def _cluster(method: str, n_images: int) -> None:
     features = synthetic_features(n_images)
     if method == "dmh":
         DMH().fit(features)
     else:
         Clustering(method).fit(aggregate(features, np.ones(len(LESIONS))))
-    return {}
 
 
 def _against_recomputing(steps: list[dict]) -> pd.DataFrame:

@@ -140,29 +140,24 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
         What stands below each station: ``lesions`` of one image, ``features``, ``components``, ``heads``, ``mean`` and
         ``clusters``, in this order.
     """
-    titles = {
-        "lesions": "image x mask $i$",
-        "features": "$f_i$",
-        "components": "PCA",
-        "heads": "head $i$",
-        "mean": "$F_{global}$",
-        "clusters": "k-medoids",
-    }
-    colors = dict(zip(titles, ("0.93", "#cfe3f1", "#cfe3f1", "#f7dcc4", "#d5ecd4", "0.93"), strict=True))
+    colors = dict(zip(sizes, ("0.93", "#cfe3f1", "#cfe3f1", "#f7dcc4", "#d5ecd4", "0.93"), strict=True))
+    places = dict(zip(sizes, np.linspace(1.2, 11.0, len(sizes)), strict=True))
     ax.set(xlim=(0, 12), ylim=(0, 10))
     ax.axis("off")
-    heights = np.linspace(8.4, 2.6, len(LESIONS))
-    places = dict(zip(titles, np.linspace(1.2, 11.0, len(titles)), strict=True))
-    for number, (lesion, y) in enumerate(zip(LESIONS, heights, strict=True), start=1):
-        stations = [*((places[name], y) for name in list(titles)[:4]), (places["mean"], 5.5)]
-        for start, end in pairwise(stations):
+    for number, (lesion, y) in enumerate(zip(LESIONS, np.linspace(8.4, 2.6, len(LESIONS)), strict=True), start=1):
+        branch = {
+            "lesions": DISPLAY[lesion],
+            "features": f"$f_{number}$",
+            "components": "PCA",
+            "heads": f"head ${number}$",
+        }
+        for start, end in pairwise([*((places[name], y) for name in branch), (places["mean"], 5.5)]):
             _arrow(ax, start, end)
-        for name, (x, height) in zip(list(titles)[:4], stations, strict=False):
-            text = DISPLAY[lesion] if name == "lesions" else titles[name].replace("i", str(number))
-            _box(ax, x, height, text, colors[name])
+        for name, text in branch.items():
+            _box(ax, places[name], y, text, colors[name])
     _arrow(ax, (places["mean"], 5.5), (places["clusters"], 5.5))
-    for name in ("mean", "clusters"):
-        _box(ax, places[name], 5.5, titles[name], colors[name])
+    _box(ax, places["mean"], 5.5, "$F_{global}$", colors["mean"])
+    _box(ax, places["clusters"], 5.5, "k-medoids", colors["clusters"])
     for name, x in places.items():
         ax.text(x, 0.9, sizes[name], ha="center", va="center", fontsize=9)
     ax.text(places["heads"], 9.7, "$L_{div} + \\lambda L_{cluster}$ (Eq. 3)", ha="center", va="center", fontsize=10)

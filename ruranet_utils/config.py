@@ -92,7 +92,8 @@ class Profile:
     n_seeds : int
         Models of each lesion and encoder, from ``seed`` on; the first one is applied, the others show the spread.
     epochs : int
-        Most epochs of a segmentation training; early stopping may end it before.
+        Most epochs of a segmentation training; early stopping may end it before. A lesion that only one in k of the
+        images with any lesion shows is given k times as many, at most three times, and k times the patience.
     patches_per_image : int
         Patches drawn from each training image in one epoch.
     patch_size_px : int

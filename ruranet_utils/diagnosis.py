@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import clustering, dmh, weighting
+from ruranet_utils import clustering, dmh, heads, weighting
 from ruranet_utils.clustering import Clustering
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.comparisons import compare, mean_pairwise_ari
 from ruranet_utils.config import Profile
-from ruranet_utils.metrics import classification_scores, clustering_scores, match_clusters, ratio_interval
+from ruranet_utils.metrics import both_averages, clustering_scores, match_clusters, ratio_interval
 from ruranet_utils.progress import progress
 from ruranet_utils.store import Store, digest_arrays
 from ruranet_utils.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
@@ -32,7 +32,7 @@ def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsRes
         return {"embedding": result.embedding, "history": result.history.to_numpy(dtype=np.float64)}
 
     settings = {**profile.settings("seed", "threads", "dmh_epochs", "dmh_lambda"), "reduced": digest_arrays(reduced)}
-    arrays = store.fetch("projection_heads", settings, compute, [dmh, clustering])
+    arrays = store.fetch("projection_heads", settings, compute, [dmh, heads, clustering])
     history = pd.DataFrame(arrays["history"], columns=dmh.HISTORY)
     return dmh.HeadsResult(embedding=arrays["embedding"], history=history.astype({"epoch": int}))
 
@@ -96,8 +96,8 @@ def diagnose(
         about = {"lesion_weights": _spelled(index), **score(features, clusters, cohort, profile)}
         rows[selection] = {**about, "predicted": predicted}
     indices, predicted = weighting.held_out(search, cohort.labels, cohort.patients, profile.seed)
-    about = {"lesion_weights": " | ".join(map(_spelled, indices)), **_score_classes(predicted, cohort, profile)}
-    rows["held_out"] = {**about, "predicted": predicted}
+    scores = {**both_averages(cohort.labels, predicted), **_interval(predicted, cohort, profile)}
+    rows["held_out"] = {"lesion_weights": " | ".join(map(_spelled, indices)), **scores, "predicted": predicted}
     return [{"method": method, "selection": selection, **rows[selection]} for selection in SELECTIONS]
 
 
@@ -136,7 +136,7 @@ def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, 
 
     settings = {**profile.settings("threads", "dmh_epochs", "dmh_lambda"), "method": method, "n_seeds": n_seeds}
     settings["reduced"] = digest_arrays(reduced)
-    return mean_pairwise_ari(store.fetch("stability", settings, compute, [dmh, clustering, weighting])["labels"])
+    return mean_pairwise_ari(store.fetch("stability", settings, compute, [dmh, heads, clustering, weighting])["labels"])
 
 
 def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
@@ -155,7 +155,7 @@ def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: P
         bootstrap over patients) and ``n``.
     """
     scores = clustering_scores(features, cohort.labels, clusters)
-    return {**scores, **_score_classes(match_clusters(cohort.labels, clusters), cohort, profile)}
+    return {**scores, **_interval(match_clusters(cohort.labels, clusters), cohort, profile)}
 
 
 def diagnose_images(features: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float | str | np.ndarray]:
@@ -202,24 +202,17 @@ def lesion_channel(
     baseline = seen["whole image, features"] == cohort.labels
     rows = []
     for name, classes in seen.items():
-        scores = _score_classes(classes, cohort, profile)
-        difference = compare(classes == cohort.labels, baseline, cohort.patients, profile.seed) if rows else {}
-        interval = {score: scores[score] for score in ("accuracy", "accuracy_low", "accuracy_high")}
-        rows.append({"clustered": name, **interval, **difference, "n": len(cohort)})
+        right = classes == cohort.labels
+        difference = compare(right, baseline, cohort.patients, profile.seed) if rows else {}
+        row = {"clustered": name, "accuracy": right.mean(), **_interval(classes, cohort, profile), **difference}
+        rows.append({**row, "n": row.pop("n")})
     return pd.DataFrame(rows)
 
 
-def _score_classes(predicted: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
+def _interval(predicted: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
     correct = predicted == cohort.labels
     low, high = ratio_interval(correct, np.ones(len(cohort)), cohort.patients, np.random.default_rng(profile.seed))
-    positive = classification_scores(cohort.labels, predicted)
-    return {
-        **classification_scores(cohort.labels, predicted, average="weighted"),
-        **{f"{name}_positive": positive[name] for name in ("precision", "recall", "f1")},
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "n": len(cohort),
-    }
+    return {"accuracy_low": low, "accuracy_high": high, "n": len(cohort)}
 
 
 def _spelled(index: int) -> str:

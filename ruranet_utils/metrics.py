@@ -1,10 +1,9 @@
-"""Scores of segmentations, classifications and clusterings, and a bootstrap interval over patients."""
+"""Scores of classifications and clusterings, and a bootstrap interval over patients."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import (
     accuracy_score,
@@ -17,109 +16,9 @@ from sklearn.metrics import (
     silhouette_score,
 )
 from sklearn.metrics.cluster import contingency_matrix
-from torchmetrics.functional.classification import binary_average_precision
 
 CLASSES = (0, 1)
 UNMATCHED = -1
-
-
-def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """Count the pixels of each image by what they are and what they were said to be.
-
-    Parameters
-    ----------
-    predicted, truth : ndarray of bool, shape (n_images, height, width)
-        Masks of one lesion.
-
-    Returns
-    -------
-    DataFrame of int, n_images rows
-        ``tp``, ``fp``, ``fn``, ``tn``, in pixels.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, are not three-dimensional or hold no pixel, or the masks are not bool.
-    """
-    predicted, truth = np.asarray(predicted), np.asarray(truth)
-    if predicted.shape != truth.shape:
-        raise ValueError(f"predicted has shape {predicted.shape}, truth {truth.shape}: expected the same")
-    if predicted.ndim != 3 or predicted.size == 0:
-        raise ValueError(f"expected masks of shape (n_images, height, width), none 0, got {predicted.shape}")
-    if predicted.dtype != bool or truth.dtype != bool:
-        raise ValueError(f"expected bool masks, got {predicted.dtype} (predicted) and {truth.dtype} (truth)")
-    tp, fp, fn = (np.sum(m, axis=(1, 2)) for m in (predicted & truth, predicted & ~truth, ~predicted & truth))
-    return pd.DataFrame({"tp": tp, "fp": fp, "fn": fn, "tn": truth[0].size - tp - fp - fn})
-
-
-def segmentation_scores(counts: pd.DataFrame, reduction: str = "pooled") -> dict[str, float]:
-    """IoU, accuracy, precision, recall and Dice of one lesion.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        As :func:`pixel_counts` returns them.
-    reduction : {"pooled", "mean"}
-        ``"pooled"`` adds up the pixels of all images first; ``"mean"`` scores each image and averages.
-
-    Returns
-    -------
-    dict of float
-        ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice`` in [0, 1]. A score of which the denominator
-        is 0 is undefined (IoU and Dice: neither truth nor prediction; precision: no prediction; recall: no
-        truth): ``"mean"`` leaves out such images, and NaN is returned where nothing is left.
-
-    Raises
-    ------
-    ValueError
-        If there is no image or the reduction is unknown.
-    """
-    if len(counts) == 0:
-        raise ValueError("counts is empty: expected at least one image")
-    if reduction not in ("pooled", "mean"):
-        raise ValueError(f"reduction must be 'pooled' or 'mean', got {reduction!r}")
-    if reduction == "pooled":
-        counts = counts.sum().to_frame().T
-    tp, fp, fn, tn = (counts[name] for name in ("tp", "fp", "fn", "tn"))
-    scores = {  # pandas gives NaN for 0/0, and its means skip NaN
-        "iou": tp / (tp + fp + fn),
-        "accuracy": (tp + tn) / (tp + fp + fn + tn),
-        "precision": tp / (tp + fp),
-        "recall": tp / (tp + fn),
-        "dice": 2 * tp / (2 * tp + fp + fn),
-    }
-    return {name: float(score.mean()) for name, score in scores.items()}
-
-
-def average_precision(probability: np.ndarray, truth: np.ndarray, reduction: str = "pooled") -> float:
-    """Area under the precision-recall curve over pixels (AUPR, as average precision): the score of IDRiD's challenge.
-
-    Parameters
-    ----------
-    probability : ndarray of float, shape (n_images, height, width)
-    truth : ndarray of bool, shape (n_images, height, width)
-    reduction : {"pooled", "mean"}
-        ``"pooled"`` ranks the pixels of all images together; ``"mean"`` scores each image that shows the lesion and
-        averages.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN if no pixel is lesion.
-
-    References
-    ----------
-    Porwal et al. (2020), IDRiD: Diabetic retinopathy, segmentation and grading challenge, Medical Image Analysis 59.
-    doi:10.1016/j.media.2019.101561
-    """
-    if reduction == "mean":
-        shown = truth.any(axis=(1, 2))
-        scores = [average_precision(p[None], t[None]) for p, t in zip(probability[shown], truth[shown], strict=True)]
-        return float(np.mean(scores)) if scores else np.nan
-    if not truth.any():
-        return np.nan
-    score = binary_average_precision(torch.tensor(probability).ravel(), torch.tensor(truth).ravel().long())
-    return float(score)
 
 
 def classification_scores(
@@ -164,6 +63,21 @@ def classification_scores(
         _same_length(y_true=y_true, y_score=y_score)
         scores["auc"] = roc_auc_score(y_true, y_score) if len(np.unique(y_true)) == 2 else np.nan
     return {name: float(score) for name, score in scores.items()}
+
+
+def both_averages(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+    """:func:`classification_scores` in the two ways that the paper's Tables 4 and 5 mix.
+
+    Returns
+    -------
+    dict of float
+        ``accuracy``; ``precision``, ``recall``, ``f1``, weighted over the classes; ``precision_positive``,
+        ``recall_positive``, ``f1_positive`` of class 1 alone; all in [0, 1].
+    """
+    positive = classification_scores(y_true, y_pred)
+    positive.pop("accuracy")
+    weighted = classification_scores(y_true, y_pred, average="weighted")
+    return weighted | {f"{name}_positive": score for name, score in positive.items()}
 
 
 def match_clusters(y_true: np.ndarray, y_cluster: np.ndarray) -> np.ndarray:
@@ -226,10 +140,9 @@ def clustering_scores(features: np.ndarray, y_true: np.ndarray, y_cluster: np.nd
     Returns
     -------
     dict of float
-        ``accuracy``, ``precision``, ``recall``, ``f1`` (matched; weighted over the classes, as the paper's),
-        ``precision_positive``, ``recall_positive``, ``f1_positive`` (matched; class 1 alone), all in [0, 1];
-        ``ari`` in [-0.5, 1]; ``nmi`` in [0, 1]; ``calinski_harabasz`` and ``davies_bouldin`` >= 0 and
-        ``silhouette`` in [-1, 1], these three NaN unless there are 2 to n_images - 1 clusters.
+        :func:`both_averages` of the matched clusters; ``ari`` in [-0.5, 1]; ``nmi`` in [0, 1];
+        ``calinski_harabasz`` and ``davies_bouldin`` >= 0 and ``silhouette`` in [-1, 1], these three NaN unless there
+        are 2 to n_images - 1 clusters.
 
     Raises
     ------
@@ -241,9 +154,7 @@ def clustering_scores(features: np.ndarray, y_true: np.ndarray, y_cluster: np.nd
         raise ValueError(f"features must have shape ({len(y_pred)}, n_features), got {features.shape}")
     if not np.isfinite(features).all():
         raise ValueError(f"features must be finite, got {np.sum(~np.isfinite(features))} NaN or infinite values")
-    positive = classification_scores(y_true, y_pred)
-    scores = classification_scores(y_true, y_pred, average="weighted")
-    scores |= {f"{name}_positive": positive[name] for name in ("precision", "recall", "f1")}
+    scores = both_averages(y_true, y_pred)
     scores["ari"] = adjusted_rand_score(y_true, y_cluster)
     scores["nmi"] = normalized_mutual_info_score(y_true, y_cluster)
     defined = 2 <= len(np.unique(y_cluster)) < len(features)

@@ -199,13 +199,14 @@ def _standardized_rows(features: np.ndarray, fitted_on: np.ndarray | None = None
         raise ValueError(f"features must have shape (n_images, [n_lesions,] d), got {features.shape}")
     require_finite(features)
     basis = (features if fitted_on is None else features[fitted_on]).reshape(-1, features.shape[-1])
-    scaler = StandardScaler().fit(basis)
-    if not _n_varying(scaler.transform(basis)):
+    rows = StandardScaler().fit(basis).transform(features.reshape(-1, features.shape[-1]))
+    scaled = rows.reshape(features.shape)
+    if not _n_varying((scaled if fitted_on is None else scaled[fitted_on]).reshape(basis.shape)):
         raise ValueError(
             f"all {basis.shape[1]} features are constant over {len(basis)} rows: are the images equal or the masks "
             "empty?"
         )
-    return scaler.transform(features.reshape(-1, features.shape[-1]))
+    return rows
 
 
 def _n_varying(standardized: np.ndarray) -> int:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import metrics, models, paths, segmentation
+from ruranet_utils import models, paths, pixel_metrics, segmentation
 from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import ANNOTATIONS, Profile
-from ruranet_utils.metrics import average_precision, pixel_counts, segmentation_scores
 from ruranet_utils.models import CODE, Model
 from ruranet_utils.patches import Annotated
+from ruranet_utils.pixel_metrics import average_precision, pixel_counts, segmentation_scores
 from ruranet_utils.sources import SOURCES
 from ruranet_utils.splits import SPLITS
 from ruranet_utils.store import Arrays, Store, digest_arrays
 
-SCORING = [*CODE, models, metrics]  # code that scores and masks depend on
+SCORING = [*CODE, models, pixel_metrics]  # code that scores and masks depend on
 FIELDS = (  # of the profile, on which the parameters depend
     "seed",
     "threads",
@@ -39,6 +39,8 @@ FIELDS = (  # of the profile, on which the parameters depend
     "focal_alpha",
     "focal_gamma",
 )
+# A lesion that few images show is trained for more epochs, up to this many times as many.
+LONGEST = 3
 COUNTS = ["tp", "fp", "fn", "tn"]
 # Of a probability; one of them is chosen on the validation images.
 THRESHOLDS = np.arange(1, 20) / 20
@@ -145,7 +147,7 @@ class LesionSegmenter:
 
     def _settings(self, lesion: str, encoder: str) -> dict:
         return {
-            **self.profile.settings(*FIELDS),
+            **self._schedule(lesion).settings(*FIELDS),
             "data": self.cohort.digest,
             "lesion": lesion,
             "encoder": encoder,
@@ -153,6 +155,18 @@ class LesionSegmenter:
             "protocol": self.protocol,
             "weights": find_weights(encoder, self.profile).digest,
         }
+
+    @cached_property
+    def _rarity(self) -> dict[str, float]:
+        """How many training images show any lesion for each one that shows this lesion, 1 to ``LONGEST``."""
+        shown = self.cohort.masks[self.cohort.table["split"] == "train"].any(axis=(2, 3))
+        times = shown.any(axis=1).sum() / np.maximum(shown.sum(axis=0), 1)
+        return dict(zip(ANNOTATIONS, np.clip(times, 1, LONGEST).tolist(), strict=True))
+
+    def _schedule(self, lesion: str) -> Profile:
+        """The profile with the lesion's epochs, so that every lesion is learned from equally many images with it."""
+        epochs, patience = (round(n * self._rarity[lesion]) for n in (self.profile.epochs, self.profile.patience))
+        return replace(self.profile, epochs=epochs, patience=patience)
 
     def with_seed(self, seed: int) -> LesionSegmenter:
         """The same with models of another seed."""
@@ -177,7 +191,7 @@ class LesionSegmenter:
             self._part(1, lesion),
             encoder,
             self.attention,
-            replace(self.profile, patches_per_image=per_image),
+            replace(self._schedule(lesion), patches_per_image=per_image),
             description=f"{lesion} · {encoder} · seed {self.profile.seed}",
             checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), CODE),
         )

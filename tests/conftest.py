@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ruranet_utils.cohort import load_cohorts
@@ -53,3 +54,13 @@ def journal(tmp_path, monkeypatch):
         return [json.loads(line) for line in lines]
 
     return read
+
+
+@pytest.fixture
+def two_groups():
+    """Twenty images, four lesions: the second lesion alone separates the even images from the odd ones."""
+    rng = np.random.default_rng(0)
+    y_true = np.arange(20) % 2
+    features = rng.normal(size=(20, 4, 5))
+    features[:, 1] += 2.0 * y_true[:, None]
+    return features, y_true

@@ -26,16 +26,6 @@ FIVE = np.array(
 )
 
 
-@pytest.fixture
-def two_groups():
-    """Twenty images, four lesions: the second lesion alone separates the even images from the odd ones."""
-    rng = np.random.default_rng(0)
-    y_true = np.arange(20) % 2
-    features = rng.normal(size=(20, 4, 5))
-    features[:, 1] += 2.0 * y_true[:, None]
-    return features, y_true
-
-
 def brute_force_objective(distances, k=2):
     n = len(distances)
     return min(distances[:, list(chosen)].min(axis=1).sum() for chosen in combinations(range(n), k))

@@ -12,9 +12,9 @@ from ruranet_utils import segmentation
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import ANNOTATIONS
 from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study
-from ruranet_utils.metrics import pixel_counts, segmentation_scores
 from ruranet_utils.models import CODE, MIRRORS, Model
 from ruranet_utils.photographs import AREAS
+from ruranet_utils.pixel_metrics import pixel_counts, segmentation_scores
 from ruranet_utils.segmenter import LesionSegmenter
 from ruranet_utils.store import Store
 
@@ -210,6 +210,17 @@ def test_another_setting_or_cohort_is_another_network(segmenter, cohort, journal
     same = replace(segmenter, profile=replace(segmenter.profile, dmh_epochs=3, classifiers=("alexnet",)))
     same.train("edema", GOOD)
     assert steps(journal(), found=True) == {"segmentation_model": 1}
+
+
+def test_a_lesion_that_few_training_images_show_is_trained_for_longer(phantoms, tiny, store):
+    """Six images show any lesion: all of them hard exudates, three microaneurysms, one hemorrhages."""
+    masks, train = phantoms.masks.copy(), np.flatnonzero(phantoms.table["split"] == "train")
+    masks[train] = False
+    for lesion, n_shown in enumerate((6, 3, 1)):
+        masks[train[:n_shown], lesion, 8:24, 8:24] = True
+    segmenter = LesionSegmenter(Cohort(phantoms.table, phantoms.images, masks), tiny, store)
+    epochs = [len(segmenter.train(lesion, GOOD)["history"]) for lesion in ANNOTATIONS[:3]]
+    assert epochs == [1, 2, 3]  # not six: nothing is trained for longer than three times as long
 
 
 def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):

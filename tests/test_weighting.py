@@ -21,16 +21,6 @@ from ruranet_utils.weighting import (
 )
 
 
-@pytest.fixture
-def two_groups():
-    """Twenty images, four lesions: the second lesion alone separates the even images from the odd ones."""
-    rng = np.random.default_rng(0)
-    y_true = np.arange(20) % 2
-    features = rng.normal(size=(20, 4, 5))
-    features[:, 1] += 2.0 * y_true[:, None]
-    return features, y_true
-
-
 def test_aggregate_is_equation_2(two_groups):
     features = two_groups[0]
     weights = [1.0, 5.0, 10.0, 2.5]
@@ -132,7 +122,7 @@ def test_held_out_is_the_oracle_of_the_other_half():
     assert oracle(search, y_true) == 0 and matched_accuracy(y_true, labels[0]) == 15 / 16
 
 
-def test_held_out_gains_nothing_from_noise(two_groups):
+def test_held_out_gains_nothing_from_noise():
     """On features without a signal the oracle is above chance, the held-out choice is not."""
     rng = np.random.default_rng(0)
     y_true, gains, blind = np.arange(40) % 2, [], []

@@ -329,7 +329,6 @@ show(run.save_table(summary, "table_4_summary"), f"Accuracy over the backbones o
 assert len(results) == len(METHODS) * len(run.profile.extractors) * 4
 wide = results.pivot_table(index=keys, columns="selection", values="accuracy")
 assert (wide["oracle"] >= wide[["equal", "label_free"]].max(axis=1)).all(), "the oracle is an upper bound"
-
 assert len(WEIGHT_GRID) == 81 and results["n"].eq(len(diagnosis)).all()
 
 # %% [markdown]
