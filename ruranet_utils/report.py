@@ -202,6 +202,8 @@ def show(frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = N
     uuid = hashlib.sha256(f"{caption}{best}{frame.to_csv()}".encode()).hexdigest()[:8]
     styler = _Table(frame, uuid=uuid, caption=caption or None, precision=digits, na_rep=MISSING).hide(axis="index")
     styler.format_index(lambda name: str(name).replace("_", " "), axis="columns")
+    words = frame.select_dtypes(exclude="number").columns
+    styler.set_table_styles({column: [{"selector": "", "props": "text-align: left"}] for column in words})
     for column, which in best.items():
         highlight = styler.highlight_max if which == "max" else styler.highlight_min
         highlight(subset=[column], props="font-weight: bold")

@@ -185,6 +185,9 @@ def test_shown_table_repeats_and_reads_well(frame):
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", html)
     assert cells == ["VGG16", "0.8719", "27", "a", "MobileNet", "–", "27", "–"]
     assert "<caption>Table 1</caption>" in html
+    rules = re.findall(r"([^}]*){\s*text-align: left", html)
+    left = set(re.findall(r"col\d", " ".join(rules)))
+    assert left == {"col0", "col3"}, "words to the left, numbers to the right"
     assert frame["encoder"][0] == "vgg16"
 
 

@@ -145,3 +145,6 @@ show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
 assert curve["explained_ratio"].is_monotonic_increasing
 assert np.allclose(curve["reconstruction_error_per_feature"], 1 - curve["explained_ratio"], atol=1e-6)
 assert abs((1 - ratio) - error) < 1e-9, "the paper's two numbers are one"
+
+# %% [markdown]
+# Next: [07 · Do the paper's numbers fit each other?](07_paper_audit.ipynb)

@@ -1,0 +1,271 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Do the paper's numbers fit each other? An audit by arithmetic
+#
+# **Question.** No data is needed to ask whether printed numbers can belong together: which numbers of images, which confusion matrices and which averages could have given them, and do the sentences follow from the tables?
+#
+# | | |
+# | --- | --- |
+# | Paper | Tables 1 to 5, the abstract, Sections 2.2, 3.1, 3.3 and 3.4 |
+# | Reads | `ruranet_utils/published.py`, which holds every printed number |
+# | Writes | `table_audit`, `table_audit_rows`, `table_audit_text` (csv, md); `fig_audit_sizes` |
+# | Needs | 15 s, 1 GB; no data, no weights, the same on every profile |
+#
+# A printed score stands for every value that rounds to it, so nothing is called impossible that rounding allows. **What follows is arithmetic.** It says which numbers cannot stand together, not how they came about: a typing error, two versions of a test set, two scripts with different defaults all look like this.
+
+# %% tags=["parameters"]
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
+seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+# None below: the profile's own value (ruranet_utils/config.py)
+n_images = None  # of the diagnosis cohort, half of each class
+epochs = None  # of a segmentation training
+n_seeds = None  # models of each lesion and encoder, to see the spread
+encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
+classifiers = None  # of Table 3
+extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
+workers = None  # processes that compute side by side, each with one thread
+
+# %%
+from ruranet_utils import published
+from ruranet_utils.audit import audit_classification, audit_segmentation, confusion_matrices, possible_sizes, rounds_to
+from ruranet_utils.config import DISPLAY, METHODS
+from ruranet_utils.published import CLASSIFICATION, TEXT
+from ruranet_utils.report import PALETTE, show
+from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+run = start(
+    profile=profile,
+    seed=seed,
+    data_dir=data_dir,
+    n_images=n_images,
+    epochs=epochs,
+    n_seeds=n_seeds,
+    encoders=encoders,
+    classifiers=classifiers,
+    extractors=extractors,
+    models=models,
+    workers=workers,
+)
+
+# %% [markdown]
+# ## Which confusion matrices give a row?
+#
+# All of them, for up to 400 images, half of each class as the paper has it (151 + 151), and four ways of averaging precision, recall and F1: class 1 alone (`positive`), both classes (`weighted`; `macro`), and three classes of which one has no image (`macro of three`: what scikit-learn returns if two classes are laid into three clusters).
+
+# %%
+table_3, table_4, table_5 = (table() for table in (published.table_3, published.table_4, published.table_5))
+named = {
+    "Table 3": table_3.assign(row=table_3["backbone"].map(DISPLAY)),
+    "Table 4": table_4.assign(row=table_4["method"].map(DISPLAY) + " + " + table_4["backbone"].map(DISPLAY)),
+    "Table 5": table_5.assign(row=table_5["variant"]),
+}
+printed = pd.concat([table.assign(table=name) for name, table in named.items()])
+audited = audit_classification(printed[["table", "row", *CLASSIFICATION]], decimals=4)
+rows = audited.assign(sizes=audited["sizes"].map(lambda sizes: " ".join(map(str, sizes))))
+rows["averages"] = audited["averages"].map(", ".join)
+show(run.save_table(rows, "table_audit_rows"), "Numbers of images and averages that give the printed row")
+
+# %% [markdown]
+# ## Figure · How many images were scored?
+#
+# Every number of images up to 400 that gives the printed row. Rows of one table should share one: Table 3 has 62, and Tables 4 and 5 have none in common. Two rows have no size at all (crosses).
+
+# %%
+fig, ax = plt.subplots(figsize=(9, 7.5))
+colors = {"Table 3": PALETTE[0], "Table 4": PALETTE[2], "Table 5": PALETTE[1]}
+for y, (table, sizes) in enumerate(zip(audited["table"], audited["sizes"], strict=True)):
+    ax.plot(sizes or [12], [y] * max(1, len(sizes)), "o" if sizes else "x", color=colors[table])
+for n in (62, 150, 302):
+    ax.axvline(n, color="gray", linestyle="--", linewidth=1)
+    ax.text(n, -1.2, str(n), ha="center", va="bottom", color="gray")
+ax.set(xlabel="images", xlim=(0, 405), ylim=(len(audited) - 0.3, -1.2))
+ax.set_yticks(range(len(audited)), audited["table"].str[-1] + " · " + audited["row"], fontsize=9)
+handles = [plt.Line2D([], [], marker="o", linestyle="", color=color) for color in colors.values()]
+_ = ax.legend(handles, colors, loc="lower right", bbox_to_anchor=(1, 1.02), ncol=3)
+fig.tight_layout()
+run.save_figure(fig, "fig_audit_sizes")
+
+# %% [markdown]
+# ## Segmentation: what holds for every mask
+#
+# IoU is at most the accuracy (which also counts the background that was left alone) and at most the precision (which does not count missed pixels), for one image as for a mean of many.
+
+# %%
+pixels = pd.concat([published.table_1().assign(table="Table 1"), published.table_2().assign(table="Table 2")])
+pixels = audit_segmentation(pixels, decimals=4)
+show(pixels.groupby(["table", "verdict"]).size().rename("rows").reset_index(), "IoU against accuracy and precision")
+
+# %% [markdown]
+# ## Paper versus ours: the sentences, computed again from the tables
+#
+# `printed` is what the text says, `from the tables` the same quantity from the other numbers.
+
+# %%
+a, b, c, d, e = (row for _, row in table_5.set_index("variant").iterrows())
+computed = {
+    "scse_accuracy_gain": c["accuracy"] / b["accuracy"] - 1,
+    "scse_f1_gain": c["f1"] / b["f1"] - 1,
+    "dmh_calinski_harabasz_gain": d["calinski_harabasz"] / c["calinski_harabasz"] - 1,
+    "dmh_davies_bouldin_drop": 1 - d["davies_bouldin"] / c["davies_bouldin"],
+    "reconstruction_error": 1 - TEXT["cumulative_variance"].value,
+    "n_patients": TEXT["n_positive"].value + TEXT["n_negative"].value,
+}
+decimals = {"dmh_calinski_harabasz_gain": 2, "dmh_davies_bouldin_drop": 3}
+text = pd.DataFrame(
+    [
+        {
+            "sentence": TEXT[key].quote,
+            "where": TEXT[key].where,
+            "printed": TEXT[key].value,
+            "from the tables": value,
+            "agrees": rounds_to(value, TEXT[key].value, decimals.get(key, 4)),
+        }
+        for key, value in computed.items()
+    ]
+)
+show(run.save_table(text, "table_audit_text"), "Numbers of the running text")
+
+# %% [markdown]
+# ## Every claim with its verdict
+
+# %%
+sizes = {name: set.intersection(*map(set, part["sizes"])) for name, part in audited.groupby("table")}
+by_method = {method: possible_sizes(part["accuracy"], 4) for method, part in table_4.groupby("method")}
+by_variant = audited[audited["table"] == "Table 5"].set_index("row")["sizes"]
+impossible = audited.loc[audited["verdict"] == "impossible", "row"].tolist()
+three = audited.loc[audited["verdict"] == "only as macro of three", "row"].tolist()
+best = table_4.loc[table_4["accuracy"].idxmax()]
+chosen = published.table_1().sort_values("iou").drop_duplicates("lesion", keep="last").set_index("lesion")["encoder"]
+table_2 = published.table_2().set_index("lesion")["encoder"]
+final = confusion_matrices(d, "weighted", 4, [302])
+verdicts = {True: "consistent", False: "impossible"}
+claims = [
+    (
+        "10 % of 302 images are the test set",
+        "Table 3",
+        f"a row's accuracy needs a multiple of {min(sizes['Table 3'])} images",
+        verdicts[30 in sizes["Table 3"] or 31 in sizes["Table 3"]],
+        "62 images (31 + 31) are a hold-out of 20 %.",
+    ),
+    (
+        "Table 3 is scored on one test set",
+        "Table 3",
+        f"sizes that all rows share: {', '.join(map(str, sorted(sizes['Table 3'])))}",
+        verdicts[bool(sizes["Table 3"])],
+        "One size fits all six rows; with it every confusion matrix is the only one.",
+    ),
+    (
+        "The four methods are scored on the same images",
+        "Table 4",
+        "; ".join(f"{DISPLAY[method]}: {' or '.join(map(str, by_method[method]))}" for method in METHODS),
+        verdicts[bool(set.intersection(*map(set, by_method.values())))],
+        "DMH was scored on 302 images, the others on 150 or 300.",
+    ),
+    (
+        "The five variants are scored on the same images",
+        "Table 5",
+        f"a, d, e: {by_variant['d'][0]}; b, c: multiples of {by_variant['b'][0]}",
+        verdicts[bool(sizes["Table 5"])],
+        "The steps from b and c to d compare different images.",
+    ),
+    (
+        "All precisions, recalls and F1 are averaged alike",
+        "Tables 4 and 5",
+        f"as macro of three classes only: {len(three)} rows; 5a as positive class only",
+        verdicts[bool(set.intersection(*map(set, audited["averages"][audited["table"] != "Table 3"])))],
+        "Agglomerative rows are 3/2 too small to be compared; 5a is not comparable with 5b to 5e.",
+    ),
+    (
+        "Every row of Table 4 is the result of one clustering",
+        "Table 4",
+        f"no confusion matrix gives {' and '.join(impossible)}",
+        verdicts[not impossible],
+        "At least one number of these two rows is not what it says.",
+    ),
+    (
+        "DMH + GoogLeNet is a result on 302 images",
+        "Tables 4 and 5, abstract",
+        f"{len(final)} confusion matrices on 302 images, which mirror each other",
+        verdicts[len(final) > 0],
+        f"tp, fp, fn, tn = {', '.join(str(final.iloc[-1][name]) for name in ('tp', 'fp', 'fn', 'tn'))}, or mirrored.",
+    ),
+    (
+        "Edema: IoU 0.9925, accuracy 0.9867",
+        "Table 2",
+        "IoU is at most the accuracy",
+        verdicts[(pixels["verdict"] == "consistent").all()],
+        "They cannot be of the same pixels.",
+    ),
+    (
+        "The maximum accuracy is 0.8411, of DMH",
+        "Abstract, Section 3.3",
+        f"{DISPLAY[best['method']]} + {DISPLAY[best['backbone']]} has {best['accuracy']:.4f}",
+        "consistent" if best["method"] == "dmh" else "contradicted",
+        "On the same backbone plain k-medoids is printed as the better one.",
+    ),
+    (
+        "Each component improves the result",
+        "Table 5",
+        f"accuracy from a to d: {', '.join(f'{row.accuracy:.4f}' for row in (a, b, c, d))}",
+        "consistent" if a["accuracy"] < b["accuracy"] < c["accuracy"] < d["accuracy"] else "contradicted",
+        "The last step, DMH, lowers it.",
+    ),
+    (
+        "Segmentation improves the Davies-Bouldin index",
+        "Section 3.4",
+        f"{a['davies_bouldin']} without, {b['davies_bouldin']} with; lower is better",
+        "consistent" if b["davies_bouldin"] < a["davies_bouldin"] else "contradicted",
+        "It grows more than sixfold.",
+    ),
+    (
+        "The numbers of the text follow from the others",
+        "Sections 2.2, 3.1, 3.4",
+        f"{int(text['agrees'].sum())} of {len(text)} agree",
+        "only as relative changes" if text["agrees"].all() else "contradicted",
+        "+2.38 % is 2.00 percentage points; the reconstruction error is 1 minus the variance ratio.",
+    ),
+    (
+        "Table 2 takes the best encoder of Table 1",
+        "Tables 1 and 2",
+        ", ".join(f"{lesion.replace('_', ' ')}: {DISPLAY[encoder]}" for lesion, encoder in chosen.items()),
+        verdicts[bool((table_2[chosen.index] == chosen).all())],
+        "For both lesions that Table 1 shows.",
+    ),
+]
+summary = pd.DataFrame(claims, columns=["claim", "where", "check", "verdict", "in one sentence"])
+show(run.save_table(summary, "table_audit"), "What arithmetic says about the printed claims")
+
+# %% [markdown]
+# **Reading.** What the method rests on (Table 3's split, the result of DMH + GoogLeNet, the percentages of the text) is consistent in itself. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.
+#
+# `ruranet_utils.audit` takes any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
+
+# %% [markdown]
+# ## Checks
+
+# %%
+assert impossible == ["DMH + VGG16", "DMH + ResNet34"] and len(three) == 4
+assert by_variant["a"] == by_variant["d"] == by_variant["e"] == [302] and by_variant["b"] == by_variant["c"]
+assert set(final[["tp", "fp", "fn", "tn"]].itertuples(index=False, name=None)) == {(110, 7, 41, 144), (144, 41, 7, 110)}
+assert np.all(text["agrees"]) and len(pixels) == 24
+
+# %% [markdown]
+# Next: [09 · Your own photographs](09_own_images.ipynb)
