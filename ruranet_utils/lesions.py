@@ -148,7 +148,7 @@ def lesion_masks(
         segmenter = LesionSegmenter(segmentation, profile, store, attention)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
-        segmenter.keep(study)
+        segmenter.keep(study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
 
 

@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from ruranet_utils import segmentation
 from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS
-from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study
+from ruranet_utils.config import ANNOTATIONS, LESIONS
+from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study, lesion_masks
 from ruranet_utils.models import CODE, MIRRORS, Model
 from ruranet_utils.photographs import AREAS
 from ruranet_utils.pixel_metrics import pixel_counts, segmentation_scores
@@ -191,6 +191,20 @@ def test_masks_are_the_predictions_in_the_order_of_the_lesions(segmenter, cohort
         np.testing.assert_array_equal(masks[:, lesion], truth)
     flipped = segmenter.masks(cohort.images[:1:-1], encoders)
     np.testing.assert_array_equal(flipped[::-1], masks)
+
+
+def test_the_ablation_trains_the_lesions_of_table_5_and_no_other(segmenter, cohort, store, journal, monkeypatch):
+    monkeypatch.setenv("RURANET_STORE", str(store.root))
+    cohort.table["source"] = "synthetic"
+    encoder_study(segmenter)
+    journal()
+    masks = lesion_masks(cohort, cohort.images[2:], segmenter.profile, store, attention=None)
+    assert masks.shape == (6, len(LESIONS), 32, 32)
+    assert steps(journal(), found=False) == {
+        "segmentation_model": len(LESIONS),
+        "segmentation_scores": len(LESIONS),
+        "lesion_masks": len(LESIONS),
+    }
 
 
 def test_another_setting_or_cohort_is_another_network(segmenter, cohort, journal):
