@@ -21,7 +21,7 @@
 # | Paper | Sections 2.1 and 3.2, Eq. 1, Tables 1 and 2 |
 # | Reads | the segmentation cohort of notebook 01 |
 # | Writes | `table_1`, `table_2`, `table_protocols`, `table_scse`, `time_1` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
-# | Needs | synthetic: 5 to 10 min, 3.5 GB · open: 13 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
+# | Needs | synthetic: 6 min, 3.5 GB · open: 14 to 28 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
 #
 # Each model is a binary U-Net whose skip connections pass spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018). Its loss is Dice plus Focal,
 #

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
 # | Writes | `table_4`, `table_4_all_scores`, `table_4_paired`, `table_4_stability`, `table_4_summary`, `table_4_by_kind`, `table_lesion_channel` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_heads`, `fig_weights` |
-# | Needs | synthetic: 60 s, 3.7 GB · open: 4 min, 3.8 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 90 s, 3.7 GB · open: 4 min for one backbone, 3.8 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives $f_1 \dots f_4$. They are standardized and reduced to 50 principal components with one basis for all lesions, taken from the images outside the test split. DMH passes each $f_i$ through a projection head of its own, trained by
 #
