@@ -97,7 +97,7 @@ def _draw(growth: pd.DataFrame) -> None:
     axes[1].axhline(2048, linestyle="--", color="gray")
     axes[1].text(SIZES[0], 2150, "2 GB", color="gray", va="bottom")
     axes[1].set_ylim(100, 4000)
-    axes[0].legend()
+    axes[1].legend(loc="lower left", ncol=2)
     fig.tight_layout()
     report.save_figure(fig, "fig_clustering_growth", RESULTS)
 
