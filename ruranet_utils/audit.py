@@ -206,8 +206,8 @@ def audit_classification(
     scores = [name for name in ("accuracy", *SCORES) if name in table]
     if "accuracy" not in scores:
         raise ValueError(f"the table needs a column accuracy, got {', '.join(map(str, table.columns))}")
-    decimals = decimals_of(table[scores]) if decimals is None else decimals
-    sizes = list(sizes)
+    needed, sizes = decimals_of(table[scores]), list(sizes)  # refuses what is no share, whatever decimals are given
+    decimals = needed if decimals is None else decimals
     rows = []
     for row in table[scores].to_dict("records"):
         if np.isnan(row["accuracy"]):
@@ -246,7 +246,8 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
     if "iou" not in table:
         raise ValueError(f"the table needs a column iou, got {', '.join(map(str, table.columns))}")
     bounds = [name for name in ("accuracy", "precision") if name in table]
-    step = 10.0 ** -(decimals_of(table[["iou", *bounds]]) if decimals is None else decimals) + 1e-9
+    needed = decimals_of(table[["iou", *bounds]])
+    step = 10.0 ** -(needed if decimals is None else decimals) + 1e-9
     verdicts = pd.Series("consistent", table.index, name="verdict")
     for bound in bounds[::-1]:
         verdicts[table["iou"] - table[bound] > step] = f"impossible: IoU above {bound}"

@@ -204,8 +204,7 @@ def lesion_channel(
     for name, classes in seen.items():
         right = classes == cohort.labels
         difference = compare(right, baseline, cohort.patients, profile.seed) if rows else {}
-        row = {"clustered": name, "accuracy": right.mean(), **_interval(classes, cohort, profile), **difference}
-        rows.append({**row, "n": row.pop("n")})
+        rows.append({"clustered": name, "accuracy": right.mean(), **_interval(classes, cohort, profile), **difference})
     return pd.DataFrame(rows)
 
 

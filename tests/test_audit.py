@@ -126,8 +126,9 @@ def test_classes_need_not_be_balanced():
     ],
 )
 def test_tables_that_cannot_be_read(table, message):
-    with pytest.raises(ValueError, match=message):
-        audit_classification(pd.DataFrame(table))
+    for decimals in (None, 4):
+        with pytest.raises(ValueError, match=message):
+            audit_classification(pd.DataFrame(table), decimals)
 
 
 def test_unknown_average_and_missing_accuracy():
