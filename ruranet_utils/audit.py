@@ -26,15 +26,29 @@ def decimals_of(table: pd.DataFrame | pd.Series) -> int:
     ValueError
         If no number is there, or one is outside [0, 1], which percentages are.
     """
-    values = np.asarray(table, dtype=float)
-    values = values[~np.isnan(values)]
+    values = _shares(table)
     if values.size == 0:
         raise ValueError("no number to check: every cell is missing")
+    return max(len(np.format_float_positional(value, trim="-").partition(".")[2]) for value in values)
+
+
+def _shares(values: Iterable[float]) -> np.ndarray:
+    """The values that are there, or an error if one is no share: a verdict on percentages would be a false one."""
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
     outside = values[(values < 0) | (values > 1)]
     if outside.size:
         hint = "; percentages must be divided by 100" if (outside > 1).all() and (outside <= 100).all() else ""
         raise ValueError(f"scores must lie in [0, 1], got {', '.join(f'{value:g}' for value in outside[:5])}{hint}")
-    return max(len(np.format_float_positional(value, trim="-").partition(".")[2]) for value in values)
+    return values
+
+
+def _decimals(table: pd.DataFrame, decimals: int | None) -> int:
+    """The decimals given, or those that the table prints; fewer than it prints are refused."""
+    needed = decimals_of(table)
+    if decimals is not None and decimals < needed:
+        raise ValueError(f"the table prints {needed} decimals, got decimals={decimals}")
+    return needed if decimals is None else decimals
 
 
 def rounds_to(exact: np.ndarray, printed: float, decimals: int) -> np.ndarray:
@@ -61,12 +75,17 @@ def possible_sizes(
     list of int
         Empty if there is no such number.
 
+    Raises
+    ------
+    ValueError
+        If a value lies outside [0, 1].
+
     References
     ----------
     Brown & Heathers (2017), The GRIM test, Social Psychological and Personality Science 8, 363-369.
     doi:10.1177/1948550616673876
     """
-    values, sizes = [value for value in values if not np.isnan(value)], np.array(list(sizes))
+    values, sizes = _shares(list(values)), np.array(list(sizes))
     fits = np.ones(len(sizes), bool)
     for value in values:
         fits &= rounds_to(np.rint(value * sizes) / sizes, value, decimals)
@@ -104,12 +123,13 @@ def confusion_matrices(
     Raises
     ------
     ValueError
-        If the accuracy is missing, or for an unknown average, listing the valid ones.
+        If the accuracy is missing, a score lies outside [0, 1], or for an unknown average, listing the valid ones.
     """
     if average not in AVERAGES:
         raise ValueError(f"unknown average {average!r}; valid averages: {', '.join(AVERAGES)}")
     if np.isnan(row.get("accuracy", np.nan)):
         raise ValueError("without an accuracy the number of right answers is unknown, and so are the matrices")
+    _shares([row.get(name, np.nan) for name in SCORES])
     found = _right_answers(row["accuracy"], decimals, sizes, positive_share)
     found = _keep(found, {"recall": _recall}, row, average, decimals)
     found = _wrong_answers(found, third_cluster=average == "macro of three")
@@ -201,13 +221,12 @@ def audit_classification(
     Raises
     ------
     ValueError
-        If a needed column is missing or a score lies outside [0, 1].
+        If a needed column is missing, a score lies outside [0, 1] or the table prints more decimals than are given.
     """
     scores = [name for name in ("accuracy", *SCORES) if name in table]
     if "accuracy" not in scores:
         raise ValueError(f"the table needs a column accuracy, got {', '.join(map(str, table.columns))}")
-    needed, sizes = decimals_of(table[scores]), list(sizes)  # refuses what is no share, whatever decimals are given
-    decimals = needed if decimals is None else decimals
+    decimals, sizes = _decimals(table[scores], decimals), list(sizes)
     rows = []
     for row in table[scores].to_dict("records"):
         if np.isnan(row["accuracy"]):
@@ -246,8 +265,7 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
     if "iou" not in table:
         raise ValueError(f"the table needs a column iou, got {', '.join(map(str, table.columns))}")
     bounds = [name for name in ("accuracy", "precision") if name in table]
-    needed = decimals_of(table[["iou", *bounds]])
-    step = 10.0 ** -(needed if decimals is None else decimals) + 1e-9
+    step = 10.0 ** -_decimals(table[["iou", *bounds]], decimals) + 1e-9
     verdicts = pd.Series("consistent", table.index, name="verdict")
     for bound in bounds[::-1]:
         verdicts[table["iou"] - table[bound] > step] = f"impossible: IoU above {bound}"

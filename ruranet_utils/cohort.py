@@ -128,7 +128,7 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
         If a data set is damaged or too small; the message names the file.
     """
     if profile.name == "synthetic":
-        cohort = _synthetic(profile, store)
+        cohort = synthetic_cohort(profile, store)
         return cohort, cohort
     if profile.name == "open":
         return _open(profile, store)
@@ -137,12 +137,23 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     return _paper(profile, store)
 
 
-def _synthetic(profile: Profile, store: Store) -> Cohort:
+def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, lesions: bool = True) -> Cohort:
+    """Phantoms, half of them of each class, in the order of their patients: the same eyes for every camera.
+
+    Parameters
+    ----------
+    profile : Profile
+        Its ``seed``, ``n_images``, ``image_size_px`` and ``split``.
+    store : Store
+    camera, lesions
+        As for :func:`ruranet_utils.synthetic.make_patient`.
+    """
+
     def rows() -> Iterator[dict[str, np.ndarray]]:
         room = dict.fromkeys(CLASSES, profile.n_images // 2)
         with progress(total=profile.n_images, desc="painting", unit="image") as bar:
             for index in itertools.count(1):
-                for phantom in synthetic.make_patient(index, profile.image_size_px, profile.seed):
+                for phantom in synthetic.make_patient(index, profile.image_size_px, profile.seed, camera, lesions):
                     if room[phantom.label]:
                         room[phantom.label] -= 1
                         bar.update()
@@ -150,7 +161,7 @@ def _synthetic(profile: Profile, store: Store) -> Cohort:
                 if not any(room.values()):
                     return
 
-    settings = profile.settings("seed", "n_images", "image_size_px")
+    settings = {**profile.settings("seed", "n_images", "image_size_px"), "camera": camera, "lesions": lesions}
     code = [phantom_vessels, phantom_rendering, synthetic, sys.modules[__name__]]
     arrays = store.fetch_rows("phantoms", settings, rows, profile.n_images, code)
     table = _table([json.loads(text) for text in arrays["about"]])

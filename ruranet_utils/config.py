@@ -201,7 +201,6 @@ PROFILES = {
         split=(0.7, 0.1, 0.2),
         allow_random_weights=True,
         encoders=("mobilenet_v2",),
-        classifiers=("mobilenet_v2", "resnet18"),
         n_seeds=1,
         epochs=18,
         patch_size_px=256,
@@ -211,11 +210,11 @@ PROFILES = {
         learning_rate=3e-3,
         schedule="one_cycle",
         focal_alpha=0.75,
-        classifier_epochs=5,
+        classifier_epochs=12,
     ),
     "paper": Profile(name="paper", n_images=302),
 }
-PROFILES["folder"] = replace(PROFILES["open"], name="folder")
+PROFILES["folder"] = replace(PROFILES["open"], name="folder", classifiers=("mobilenet_v2",))
 
 _POSITIVE_INTEGERS = (
     "image_size_px",

@@ -10,7 +10,8 @@ from ruranet_utils.clustering import Clustering
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.comparisons import compare, mean_pairwise_ari
 from ruranet_utils.config import Profile
-from ruranet_utils.metrics import both_averages, clustering_scores, match_clusters, ratio_interval
+from ruranet_utils.intervals import accuracy_interval
+from ruranet_utils.metrics import both_averages, clustering_scores, match_clusters
 from ruranet_utils.progress import progress
 from ruranet_utils.store import Store, digest_arrays
 from ruranet_utils.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
@@ -209,9 +210,7 @@ def lesion_channel(
 
 
 def _interval(predicted: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
-    correct = predicted == cohort.labels
-    low, high = ratio_interval(correct, np.ones(len(cohort)), cohort.patients, np.random.default_rng(profile.seed))
-    return {"accuracy_low": low, "accuracy_high": high, "n": len(cohort)}
+    return accuracy_interval(predicted == cohort.labels, cohort.patients, profile.seed)
 
 
 def _spelled(index: int) -> str:

@@ -13,7 +13,7 @@ from ruranet_utils import models, paths, published
 from ruranet_utils.backbones import find_weights
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import LESIONS, Profile
-from ruranet_utils.metrics import ratio_interval
+from ruranet_utils.intervals import ratio_interval
 from ruranet_utils.pixel_metrics import segmentation_scores
 from ruranet_utils.segmenter import COUNTS, PROTOCOLS, LesionSegmenter
 from ruranet_utils.store import Arrays, Store

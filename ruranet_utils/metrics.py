@@ -1,4 +1,4 @@
-"""Scores of classifications and clusterings, and a bootstrap interval over patients."""
+"""Scores of classifications and clusterings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sklearn.metrics import (
     davies_bouldin_score,
     normalized_mutual_info_score,
     precision_recall_fscore_support,
-    roc_auc_score,
     silhouette_score,
 )
 from sklearn.metrics.cluster import contingency_matrix
@@ -21,9 +20,7 @@ CLASSES = (0, 1)
 UNMATCHED = -1
 
 
-def classification_scores(
-    y_true: np.ndarray, y_pred: np.ndarray, y_score: np.ndarray | None = None, average: str = "binary"
-) -> dict[str, float]:
+def classification_scores(y_true: np.ndarray, y_pred: np.ndarray, average: str = "binary") -> dict[str, float]:
     """Accuracy, precision, recall and F1 of a two-class prediction, 0 where a denominator is 0.
 
     Parameters
@@ -32,15 +29,13 @@ def classification_scores(
         0 or 1.
     y_pred : ndarray of int, shape (n_images,)
         0, 1, or -1 for "no class", which is always an error.
-    y_score : ndarray of float, shape (n_images,), optional
-        Larger for class 1. Adds ``auc``, which is NaN if ``y_true`` holds one class only.
     average : {"binary", "weighted"}
         ``"binary"``: the scores of class 1; ``"weighted"``: both classes, weighted by their images.
 
     Returns
     -------
     dict of float
-        ``accuracy``, ``precision``, ``recall``, ``f1`` and, given ``y_score``, ``auc``, in [0, 1].
+        ``accuracy``, ``precision``, ``recall``, ``f1``, in [0, 1].
 
     Raises
     ------
@@ -48,8 +43,8 @@ def classification_scores(
         If an input is empty, not one-dimensional, of another length or holds other values, or the average is
         unknown.
     """
-    y_true, y_pred = _vector("y_true", y_true, CLASSES), _vector("y_pred", y_pred, (UNMATCHED, *CLASSES))
-    _same_length(y_true=y_true, y_pred=y_pred)
+    y_true, y_pred = vector("y_true", y_true, CLASSES), vector("y_pred", y_pred, (UNMATCHED, *CLASSES))
+    same_length(y_true=y_true, y_pred=y_pred)
     if average not in ("binary", "weighted"):
         raise ValueError(f"average must be 'binary' or 'weighted', got {average!r}")
     # "macro" over class 1 alone is its own score, and unlike "binary" takes predictions of -1
@@ -58,10 +53,6 @@ def classification_scores(
         y_true, y_pred, labels=list(labels), average=average, zero_division=0
     )
     scores = {"accuracy": accuracy_score(y_true, y_pred), "precision": precision, "recall": recall, "f1": f1}
-    if y_score is not None:
-        y_score = _vector("y_score", y_score)
-        _same_length(y_true=y_true, y_score=y_score)
-        scores["auc"] = roc_auc_score(y_true, y_score) if len(np.unique(y_true)) == 2 else np.nan
     return {name: float(score) for name, score in scores.items()}
 
 
@@ -107,8 +98,8 @@ def match_clusters(y_true: np.ndarray, y_cluster: np.ndarray) -> np.ndarray:
     ----------
     Kuhn (1955), Naval Research Logistics Quarterly 2, 83-97. doi:10.1002/nav.3800020109
     """
-    y_true, y_cluster = _vector("y_true", y_true, CLASSES), _vector("y_cluster", y_cluster)
-    _same_length(y_true=y_true, y_cluster=y_cluster)
+    y_true, y_cluster = vector("y_true", y_true, CLASSES), vector("y_cluster", y_cluster)
+    same_length(y_true=y_true, y_cluster=y_cluster)
     classes, clusters = np.unique(y_true), np.unique(y_cluster)
     table = contingency_matrix(y_true, y_cluster)
     order = np.lexsort(table)
@@ -167,59 +158,8 @@ def clustering_scores(features: np.ndarray, y_true: np.ndarray, y_cluster: np.nd
     return {name: float(score) for name, score in scores.items()}
 
 
-def ratio_interval(
-    numerator: np.ndarray,
-    denominator: np.ndarray,
-    groups: np.ndarray,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    n_resamples: int = 1000,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of sum(numerator) / sum(denominator), drawing whole groups.
-
-    Accuracy is the ratio of (correct, 1), pooled IoU that of (tp, tp + fp + fn). Patients are drawn, not
-    images, because images of one patient resemble each other.
-
-    Parameters
-    ----------
-    numerator, denominator : ndarray of float, shape (n_images,)
-    groups : ndarray, shape (n_images,)
-        The patient of each image: integers or strings.
-    rng : numpy.random.Generator
-    level : float
-        Confidence level in (0, 1).
-    n_resamples : int
-
-    Returns
-    -------
-    low, high : float
-        Both NaN if there is one group only or every denominator is 0. Resamples that sum to 0 are left out.
-
-    Raises
-    ------
-    ValueError
-        If an input is empty, not one-dimensional, of another length or holds NaN.
-
-    References
-    ----------
-    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. doi:10.1201/9780429246593
-    """
-    numerator, denominator = _vector("numerator", numerator), _vector("denominator", denominator)
-    groups = _vector("groups", groups)
-    _same_length(numerator=numerator, denominator=denominator, groups=groups)
-    patients, index = np.unique(groups, return_inverse=True)
-    if len(patients) == 1 or not denominator.any():
-        return np.nan, np.nan
-    # scipy.stats.bootstrap does the same, but cannot leave out the undefined resamples
-    drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
-    totals, counts = (np.bincount(index, values)[drawn].sum(axis=1) for values in (numerator, denominator))
-    defined = counts != 0
-    tail = (1 - level) / 2
-    low, high = np.quantile(totals[defined] / counts[defined], (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def _vector(name: str, values: np.ndarray, valid: tuple[int, ...] | None = None) -> np.ndarray:
+def vector(name: str, values: np.ndarray, valid: tuple[int, ...] | None = None) -> np.ndarray:
+    """The values as an array, or a ValueError that names them: empty, not one-dimensional, missing or not ``valid``."""
     values = np.asarray(values)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
@@ -230,6 +170,7 @@ def _vector(name: str, values: np.ndarray, valid: tuple[int, ...] | None = None)
     return values if valid is None else values.astype(int)
 
 
-def _same_length(**vectors: np.ndarray) -> None:
+def same_length(**vectors: np.ndarray) -> None:
+    """Raise a ValueError with all lengths, by name, if they differ."""
     if len({len(vector) for vector in vectors.values()}) > 1:
         raise ValueError("lengths differ: " + ", ".join(f"{name} {v.shape}" for name, v in vectors.items()))

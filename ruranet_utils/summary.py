@@ -12,33 +12,31 @@ from ruranet_utils.store import write_atomically
 
 START, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 PROFILES = ("synthetic", "open")
+BROKEN = ("impossible", "contradicted")  # verdicts of notebook 07
 
 _ORACLE, _LABEL_FREE = ({"selection": selection} for selection in ("oracle", "label_free"))
-# claim, table, row, score
+_MOBILENET, _GOOGLENET = ({"backbone": backbone} for backbone in ("mobilenet_v2", "googlenet"))
+_VARIANCE = "cumulative explained variance"
+_BLIND = {"seen": "lesions removed", "cohort": "fully tied"}
+# claim, table, row, score, notebook
 CLAIMS = (
-    ("Table 2, hard exudates, IoU", "table_2", {"lesion": "hard_exudates"}, "iou"),
-    ("Table 2, microaneurysms, IoU", "table_2", {"lesion": "microaneurysms"}, "iou"),
-    ("Table 2, hemorrhages, IoU", "table_2", {"lesion": "hemorrhages"}, "iou"),
-    ("Table 2, edema (open: the optic disc), IoU", "table_2", {"lesion": "edema"}, "iou"),
-    ("soft exudates, IoU", "table_2", {"lesion": "soft_exudates"}, "iou"),
-    ("Table 3, supervised MobileNet, accuracy", "table_3", {"backbone": "mobilenet_v2"}, "accuracy"),
-    (
-        "Table 4, DMH + GoogLeNet, accuracy, `oracle`",
-        "table_4",
-        {"method": "dmh", "backbone": "googlenet", **_ORACLE},
-        "accuracy",
-    ),
-    ("the same, `label_free`", "table_4", {"method": "dmh", "backbone": "googlenet", **_LABEL_FREE}, "accuracy"),
-    (
-        "Table 4, DMH + MobileNet, accuracy, `oracle`",
-        "table_4",
-        {"method": "dmh", "backbone": "mobilenet_v2", **_ORACLE},
-        "accuracy",
-    ),
-    ("the same, `label_free`", "table_4", {"method": "dmh", "backbone": "mobilenet_v2", **_LABEL_FREE}, "accuracy"),
-    ("Table 5b, segmentation without SCSE, accuracy, `oracle`", "table_5", {"variant": "b", **_ORACLE}, "accuracy"),
-    ("Table 5c, with SCSE, accuracy, `oracle`", "table_5", {"variant": "c", **_ORACLE}, "accuracy"),
-    ("Variance in 50 components", "table_pca_versus_paper", {"quantity": "cumulative explained variance"}, ""),
+    ("Hard exudates are segmented: IoU", "table_2", {"lesion": "hard_exudates"}, "iou", "02"),
+    ("Microaneurysms: IoU", "table_2", {"lesion": "microaneurysms"}, "iou", "02"),
+    ("Hemorrhages: IoU", "table_2", {"lesion": "hemorrhages"}, "iou", "02"),
+    ("Edema (open: the optic disc): IoU", "table_2", {"lesion": "edema"}, "iou", "02"),
+    ("Soft exudates: IoU", "table_2", {"lesion": "soft_exudates"}, "iou", "02"),
+    ("Supervised MobileNet: accuracy, hold-out", "table_3", {**_MOBILENET, "protocol": "hold-out"}, "accuracy", "03"),
+    ("the same, cross-validation", "table_3", {**_MOBILENET, "protocol": "cross-validation"}, "accuracy", "03"),
+    ("DMH + GoogLeNet: accuracy, `oracle`", "table_4", {"method": "dmh", **_GOOGLENET, **_ORACLE}, "accuracy", "04"),
+    ("the same, `label_free`", "table_4", {"method": "dmh", **_GOOGLENET, **_LABEL_FREE}, "accuracy", "04"),
+    ("DMH + MobileNet: accuracy, `oracle`", "table_4", {"method": "dmh", **_MOBILENET, **_ORACLE}, "accuracy", "04"),
+    ("the same, `label_free`", "table_4", {"method": "dmh", **_MOBILENET, **_LABEL_FREE}, "accuracy", "04"),
+    ("DMH improves on k-medoids: GoogLeNet", "table_4_paired", _GOOGLENET, "difference", "04"),
+    ("Segmentation improves it: a to b", "table_5_steps", {"after": "b", **_LABEL_FREE}, "difference", "05"),
+    ("SCSE improves it: b to c", "table_5_steps", {"after": "c", **_LABEL_FREE}, "difference", "05"),
+    ("DMH improves it: c to d", "table_5_steps", {"after": "d", **_LABEL_FREE}, "difference", "05"),
+    ("50 components keep the variance", "table_pca_versus_paper", {"quantity": _VARIANCE}, "", "06"),
+    ("0.84 shows a diagnosis: accuracy *without lesions*", "table_confound_versus_paper", _BLIND, "accuracy", "08"),
 )
 FINDINGS = """\
 - **Segmentation** with MobileNetV2, held out: hard exudates reach an IoU of {exudates[iou ours]:.2f}, where the paper's
@@ -61,13 +59,21 @@ FINDINGS = """\
 
 
 def results() -> str:
-    """Markdown table: claim, the paper's number, ours of each profile with interval, N and weights."""
+    """Markdown table: claim, the paper's number, ours of each profile with interval, N and weights, verdict, notebook.
+
+    The verdict is of the real images where the claim is measured there, else of the synthetic ones.
+    """
     rows = []
-    for claim, table, row, score in CLAIMS:
+    for claim, table, row, score, notebook in CLAIMS:
         found = [_find(profile, table, row) for profile in PROFILES]
         paper = next(one[f"{score} paper".strip()] for one in found if one is not None)
-        rows.append([claim, "–" if pd.isna(paper) else f"{paper:.4f}", *(_cell(one, score) for one in found)])
-    columns = ["", "paper", "ours, synthetic images", "ours, real images (`open`)"]
+        measured = [one for one in found if one is not None and not pd.isna(one[f"{score} ours".strip()])]
+        cells = [_cell(one, score) for one in found]
+        rows.append([claim, _number(paper, score), *cells, _verdict(paper, measured[-1], score), _link(notebook)])
+    audit = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
+    broken = f"{audit.isin(BROKEN).sum()} impossible or contradicted"
+    rows.append(["The printed numbers fit each other", f"{len(audit)} claims", broken, broken, "no", _link("07")])
+    columns = ["claim", "paper", "ours, synthetic images", "ours, real images (`open`)", "verdict", "notebook"]
     return pd.DataFrame(rows, columns=columns).to_markdown(index=False, disable_numparse=True)
 
 
@@ -82,7 +88,7 @@ def findings() -> str:
     means = pd.read_csv(paths.figures("open") / "table_4_summary.csv").set_index(["method", "selection"])["mean"]
     areas = _find("open", "table_lesion_channel", {"clustered": "lesions, areas"})
     verdicts = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
-    variance = _find("open", "table_pca_versus_paper", {"quantity": "cumulative explained variance"})
+    variance = _find("open", "table_pca_versus_paper", {"quantity": _VARIANCE})
     return FINDINGS.format(
         exudates=exudates,
         aneurysms=aneurysms,
@@ -98,7 +104,7 @@ def findings() -> str:
         paper_lesions=lesions["accuracy paper"],
         variance=variance,
         n_claims=len(verdicts),
-        n_broken=verdicts.isin(["impossible", "contradicted"]).sum(),
+        n_broken=verdicts.isin(BROKEN).sum(),
         **{name: f"{means[name, 'label_free']:.2f} to {means[name, 'oracle']:.2f}" for name in METHODS},
     )
 
@@ -145,7 +151,28 @@ def _cell(row: pd.Series | None, score: str) -> str:
     if row is None or pd.isna(row[f"{score} ours".strip()]):
         return "–"
     interval = f" [{row[f'{score}_low']:.3f}, {row[f'{score}_high']:.3f}]" if f"{score}_low" in row else ""
-    return f"{row[f'{score} ours'.strip()]:.4f}{interval}, N = {row['n']:.0f}, {row['weights']}"
+    return f"{_number(row[f'{score} ours'.strip()], score)}{interval}, N = {row['n']:.0f}, {row['weights']}"
+
+
+def _number(value: float, score: str) -> str:
+    return "–" if pd.isna(value) else f"{value:{'+' if score == 'difference' else ''}.4f}"
+
+
+def _verdict(paper: float, row: pd.Series, score: str) -> str:
+    """Where the paper's number lies: in our interval, or which way ours differs from it."""
+    if pd.isna(paper):
+        return "not in the paper"
+    ours = row[f"{score} ours".strip()]
+    low, high = row.get(f"{score}_low", ours), row.get(f"{score}_high", ours)
+    within = "within our interval"
+    if score == "difference" and low <= 0 <= high:
+        return f"{within}, and so is 0" if low <= paper <= high else "no difference shown"
+    return within if low <= paper <= high else f"ours is {'lower' if high < paper else 'higher'}"
+
+
+def _link(number: str) -> str:
+    (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    return f"[{number}]({path.relative_to(paths.ROOT)})"
 
 
 if __name__ == "__main__":

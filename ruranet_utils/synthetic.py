@@ -64,7 +64,9 @@ class Phantom:
     disc_diameter_px: float
 
 
-def make_patient(index: int, size_px: int, seed: int, camera: str | None = None) -> tuple[Phantom, Phantom]:
+def make_patient(
+    index: int, size_px: int, seed: int, camera: str | None = None, lesions: bool = True
+) -> tuple[Phantom, Phantom]:
     """Photograph both eyes of one synthetic patient.
 
     Parameters
@@ -78,6 +80,9 @@ def make_patient(index: int, size_px: int, seed: int, camera: str | None = None)
     camera : str, optional
         ``"A"`` or ``"B"`` to prescribe the camera; by default each has probability 1/2. The camera changes
         neither anatomy nor lesions.
+    lesions : bool
+        ``False`` paints the same eyes without their lesions. Masks and label stay: they say where the lesions would
+        be.
 
     Returns
     -------
@@ -101,7 +106,7 @@ def make_patient(index: int, size_px: int, seed: int, camera: str | None = None)
     tone = np.array([0.72, 0.37, 0.15]) * rng.uniform([0.9, 0.82, 0.7], [1.1, 1.18, 1.3])
     traits = {"tone": tone, "mottling": rng.uniform(0.01, 0.035), "caliber": rng.uniform(0.9, 1.15)}
     left, right = (
-        _make_eye(eye, [seed, index, i], size_px, int(grade), camera or drawn, traits)
+        _make_eye(eye, [seed, index, i], size_px, int(grade), camera or drawn, traits, lesions)
         for i, eye in enumerate("LR", start=1)
     )
     return left, right
@@ -143,14 +148,14 @@ def dme_label(masks: np.ndarray, fovea_px: tuple[float, float], disc_diameter_px
     return int((distance_px <= disc_diameter_px).any())
 
 
-def _make_eye(eye: str, stream: list[int], size: int, grade: int, camera: str, traits: dict) -> Phantom:
+def _make_eye(eye: str, stream: list[int], size: int, grade: int, camera: str, traits: dict, lesions: bool) -> Phantom:
     anatomy_rng, lesion_rng, photo_rng = (np.random.default_rng([*stream, part]) for part in range(3))
     # Eyes of one patient are alike, not equal: one in five is a grade better or worse.
     shift = lesion_rng.choice((-1, 0, 1), p=(0.1, 0.8, 0.1))
     anatomy = _draw_anatomy(anatomy_rng, **traits)
     spots = _draw_lesions(lesion_rng, GRADES[np.clip(grade + shift, 0, len(GRADES) - 1)], anatomy)
     opacity = rasterize([spots[name] for name in LESIONS], size)
-    image = photograph(paint(anatomy, opacity, anatomy_rng), CAMERAS[camera], photo_rng)
+    image = photograph(paint(anatomy, opacity * lesions, anatomy_rng), CAMERAS[camera], photo_rng)
     masks = opacity >= 0.5
     fovea, disc = ((float(y), float(x)) for y, x in (anatomy.fovea * size - 0.5, anatomy.disc * size - 0.5))
     if eye == "L":

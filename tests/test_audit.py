@@ -169,3 +169,20 @@ def test_true_segmentations_are_never_contradicted():
     tp, fp, fn, tn = counts.T
     table = {"iou": tp / (tp + fp + fn), "accuracy": (tp + tn) / counts.sum(axis=1), "precision": tp / (tp + fp)}
     assert (audit_segmentation(pd.DataFrame(table).round(2))["verdict"] == "consistent").all()
+
+
+@pytest.mark.parametrize("value", [84.11, 1.2, -0.1])
+def test_what_is_no_share_gets_no_verdict(value):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        possible_sizes([0.5, value], 4)
+    for row in ({"accuracy": value}, {"accuracy": 0.5, "f1": value}):
+        with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+            confusion_matrices(row, "positive", 4)
+
+
+def test_fewer_decimals_than_printed_are_refused():
+    """Rounded to two decimals, 0.8411 would fit no size at all."""
+    for audit, table in ((audit_classification, {"accuracy": [0.8411]}), (audit_segmentation, {"iou": [0.8411]})):
+        with pytest.raises(ValueError, match="prints 4 decimals, got decimals=2"):
+            audit(pd.DataFrame(table), 2)
+        audit(pd.DataFrame(table), 5)

@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
+from sklearn import metrics as sk
 
-from ruranet_utils import supervised
+from ruranet_utils import classification, training
 from ruranet_utils.backbones import normalize
+from ruranet_utils.classification import ImageBatches
 from ruranet_utils.cohort import Cohort
-from ruranet_utils.supervised import ImageBatches, predict_test, table_3
+from ruranet_utils.splits import assign_splits
+from ruranet_utils.supervised import PROTOCOLS, deal, predict, table_3
 
 
 @pytest.fixture
@@ -47,10 +50,10 @@ def test_images_are_mirrored_either_way_and_never_turned(numbered):
     assert min(counts) > 0.15 * len(mirrored)
 
 
-def test_batches_depend_on_seed_and_iteration_alone(numbered):
+def test_batches_depend_on_seed_and_epoch_alone(numbered):
     batches = ImageBatches(*numbered, 4, seed=3)
     rounds = [collect(batches) for _ in range(2)]
-    again = collect(ImageBatches(*numbered, 4, seed=3, iteration=1))
+    again = collect(ImageBatches(*numbered, 4, seed=3, epoch=1))
     assert all(torch.equal(a, b) for a, b in zip(rounds[1], again, strict=True))
     assert not torch.equal(rounds[0][1], rounds[1][1])
     assert not torch.equal(rounds[0][1], collect(ImageBatches(*numbered, 4, seed=4))[1])
@@ -79,55 +82,111 @@ def two_networks(tiny):
     return replace(tiny, classifiers=("mobilenet_v2", "resnet18"), batch_size=8)
 
 
-def test_table_3_follows_from_its_probabilities_and_is_computed_once(phantoms, two_networks, store, journal):
-    table, probabilities = table_3(phantoms, two_networks, store)
-    truth = phantoms.split("test").labels
-    assert table["backbone"].tolist() == list(probabilities) == ["mobilenet_v2", "resnet18"]
+def test_table_3_follows_from_the_predictions_and_is_computed_once(phantoms, two_networks, store, journal):
+    predictions = predict(phantoms, two_networks, store)
+    table = table_3(predictions, two_networks)
+    assert table["backbone"].tolist() == ["mobilenet_v2", "mobilenet_v2", "resnet18", "resnet18"]
+    assert table["protocol"].tolist() == [*PROTOCOLS, *PROTOCOLS]
     for row in table.itertuples():
-        probability = probabilities[row.backbone]
-        assert probability.shape == truth.shape and ((probability > 0) & (probability < 1)).all()
-        predicted = probability > 0.5
-        assert row.accuracy == pytest.approx(accuracy_score(truth, predicted))
-        assert row.precision == pytest.approx(precision_score(truth, predicted, zero_division=0))
-        assert row.recall == pytest.approx(recall_score(truth, predicted))
-        assert row.f1 == pytest.approx(f1_score(truth, predicted))
-        assert row.auc == pytest.approx(roc_auc_score(truth, probability))
-        assert row.accuracy_low <= row.accuracy <= row.accuracy_high
-        assert row.n == len(truth) and row.weights == "random"
-    assert not np.allclose(*probabilities.values())
-    again, _ = table_3(phantoms, two_networks, store)
-    assert again.equals(table)
+        part = predictions.query("backbone == @row.backbone and protocol == @row.protocol")
+        truth, probability = part["label"], part["probability"]
+        assert probability.between(0, 1, inclusive="neither").all()
+        predicted = (probability > 0.5).astype(int)
+        assert row.accuracy == pytest.approx(sk.accuracy_score(truth, predicted))
+        assert row.precision == pytest.approx(sk.precision_score(truth, predicted, zero_division=0))
+        assert row.recall == pytest.approx(sk.recall_score(truth, predicted))
+        assert row.f1 == pytest.approx(sk.f1_score(truth, predicted))
+        assert row.balanced_accuracy == pytest.approx(sk.recall_score(truth, predicted, average="macro"))
+        assert row.brier == pytest.approx(np.mean((probability - truth) ** 2))
+        pairs = part.groupby("fold")["label"].agg(lambda labels: labels.sum() * (1 - labels).sum())
+        within = [sk.roc_auc_score(fold["label"], fold["probability"]) for _, fold in part.groupby("fold")]
+        assert row.auc == pytest.approx(np.average(within, weights=pairs))
+        assert row.accuracy_low <= row.accuracy <= row.accuracy_high and row.auc_low <= row.auc <= row.auc_high
+        assert row.n == len(part) and row.weights == "random"
+    assert predict(phantoms, two_networks, store).equals(predictions)
     assert [(event["step"], event["found"]) for event in journal()] == [
-        ("classifier", f) for f in (False, False, True, True)
+        ("classifier", found) for found in [False] * 12 + [True] * 12
     ]
 
 
+def test_every_image_is_scored_once_and_no_patient_is_on_two_sides(phantoms, tiny):
+    dealt = deal(phantoms, tiny)
+    assert [len(dealt[protocol]) for protocol in PROTOCOLS] == [1, 5]
+    for parts in dealt.values():
+        for part in parts:
+            assert part.table.groupby("patient_id")["split"].nunique().eq(1).all()
+            assert part.table.groupby("split")["label"].nunique().to_dict() == {"train": 2, "val": 2, "test": 2}
+    folds = dealt["cross-validation"]
+    for side in ("test", "val"):
+        scored = pd.concat([part.split(side).table["image_id"] for part in folds])
+        assert sorted(scored) == sorted(phantoms.table["image_id"])
+    assert dealt["hold-out"][0].table["split"].equals(assign_splits(phantoms.table, tiny.split, tiny.seed))
+
+
+@pytest.mark.parametrize(("n", "expected"), [(302, 62), (174, 62), (124, 62), (122, 24)])
+def test_the_hold_out_has_as_many_images_as_the_papers(tiny, n, expected):
+    table = pd.DataFrame({"patient_id": [f"{i:03d}" for i in range(n)], "label": np.arange(n) % 2})
+    profile = replace(tiny, split=(0.8, 0.1, 0.1) if n > 122 else (0.7, 0.1, 0.2))
+    (part,) = deal(Cohort(table.astype({"label": "Int64"}), np.zeros((n, 3, 1, 1), np.uint8), None), profile)[
+        "hold-out"
+    ]
+    assert part.table.query("split == 'test'").groupby("label").size().tolist() == [expected // 2] * 2
+
+
+def test_folds_without_a_class_are_refused(phantoms, tiny):
+    few = phantoms.table.assign(patient_id=np.where(phantoms.labels == 1, "one", phantoms.table["patient_id"]))
+    with pytest.raises(ValueError, match=r"holds no image of class|need both classes"):
+        deal(Cohort(few, phantoms.images, None), tiny)
+
+
 def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, store, monkeypatch):
-    right = 0.45 + 0.1 * phantoms.split("test").labels
-    by_backbone = {"mobilenet_v2": right, "resnet18": 1 - right}
-    monkeypatch.setattr(supervised, "predict_test", lambda cohort, profile, store: by_backbone)
-    table, _ = table_3(phantoms, two_networks, store)
-    for name in ("accuracy", "precision", "recall", "f1", "auc", "accuracy_low", "accuracy_high"):
-        assert table[name].tolist() == [1, 0]
+    def fit(cohort, backbone, profile, checkpoint):
+        right = 0.45 + 0.1 * cohort.split("test").labels
+        return {"probability": right if backbone == "mobilenet_v2" else 1 - right}
+
+    monkeypatch.setattr(classification, "fit", fit)
+    table = table_3(predict(phantoms, two_networks, store), two_networks)
+    for name in ("accuracy", "precision", "recall", "f1", "auc", "balanced_accuracy", "accuracy_low", "auc_high"):
+        assert table[name].tolist() == [1, 1, 0, 0]
 
 
-def test_a_network_learns_what_is_plain_to_see(phantoms, tiny, store):
+def test_a_network_learns_what_is_plain_to_see(phantoms, tiny):
     """Bright images are class 1: a few steps suffice, and the test images were not among them."""
     labels = phantoms.labels
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, size=phantoms.images.shape) + 150 * labels[:, None, None, None]
     cohort = Cohort(phantoms.table, images.astype(np.uint8), None)
-    profile = replace(tiny, classifiers=("resnet18",), classifier_epochs=4, classifier_learning_rate=1e-3)
-    probability = predict_test(cohort, profile, store)["resnet18"]
-    assert roc_auc_score(cohort.split("test").labels, probability) == 1
+    profile = replace(tiny, classifier_epochs=4, classifier_learning_rate=1e-3)
+    probability = classification.fit(cohort, "resnet18", profile)["probability"]
+    assert sk.roc_auc_score(cohort.split("test").labels, probability) == 1
 
 
-def test_the_classifier_sees_no_label_of_a_test_image(phantoms, tiny, store):
+def test_the_classifier_sees_no_label_of_a_test_image(phantoms, tiny):
     """Exchanging the test labels changes nothing."""
     table = phantoms.table.copy()
     test = table["split"] == "test"
     table.loc[test, "label"] = 1 - table.loc[test, "label"]
     exchanged = Cohort(table, phantoms.images, phantoms.masks)
-    first, second = (predict_test(cohort, tiny, store)["mobilenet_v2"] for cohort in (phantoms, exchanged))
-    assert phantoms.digest != exchanged.digest
-    np.testing.assert_array_equal(first, second)
+    first, second = (classification.fit(cohort, "mobilenet_v2", tiny) for cohort in (phantoms, exchanged))
+    np.testing.assert_array_equal(first["probability"], second["probability"])
+
+
+def test_a_killed_training_goes_on_to_the_same_probabilities(phantoms, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    profile, checkpoint = replace(tiny, classifier_epochs=3), tmp_path / "classifier.ckpt"
+    whole = classification.fit(phantoms, "mobilenet_v2", profile)
+
+    class Killed(Exception):
+        pass
+
+    def die(self, trainer, module):
+        if trainer.current_epoch == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training.Record, "on_train_batch_end", lambda self, trainer, *_: die(self, trainer, None))
+        classification.fit(phantoms, "mobilenet_v2", profile, checkpoint)
+    assert checkpoint.exists()
+    resumed = classification.fit(phantoms, "mobilenet_v2", profile, checkpoint)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(resumed[name], values)

@@ -206,3 +206,16 @@ def test_the_label_refuses_masks_of_another_shape_and_no_disc():
         dme_label(np.zeros((3, 8, 8), dtype=bool), (4, 4), 2)
     with pytest.raises(ValueError, match="> 0, got 0"):
         dme_label(np.zeros((4, 8, 8), dtype=bool), (4, 4), 0)
+
+
+@pytest.mark.parametrize("camera", ["A", "B"])
+def test_an_eye_without_its_lesions_is_the_same_eye(camera):
+    for index in range(12):
+        pairs = zip(*(make_patient(index, 128, 0, camera, lesions) for lesions in (True, False)), strict=True)
+        for eye, bare in pairs:
+            assert (eye.masks == bare.masks).all() and (eye.label, eye.fovea_px) == (bare.label, bare.fovea_px)
+            changed = (eye.image != bare.image).any(axis=2)
+            lesions = eye.masks.any(axis=0)
+            assert not changed[~ndimage.binary_dilation(lesions, iterations=12)].any()
+            # no lesion has so little contrast that removing it changes nothing
+            assert changed[lesions].mean() > 0.9 if lesions.any() else not changed.any()

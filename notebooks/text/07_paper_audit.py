@@ -268,4 +268,4 @@ assert set(final[["tp", "fp", "fn", "tn"]].itertuples(index=False, name=None)) =
 assert np.all(text["agrees"]) and len(pixels) == 24
 
 # %% [markdown]
-# Next: [09 · Your own photographs](09_own_images.ipynb)
+# Next: [08 · Diagnosis or camera?](08_source_confound.ipynb)

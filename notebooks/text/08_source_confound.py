@@ -1,0 +1,190 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Diagnosis or camera? The source confound
+#
+# **Question.** The paper merges six data sets. If one class comes mostly from one of them, a method can find the class by finding the camera. How much accuracy is to be had that way, without a look at any lesion?
+#
+# | | |
+# | --- | --- |
+# | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
+# | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
+# | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
+# | Needs | synthetic: 1 min, 1.5 GB · open: 3 min, 3 GB once the lesions are found; on two CPU cores, `run.json` |
+#
+# The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those finds it by the camera.
+
+# %% tags=["parameters"]
+profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
+seed = 0
+data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+# None below: the profile's own value (ruranet_utils/config.py)
+n_images = None  # of the diagnosis cohort, half of each class
+epochs = None  # of a segmentation training
+n_seeds = None  # models of each lesion and encoder, to see the spread
+encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
+classifiers = None  # of Table 3
+extractors = None  # of Tables 4 and 5
+models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
+workers = None  # processes that compute side by side, each with one thread
+
+# %%
+from ruranet_utils import published
+from ruranet_utils.backbones import find_weights, reference_backbone
+from ruranet_utils.config import DISPLAY, METHODS
+from ruranet_utils.confound import SUPERVISED, TRANSFERRED, camera_from_features, compare_ties, make_pool, pool_features
+from ruranet_utils.report import PALETTE, show
+from ruranet_utils.run import start
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+run = start(
+    profile=profile,
+    seed=seed,
+    data_dir=data_dir,
+    n_images=n_images,
+    epochs=epochs,
+    n_seeds=n_seeds,
+    encoders=encoders,
+    classifiers=classifiers,
+    extractors=extractors,
+    models=models,
+    workers=workers,
+)
+
+# %% [markdown]
+# ## The cohorts
+#
+# - `synthetic`: each eye is painted once and photographed by cameras A and B, so the three cohorts are the *same eyes*, and only the camera differs. Independent: B photographs half of each class; partly tied: three quarters of class 1 and one quarter of class 0; fully tied: class 1 and nobody else. Without lesions: the same eye painted without them, so nothing of them is left.
+# - `open`: IDRiD, of which every photograph shows lesions, stands for class 1 in the place of none, half or all of SRahim's own positives; class 0 is SRahim's. Without lesions: what the models found and what IDRiD's graders drew is filled from the surroundings (biharmonic inpainting). Lesions that nobody found stay.
+
+# %%
+segmentation, diagnosis = run.cohorts
+pool = make_pool(segmentation, diagnosis, run.profile, run.store)
+table = pool.photographs.table
+counts = pd.concat([table.iloc[rows].assign(cohort=name) for name, rows in pool.cohorts.items()])
+counts = counts.groupby(["cohort", "label", "camera"], sort=False).agg(
+    n=("label", "size"), patients=("patient_id", "nunique")
+)
+show(run.save_table(counts.reset_index(), "table_confound_cohorts"), "Images of each class and camera")
+
+# %% [markdown]
+# ## Figure · What the controls look like
+#
+# An eye of class 1 by each camera, and without its lesions.
+
+# %%
+cameras = list(dict.fromkeys(table["camera"]))
+fig, axes = plt.subplots(1, 2 * len(cameras), figsize=(6.4 * len(cameras), 3.5), squeeze=False)
+for pair, camera in zip(np.split(axes[0], len(cameras)), cameras, strict=True):
+    first = np.flatnonzero((table["camera"] == camera) & (table["label"] == 1))[0]
+    for ax, images, title in zip(pair, (pool.photographs.images, pool.cleaned), ("", ", lesions removed"), strict=True):
+        ax.imshow(images[first].transpose(1, 2, 0))
+        ax.set_title(f"camera {camera}{title}", fontsize=11)
+        ax.axis("off")
+fig.tight_layout()
+run.save_figure(fig, "fig_confound_photographs", shows_images=True)
+
+# %% [markdown]
+# ## Is the camera in the features?
+#
+# A logistic regression tells the camera from the features, among images of class 1 alone, so that the class cannot help it; five folds of patients. 0.5 is guessing. Lesion features see nothing outside the lesions, and still hold a part of the camera: its colors and its sharpness.
+
+# %%
+backbone = reference_backbone(run.profile)
+weights = find_weights(backbone, run.profile).origin
+features = pool_features(pool, backbone, run.profile, run.store)
+camera = camera_from_features(pool, features, run.profile).assign(backbone=backbone, weights=weights)
+show(run.save_table(camera, "table_confound_camera"), "Area under the ROC curve of telling the camera")
+
+# %%
+fig, ax = plt.subplots(figsize=(6.4, 2.4))
+error = [camera["auc"] - camera["auc_low"], camera["auc_high"] - camera["auc"]]
+ax.errorbar(camera["auc"], camera["seen"], xerr=error, fmt="o", capsize=3)
+ax.axvline(0.5, color="gray", linestyle="--")
+ax.set(xlabel="AUC of telling the camera", xlim=(0.4, 1.02), ylim=(2.5, -0.5))
+fig.tight_layout()
+run.save_figure(fig, "fig_confound_camera")
+
+# %% [markdown]
+# ## Accuracy of every method in every cohort
+#
+# The clusterings and DMH see no label (lesion weights `label_free`); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, scored in five folds of patients; then *the same models* are scored on the independent cohort's images of the same held-out patients. Two clusters, matched to two classes, reach a little more than 0.5 by chance.
+
+# %%
+scores = compare_ties(pool, backbone, run.profile, run.store).assign(backbone=backbone, weights=weights)
+run.save_table(scores, "table_confound")
+wide = scores.pivot_table(index=["seen", "method"], columns="cohort", values="accuracy", sort=False)
+show(
+    wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {len(next(iter(pool.cohorts.values())))} images in each cohort"
+)
+
+# %% [markdown]
+# ## Figure · Accuracy grows with the tie, not with the lesions
+#
+# Read the right panel first: no lesion is in these images. Where camera and class are independent every method guesses; where they are tied the same methods come near the paper's 0.84 (dotted) or pass it. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, not adjusted for the number of comparisons.
+
+# %%
+names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
+fig, axes = plt.subplots(1, len(features), figsize=(13, 4.6), sharey=True)
+for ax, seen in zip(axes, features, strict=True):
+    for number, method in enumerate(methods):
+        part = scores.query("seen == @seen and method == @method").set_index("cohort").reindex(names)
+        error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
+        look = {"color": PALETTE[min(number, 4)], "linestyle": "--" if method == TRANSFERRED else "-"}
+        place = np.arange(len(names)) + 0.08 * (number - 2.5)
+        ax.errorbar(place, part["accuracy"], error, marker="o", label=DISPLAY.get(method, method), **look)
+    ax.axhline(published.TEXT["accuracy"].value, color="black", linestyle=":", label="paper, DMH + GoogLeNet")
+    ax.axhline(0.5, color="gray", linewidth=1)
+    ax.set(title=seen, xticks=range(len(names)), xticklabels=names, ylim=(0.3, 1.03))
+axes[0].set_ylabel("accuracy")
+fig.tight_layout()
+_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.02))
+run.save_figure(fig, "fig_confound")
+
+# %% [markdown]
+# ## Paper versus ours
+#
+# The paper's highest accuracy beside the best one that the label-free methods reach in each cohort, with the interval of that method.
+
+# %%
+free = scores[scores["method"].isin(METHODS)]
+best = free.loc[free.groupby(["seen", "cohort"], sort=False)["accuracy"].idxmax()]
+best = best.rename(columns={"accuracy": "accuracy ours"}).assign(**{"accuracy paper": published.TEXT["accuracy"].value})
+best["reaches the paper's"] = best["accuracy_high"] >= best["accuracy paper"]
+columns = ["seen", "cohort", "method", "accuracy paper", "accuracy ours", "accuracy_low", "accuracy_high"]
+best = best[[*columns, "reaches the paper's", "n", "backbone", "weights"]]
+show(run.save_table(best, "table_confound_versus_paper"), "Best label-free accuracy of each cohort")
+
+# %% [markdown]
+# **Reading.** An accuracy of 0.84 on a merge of sources is evidence of a diagnosis only if the sources of each class are stated, or the same accuracy is reached within one source. This does not say that the paper's result is a camera: its merge cannot be rebuilt from what it prints. It says that the printed number does not tell the two apart. The diagnosis of notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) is measured on cohorts of one camera (`open`) or independent ones (`synthetic`).
+#
+# **Limits.** Two cameras; on real images also two hospitals, two populations and two rules of grading, which cannot be told apart here. IDRiD's photographs have lesions, not a grade of edema. Inpainting leaves smooth patches where the lesions were; the cohort of one camera (`independent`) shows how much of the class they still tell.
+
+# %% [markdown]
+# ## Checks
+
+# %%
+assert list(camera["seen"]) == list(features) and scores["accuracy"].between(0, 1).all()
+sizes = {name: len(rows) for name, rows in pool.cohorts.items()}
+assert len(set(sizes.values())) == 1 and scores["n"].isin(sizes.values()).all()
+if run.profile.name == "synthetic":
+    blind = wide.loc["lesions removed"]
+    assert blind.loc[SUPERVISED, "fully tied"] > 0.9 > 0.6 > blind.loc[SUPERVISED, "independent"]
+    assert blind.loc[TRANSFERRED, "fully tied"] < 0.6
+
+# %% [markdown]
+# Next: [09 · Your own photographs](09_own_images.ipynb)

@@ -1,0 +1,247 @@
+"""How much of a diagnosis is the camera? The methods of Table 4 where class and camera are independent or tied.
+
+The cohorts are chosen from one pool of photographs and differ in who was photographed by which camera. Every photograph
+is there a second time without its lesions: what finds the class in these finds it by the camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ruranet_utils.clustering import CLUSTERERS, Clustering
+from ruranet_utils.cohort import Cohort, synthetic_cohort
+from ruranet_utils.config import LESIONS, METHODS, Profile
+from ruranet_utils.diagnosis import label_free_clusters, project
+from ruranet_utils.features import image_features, lesion_features
+from ruranet_utils.inpainting import without_lesions
+from ruranet_utils.intervals import accuracy_interval, auc_interval
+from ruranet_utils.lesions import lesion_masks
+from ruranet_utils.metrics import match_clusters
+from ruranet_utils.phantom_rendering import CAMERAS
+from ruranet_utils.progress import progress
+from ruranet_utils.reduction import one_thread, reduce
+from ruranet_utils.store import Store
+
+N_EYES = 160
+N_FOLDS = 5
+# Share of class 1 that the second camera has photographed; of class 0 it has the rest.
+TIES = {"independent": 0.5, "partly tied": 0.75, "fully tied": 1.0}
+# The same from two sources, one of which has no class 0: share of class 1 that comes from it.
+SOURCE_TIES = {"independent": 0.0, "partly tied": 0.5, "fully tied": 1.0}
+SEEN = ("lesions", "whole image", "lesions removed")
+SUPERVISED, TRANSFERRED = "logistic regression", "the same, where independent"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Photographs, with and without their lesions, and the cohorts that are chosen from them.
+
+    Attributes
+    ----------
+    photographs : Cohort
+        ``masks`` are those of ``config.LESIONS`` that the features see.
+    cleaned : ndarray of uint8, shape (n, 3, h, w)
+        The same photographs without lesions.
+    cohorts : dict of str to ndarray of int
+        Rows of the photographs, by name of the cohort; the first cohort is the one where the camera says least.
+    """
+
+    photographs: Cohort
+    cleaned: np.ndarray
+    cohorts: dict[str, np.ndarray]
+
+
+def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: Store) -> Pool:
+    """The pool that a profile's images allow.
+
+    Synthetic: the same eyes by both cameras. Real, and the images with masks are of another source than those with
+    labels (``open``): all of the first show lesions and stand for class 1, as in the paper's merge; the others give
+    class 0 and the rest of class 1. Else the diagnosis cohort as it is.
+
+    Parameters
+    ----------
+    segmentation, diagnosis : Cohort
+        From :func:`ruranet_utils.cohort.load_cohorts`.
+    profile : Profile
+    store : Store
+    """
+    if profile.name == "synthetic":
+        return synthetic_pool(profile, store)
+    parts = [diagnosis]
+    if set(segmentation.table["source"]).isdisjoint(diagnosis.table["source"]):
+        table = segmentation.table.assign(label=pd.array([1] * len(segmentation), "Int64"))
+        parts = [replace(segmentation, table=table), diagnosis]
+    found = [lesion_masks(segmentation, part.images, profile, store) for part in parts]
+    cleaned = [without_lesions(part, masks, store) for part, masks in zip(parts, found, strict=True)]
+    photographs = Cohort(
+        pd.concat([part.table for part in parts], ignore_index=True),
+        np.concatenate([part.images for part in parts]),
+        np.concatenate(found),
+    )
+    cohorts = {"as it is": np.arange(len(diagnosis))}
+    if len(parts) == 2:
+        cohorts = _from_two_sources(photographs.labels, len(segmentation), profile.seed)
+    return Pool(photographs, np.concatenate(cleaned), cohorts)
+
+
+def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool:
+    """``n_eyes`` eyes, half of each class, by both cameras; cohorts in which the cameras are dealt by ``TIES``."""
+    profile = replace(profile, n_images=n_eyes)
+    shots = [synthetic_cohort(profile, store, camera) for camera in CAMERAS]
+    photographs = Cohort(
+        pd.concat([shot.table for shot in shots], ignore_index=True),
+        np.concatenate([shot.images for shot in shots]),
+        np.concatenate([shot.masks[:, : len(LESIONS)] for shot in shots]),
+    )
+    cleaned = [synthetic_cohort(profile, store, camera, lesions=False).images for camera in CAMERAS]
+    second = {name: deal_cameras(shots[0].labels, share, profile.seed) for name, share in TIES.items()}
+    cohorts = {name: np.arange(n_eyes) + n_eyes * by_second for name, by_second in second.items()}
+    return Pool(photographs, np.concatenate(cleaned), cohorts)
+
+
+def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Whether the second of two cameras photographs each eye: a share of class 1, and the rest of class 0.
+
+    With one half, class and camera are independent; with 1 either tells the other. A larger share adds eyes of class 1
+    to those of a smaller one.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        0 or 1.
+    share : float
+        In [0, 1].
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], got {share!r}")
+    turn = pd.Series(np.random.default_rng(seed).random(len(labels)))
+    rank = turn.groupby(labels).rank(pct=True).to_numpy()
+    return np.where(labels == 1, rank <= share, rank > share)
+
+
+def compare_ties(pool: Pool, backbone: str, profile: Profile, store: Store) -> pd.DataFrame:
+    """Accuracy of every method in every cohort, seeing lesions, whole images, or images without lesions.
+
+    The clusterings see no label (lesion weights ``label_free``); DMH needs lesions. Logistic regression on the features
+    is the supervised method: it is scored in ``N_FOLDS`` folds of patients, and the same models once more on the first
+    cohort's images of the same patients, where the camera does not help.
+
+    Returns
+    -------
+    DataFrame
+        ``cohort``, ``seen`` (one of ``SEEN``), ``method``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 %,
+        bootstrap over patients), ``n``.
+    """
+    features, rows = pool_features(pool, backbone, profile, store), []
+    base = next(iter(pool.cohorts.values()))
+    for name, chosen in progress(pool.cohorts.items(), desc="cohorts", unit="cohort"):
+        for seen, all_features in features.items():
+            for method, (predicted, of) in _predict(all_features, pool, chosen, base, profile, store).items():
+                rows.append({"cohort": name, "seen": seen, "method": method, **_score(predicted, pool, of, profile)})
+    return pd.DataFrame(rows)
+
+
+def pool_features(pool: Pool, backbone: str, profile: Profile, store: Store) -> dict[str, np.ndarray]:
+    """Features of the whole pool by ``SEEN``: shape (n, n_lesions, d) of the lesions, else (n, d)."""
+    images, masks = pool.photographs.images, pool.photographs.masks
+    return {
+        "lesions": lesion_features(images, masks, [backbone], profile, store)[backbone],
+        "whole image": image_features(images, backbone, profile, store),
+        "lesions removed": image_features(pool.cleaned, backbone, profile, store),
+    }
+
+
+def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: Profile) -> pd.DataFrame:
+    """How well a logistic regression tells the camera, among images of class 1 alone, so that no class helps it.
+
+    Parameters
+    ----------
+    pool : Pool
+    features : dict of str to ndarray
+        From :func:`pool_features`.
+    profile : Profile
+
+    Returns
+    -------
+    DataFrame
+        ``seen``; ``auc`` within ``N_FOLDS`` folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
+        patients), NaN where there is one camera; ``n`` and ``n_second`` images, those of the second camera.
+    """
+    rows = list(pool.cohorts.values())[min(1, len(pool.cohorts) - 1)]
+    rows = rows[pool.photographs.labels[rows] == 1]
+    camera, patients = pool.photographs.table["camera"].to_numpy()[rows], pool.photographs.patients[rows]
+    second = (camera != np.sort(camera)[0]).astype(int)
+    found = []
+    for seen, values in features.items():
+        auc = np.nan, np.nan, np.nan
+        if 0 < second.sum() < len(second):
+            x, score, fold = values[rows].reshape(len(rows), -1), np.empty(len(rows)), np.empty(len(rows), dtype=int)
+            for number, (train, test) in enumerate(_folds(profile).split(x, second, patients)):
+                score[test] = _logistic(x[train], second[train]).decision_function(x[test])
+                fold[test] = number
+            auc = auc_interval(second, score, patients, np.random.default_rng(profile.seed), fold)
+        scores = dict(zip(("auc", "auc_low", "auc_high"), auc, strict=True))
+        found.append({"seen": seen, **scores, "n": len(rows), "n_second": int(second.sum())})
+    return pd.DataFrame(found)
+
+
+def _from_two_sources(labels: np.ndarray, n_foreign: int, seed: int) -> dict[str, np.ndarray]:
+    """Cohorts of equally many images of each class; the first ``n_foreign`` rows are of the source without class 0."""
+    rng = np.random.default_rng(seed)
+    foreign, rows = rng.permutation(n_foreign), np.arange(n_foreign, len(labels))
+    positive, negative = (rng.permutation(rows[labels[rows] == label]) for label in (1, 0))
+    n = min(len(foreign), len(positive), len(negative))
+    counts = {name: round(share * n) for name, share in SOURCE_TIES.items()}
+    return {
+        name: np.sort(np.concatenate([foreign[:count], positive[: n - count], negative[:n]]))
+        for name, count in counts.items()
+    }
+
+
+@one_thread
+def _predict(
+    features: np.ndarray, pool: Pool, chosen: np.ndarray, base: np.ndarray, profile: Profile, store: Store
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each method the predicted classes and the rows that they are of."""
+    labels, found = pool.photographs.labels, {}
+    reduced = reduce(features[chosen], profile.n_components)
+    for method in METHODS if features.ndim == 3 else CLUSTERERS:
+        if features.ndim == 3:
+            embedded = project(reduced, profile, store).embedding if method == "dmh" else reduced
+            clusters, _ = label_free_clusters(embedded, method, profile, store)
+        else:
+            clusters = Clustering(method, random_state=profile.seed).fit_predict(reduced)
+        found[method] = match_clusters(labels[chosen], clusters), chosen
+    # The first cohort's images of a patient are in the same fold, so that no patient is on both sides.
+    rows, own = np.concatenate([chosen, base]), np.arange(len(chosen) + len(base)) < len(chosen)
+    x, predicted = features[rows].reshape(len(rows), -1), np.empty(len(rows), dtype=int)
+    for train, test in _folds(profile).split(x, labels[rows], pool.photographs.patients[rows]):
+        train = train[own[train]]
+        predicted[test] = _logistic(x[train], labels[rows[train]]).predict(x[test])
+    return {**found, SUPERVISED: (predicted[own], chosen), TRANSFERRED: (predicted[~own], base)}
+
+
+def _folds(profile: Profile) -> StratifiedGroupKFold:
+    return StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
+
+
+@one_thread
+def _logistic(x: np.ndarray, y: np.ndarray):
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x.astype(np.float64), y)
+
+
+def _score(predicted: np.ndarray, pool: Pool, rows: np.ndarray, profile: Profile) -> dict[str, float]:
+    correct = predicted == pool.photographs.labels[rows]
+    return {"accuracy": correct.mean(), **accuracy_interval(correct, pool.photographs.patients[rows], profile.seed)}

@@ -1,0 +1,47 @@
+"""Lesions are filled from their surroundings, and nothing else changes."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+
+from ruranet_utils.cohort import Cohort
+from ruranet_utils.config import ANNOTATIONS, LESIONS
+from ruranet_utils.inpainting import MARGIN_PX, remove_lesions, without_lesions
+
+RAMP = np.add.outer(np.arange(48), 2 * np.arange(48)).astype(np.uint8)
+
+
+@pytest.fixture
+def spotted():
+    """A smooth gradient in three channels with a white spot, and the spot's mask."""
+    mask = np.zeros((48, 48), bool)
+    mask[20:25, 30:36] = True
+    smooth = np.stack([RAMP, RAMP + 20, RAMP + 40])
+    return np.where(mask, np.uint8(255), smooth), mask, smooth
+
+
+def test_a_spot_on_a_gradient_disappears(spotted):
+    image, mask, smooth = spotted
+    filled = remove_lesions(image, mask)
+    assert filled.dtype == np.uint8 and np.abs(filled.astype(int) - smooth).max() <= 1
+    outside = ~binary_dilation(mask, iterations=MARGIN_PX)
+    assert (filled[:, outside] == image[:, outside]).all()
+
+
+def test_without_a_lesion_nothing_changes(spotted):
+    image, mask, _ = spotted
+    assert (remove_lesions(image, np.zeros_like(mask)) == image).all()
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_every_lesion_but_edema_is_removed_whoever_found_it(phantoms, store, spotted, name):
+    image, mask, _ = spotted
+    drawn, found = np.zeros((1, len(ANNOTATIONS), 48, 48), bool), np.zeros((1, len(LESIONS), 48, 48), bool)
+    drawn[0, ANNOTATIONS.index(name)] = mask
+    cohort = Cohort(phantoms.table.head(1), image[None], drawn)
+    filled = without_lesions(cohort, found, store)[0]
+    assert (filled == image).all() == (name == "edema")
+    if name in LESIONS:
+        found[0, LESIONS.index(name)] = mask
+        by_model = without_lesions(Cohort(phantoms.table.head(1), image[None], None), found, store)[0]
+        assert (by_model == filled).all()
