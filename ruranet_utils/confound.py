@@ -46,7 +46,8 @@ class Pool:
     Attributes
     ----------
     photographs : Cohort
-        ``masks`` are those of ``config.LESIONS`` that the features see.
+    masks : ndarray of bool, shape (n, n_lesions, h, w)
+        Of ``config.LESIONS``: what the lesion features see.
     cleaned : ndarray of uint8, shape (n, 3, h, w)
         The same photographs without lesions.
     cohorts : dict of str to ndarray of int
@@ -54,6 +55,7 @@ class Pool:
     """
 
     photographs: Cohort
+    masks: np.ndarray
     cleaned: np.ndarray
     cohorts: dict[str, np.ndarray]
 
@@ -83,12 +85,12 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     photographs = Cohort(
         pd.concat([part.table for part in parts], ignore_index=True),
         np.concatenate([part.images for part in parts]),
-        np.concatenate(found),
+        None,
     )
     cohorts = {"as it is": np.arange(len(diagnosis))}
     if len(parts) == 2:
         cohorts = _from_two_sources(photographs.labels, len(segmentation), profile.seed)
-    return Pool(photographs, np.concatenate(cleaned), cohorts)
+    return Pool(photographs, np.concatenate(found), np.concatenate(cleaned), cohorts)
 
 
 def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool:
@@ -98,12 +100,13 @@ def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool
     photographs = Cohort(
         pd.concat([shot.table for shot in shots], ignore_index=True),
         np.concatenate([shot.images for shot in shots]),
-        np.concatenate([shot.masks[:, : len(LESIONS)] for shot in shots]),
+        None,
     )
+    masks = np.concatenate([shot.masks[:, : len(LESIONS)] for shot in shots])
     cleaned = [synthetic_cohort(profile, store, camera, lesions=False).images for camera in CAMERAS]
     second = {name: deal_cameras(shots[0].labels, share, profile.seed) for name, share in TIES.items()}
     cohorts = {name: np.arange(n_eyes) + n_eyes * by_second for name, by_second in second.items()}
-    return Pool(photographs, np.concatenate(cleaned), cohorts)
+    return Pool(photographs, masks, np.concatenate(cleaned), cohorts)
 
 
 def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -155,9 +158,9 @@ def compare_ties(pool: Pool, backbone: str, profile: Profile, store: Store) -> p
 
 def pool_features(pool: Pool, backbone: str, profile: Profile, store: Store) -> dict[str, np.ndarray]:
     """Features of the whole pool by ``SEEN``: shape (n, n_lesions, d) of the lesions, else (n, d)."""
-    images, masks = pool.photographs.images, pool.photographs.masks
+    images = pool.photographs.images
     return {
-        "lesions": lesion_features(images, masks, [backbone], profile, store)[backbone],
+        "lesions": lesion_features(images, pool.masks, [backbone], profile, store)[backbone],
         "whole image": image_features(images, backbone, profile, store),
         "lesions removed": image_features(pool.cleaned, backbone, profile, store),
     }
