@@ -83,7 +83,7 @@ def applicable(chosen: list[Path], parameters: dict) -> list[Path]:
         return chosen
     records = folder.records(paths.from_root(parameters["data_dir"]))
     has = {"masks": any(record.mask_paths for record in records), "labels": records[0].label is not None}
-    needs = {"02": "masks", "03": "labels", "04": "labels", "05": "labels"}
+    needs = {"02": "masks", "03": "labels", "04": "labels", "05": "labels", "08": "labels"}
     left_out = [path for path in chosen if not has.get(needs.get(path.stem[:2]), True)]
     for path in left_out:
         print(f"{path.stem} is left out: there are no {needs[path.stem[:2]]}", flush=True)

@@ -185,7 +185,7 @@ def test_own_photographs_without_masks_or_labels(small_run, own):
     root, _ = own
     done, results = own_run(small_run[0], root, "-p", "models", "synthetic")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("is left out: there are no labels") == 3
+    assert done.stdout.count("is left out: there are no labels") == 4
     assert "02_backbone_study is left out: there are no masks" in done.stdout
     clusters = pd.read_csv(results / "clusters.csv")
     assert sorted(clusters["image_id"]) == sorted(f"Auge {number}" for number in range(12))
@@ -209,7 +209,7 @@ def test_own_photographs_with_labels_and_masks_of_one_lesion(small_run, own):
     for number, phantom in enumerate(phantoms):
         mask = phantom.masks[LESIONS.index("hemorrhages")]
         Image.fromarray(mask.astype("uint8") * 255).save(root / f"masks/hemorrhages/Auge {number}.png")
-    arguments = ["--only", "01", "--only", "02", "--only", "04", "--only", "09", "-p", "models", "synthetic"]
+    arguments = ["--only", "01", "--only", "02", "--only", "04", "--only", "08", "--only", "09", "-p", "models", "synthetic"]
     done, results = own_run(small_run[0], root, *arguments)
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stdout
@@ -219,3 +219,5 @@ def test_own_photographs_with_labels_and_masks_of_one_lesion(small_run, own):
     assert found.to_dict() == {lesion: "folder" if lesion == "hemorrhages" else "synthetic" for lesion in LESIONS}
     assert pd.read_csv(results / "table_clusters.csv")["accuracy"].between(0.5, 1).all()
     assert pd.read_csv(results / "table_4.csv")["accuracy ours"].notna().sum() == 3 * 4
+    assert set(pd.read_csv(results / "table_confound.csv")["cohort"]) == {"as it is"}
+    assert pd.read_csv(results / "table_confound_camera.csv")["auc"].isna().all(), "one camera"

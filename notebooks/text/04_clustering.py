@@ -278,7 +278,8 @@ for index, color, label in (
     place = (index % 9 + 0.06, index // 9 + 0.06)
     ax.add_patch(plt.Rectangle(place, 0.88, 0.88, fill=False, edgecolor=color, linewidth=3, label=label))
 ax.tick_params(axis="y", rotation=0)
-_ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=True, facecolor="0.75", framealpha=1)
+ax.tick_params(axis="x", rotation=90)
+_ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=2, frameon=True, facecolor="0.75", framealpha=1)
 run.save_figure(fig, "fig_weights")
 
 # %% [markdown]

@@ -170,7 +170,7 @@ best = best[[*columns, "reaches the paper's", "n", "backbone", "weights"]]
 show(run.save_table(best, "table_confound_versus_paper"), "Best label-free accuracy of each cohort")
 
 # %% [markdown]
-# **Reading.** An accuracy of 0.84 on a merge of sources is evidence of a diagnosis only if the sources of each class are stated, or the same accuracy is reached within one source. This does not say that the paper's result is a camera: its merge cannot be rebuilt from what it prints. It says that the printed number does not tell the two apart. The diagnosis of notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) is measured on cohorts of one camera (`open`) or independent ones (`synthetic`).
+# **Reading.** An accuracy of 0.84 on a merge of sources is evidence of a diagnosis only if the sources of each class are stated, or the same accuracy is reached within one source. This does not say that the paper's result is a camera: its merge cannot be rebuilt from what it prints. It says that the printed number does not tell the two apart. As we read its six sources ([data card](../data/README.md)), one of them grades edema, and the others could give negatives only. The diagnosis of notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) is measured on cohorts of one camera (`open`) or independent ones (`synthetic`).
 #
 # **Limits.** Two cameras; on real images also two hospitals, two populations and two rules of grading, which cannot be told apart here. IDRiD's photographs have lesions, not a grade of edema. Inpainting leaves smooth patches where the lesions were; the cohort of one camera (`independent`) shows how much of the class they still tell.
 
@@ -183,8 +183,8 @@ sizes = {name: len(rows) for name, rows in pool.cohorts.items()}
 assert len(set(sizes.values())) == 1 and scores["n"].isin(sizes.values()).all()
 if run.profile.name == "synthetic":
     blind = wide.loc["lesions removed"]
-    assert blind.loc[SUPERVISED, "fully tied"] > 0.9 > 0.6 > blind.loc[SUPERVISED, "independent"]
-    assert blind.loc[TRANSFERRED, "fully tied"] < 0.6
+    assert blind.loc[SUPERVISED, "fully tied"] > 0.9 > 0.65 > blind.loc[SUPERVISED, "independent"]
+    assert blind.loc[TRANSFERRED, "fully tied"] < 0.65
 
 # %% [markdown]
 # Next: [09 · Your own photographs](09_own_images.ipynb)
