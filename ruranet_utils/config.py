@@ -193,7 +193,8 @@ PROFILES = {
         batch_size=8,
         learning_rate=3e-3,
         focal_alpha=0.9,
-        classifier_epochs=4,
+        classifier_epochs=6,
+        classifier_learning_rate=1e-3,
         feature_size_px=64,
     ),
     "open": Profile(

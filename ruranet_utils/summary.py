@@ -69,12 +69,34 @@ def results() -> str:
         paper = next(one[f"{score} paper".strip()] for one in found if one is not None)
         measured = [one for one in found if one is not None and not pd.isna(one[f"{score} ours".strip()])]
         cells = [_cell(one, score) for one in found]
-        rows.append([claim, _number(paper, score), *cells, _verdict(paper, measured[-1], score), _link(notebook)])
+        rows.append([claim, _number(paper, score), *cells, verdict(paper, measured[-1], score), _link(notebook)])
     audit = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
     broken = f"{audit.isin(BROKEN).sum()} impossible or contradicted"
     rows.append(["The printed numbers fit each other", f"{len(audit)} claims", broken, broken, "no", _link("07")])
     columns = ["claim", "paper", "ours, synthetic images", "ours, real images (`open`)", "verdict", "notebook"]
     return pd.DataFrame(rows, columns=columns).to_markdown(index=False, disable_numparse=True)
+
+
+def verdict(paper: float, row: pd.Series, score: str) -> str:
+    """Where the paper's number lies: in our interval, or which way ours differs from it.
+
+    Parameters
+    ----------
+    paper : float
+        NaN where it has none.
+    row : Series
+        ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
+    score : str
+        ``"difference"`` says besides whether there is any.
+    """
+    if pd.isna(paper):
+        return "not in the paper"
+    ours = row[f"{score} ours".strip()]
+    low, high = row.get(f"{score}_low", ours), row.get(f"{score}_high", ours)
+    within = "within our interval"
+    if score == "difference" and low <= 0 <= high:
+        return f"{within}, and so is 0" if low <= paper <= high else "no difference shown"
+    return within if low <= paper <= high else f"ours is {'lower' if high < paper else 'higher'}"
 
 
 def findings() -> str:
@@ -156,18 +178,6 @@ def _cell(row: pd.Series | None, score: str) -> str:
 
 def _number(value: float, score: str) -> str:
     return "–" if pd.isna(value) else f"{value:{'+' if score == 'difference' else ''}.4f}"
-
-
-def _verdict(paper: float, row: pd.Series, score: str) -> str:
-    """Where the paper's number lies: in our interval, or which way ours differs from it."""
-    if pd.isna(paper):
-        return "not in the paper"
-    ours = row[f"{score} ours".strip()]
-    low, high = row.get(f"{score}_low", ours), row.get(f"{score}_high", ours)
-    within = "within our interval"
-    if score == "difference" and low <= 0 <= high:
-        return f"{within}, and so is 0" if low <= paper <= high else "no difference shown"
-    return within if low <= paper <= high else f"ours is {'lower' if high < paper else 'higher'}"
 
 
 def _link(number: str) -> str:

@@ -85,7 +85,7 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
     -------
     DataFrame
         One row for each classifier, protocol and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``,
-        ``patient_id``, ``label``, ``probability`` in [0, 1].
+        ``patient_id``, ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
     """
     fields = ("seed", "threads", "device", "precision", "feature_size_px", "classifier_epochs", "patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
@@ -101,7 +101,9 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
     rows = []
     for (backbone, protocol, fold), arrays in store.fetch_all("classifier", jobs, _CODE, profile.workers).items():
         table = dealt[protocol][fold].table.query("split == 'test'")[["image_id", "patient_id", "label"]]
-        about = {"backbone": backbone, "protocol": protocol, "fold": fold}
+        epoch, _, validation_auc = max(arrays["history"].tolist(), key=lambda row: row[2])
+        about = {"backbone": backbone, "protocol": protocol, "fold": fold, "epoch": int(epoch)}
+        about["validation_auc"] = validation_auc
         rows.append(table.assign(**about, probability=arrays["probability"]))
     return pd.concat(rows, ignore_index=True).astype({"label": int})
 
@@ -121,7 +123,8 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
         ``backbone``, ``protocol``; ``accuracy``, ``precision``, ``recall``, ``f1`` (of the positive class, at a
         probability of one half); ``auc`` within folds; ``balanced_accuracy``, the mean recall of both classes, which
         does not depend on how many images each has; ``brier``, the mean squared error of the probability; for
-        ``accuracy`` and ``auc`` ``_low`` and ``_high`` (95 %, bootstrap over patients); ``n``; ``weights``.
+        ``accuracy`` and ``auc`` ``_low`` and ``_high`` (95 %, bootstrap over patients); ``n``; the ``epoch`` that was
+        kept and its ``validation_auc``, both averaged over the folds; ``weights``.
     """
     rows = []
     for (backbone, protocol), part in predictions.groupby(["backbone", "protocol"], sort=False):
@@ -141,6 +144,7 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
                 "balanced_accuracy": balanced_accuracy_score(truth, predicted),
                 "brier": brier_score_loss(truth, probability),
                 **accuracy_interval(predicted == truth, patients, profile.seed),
+                **part.groupby("fold")[["epoch", "validation_auc"]].first().mean().to_dict(),
                 "weights": find_weights(backbone, profile).origin,
             }
         )

@@ -209,7 +209,21 @@ def test_own_photographs_with_labels_and_masks_of_one_lesion(small_run, own):
     for number, phantom in enumerate(phantoms):
         mask = phantom.masks[LESIONS.index("hemorrhages")]
         Image.fromarray(mask.astype("uint8") * 255).save(root / f"masks/hemorrhages/Auge {number}.png")
-    arguments = ["--only", "01", "--only", "02", "--only", "04", "--only", "08", "--only", "09", "-p", "models", "synthetic"]
+    arguments = [
+        "--only",
+        "01",
+        "--only",
+        "02",
+        "--only",
+        "04",
+        "--only",
+        "08",
+        "--only",
+        "09",
+        "-p",
+        "models",
+        "synthetic",
+    ]
     done, results = own_run(small_run[0], root, *arguments)
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stdout

@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,13 +16,41 @@ def test_readme_holds_the_committed_results():
     assert renewed == first != text
 
 
-def test_every_claim_of_the_readme_has_the_papers_and_our_number():
-    for line in summary.results().splitlines()[2:]:
-        _, claim, paper, synthetic, *_ = (cell.strip() for cell in line.split("|"))
-        if claim.startswith("soft exudates"):  # neither in the paper nor in the phantoms
-            assert paper == synthetic == "–"
+def test_every_claim_has_both_numbers_a_verdict_and_a_notebook():
+    *claims, audit = summary.results().splitlines()[2:]
+    assert len(claims) == len(summary.CLAIMS)
+    for line in claims:
+        _, claim, paper, synthetic, real, verdict, notebook, _ = (cell.strip() for cell in line.split("|"))
+        target = re.fullmatch(r"\[\d\d\]\((.+)\)", notebook).group(1)
+        assert claim and (paths.ROOT / target).exists() and "N = " in real
+        if claim.startswith("Soft exudates"):  # neither in the paper nor in the phantoms
+            assert (paper, synthetic, verdict) == ("–", "–", "not in the paper")
         else:
-            assert claim and 0 < float(paper) < 1 and synthetic.startswith("0.") and "N = " in synthetic
+            assert -1 < float(paper) < 1 and "N = " in synthetic and verdict.startswith(("ours is", "within", "no dif"))
+    assert "impossible or contradicted" in audit
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "score", "verdict"),
+    [
+        (0.8, (0.7, 0.6, 0.9), "iou", "within our interval"),
+        (0.8, (0.7, 0.6, 0.75), "iou", "ours is lower"),
+        (0.5, (0.7, 0.6, 0.75), "iou", "ours is higher"),
+        (np.nan, (0.7, 0.6, 0.75), "iou", "not in the paper"),
+        (0.3, (0.1, -0.1, 0.2), "difference", "no difference shown"),
+        (0.1, (0.1, -0.1, 0.2), "difference", "within our interval, and so is 0"),
+        (0.1, (0.15, 0.05, 0.2), "difference", "within our interval"),
+        (0.3, (0.15, 0.05, 0.2), "difference", "ours is lower"),
+    ],
+)
+def test_verdicts(paper, ours, score, verdict):
+    row = pd.Series(dict(zip((f"{score} ours", f"{score}_low", f"{score}_high"), ours, strict=True)))
+    assert summary.verdict(paper, row, score) == verdict
+
+
+def test_without_an_interval_any_other_number_is_lower_or_higher():
+    assert summary.verdict(0.94, pd.Series({"ours": 0.83}), "") == "ours is lower"
+    assert summary.verdict(0.8, pd.Series({"ours": 0.83}), "") == "ours is higher"
 
 
 def test_a_changed_table_changes_the_readme(tmp_path, monkeypatch):

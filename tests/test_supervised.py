@@ -142,12 +142,14 @@ def test_folds_without_a_class_are_refused(phantoms, tiny):
 def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, store, monkeypatch):
     def fit(cohort, backbone, profile, checkpoint):
         right = 0.45 + 0.1 * cohort.split("test").labels
-        return {"probability": right if backbone == "mobilenet_v2" else 1 - right}
+        history = np.array([[1, 0.7, 0.4], [2, 0.6, 0.8], [3, 0.5, 0.8]])
+        return {"probability": right if backbone == "mobilenet_v2" else 1 - right, "history": history}
 
     monkeypatch.setattr(classification, "fit", fit)
     table = table_3(predict(phantoms, two_networks, store), two_networks)
     for name in ("accuracy", "precision", "recall", "f1", "auc", "balanced_accuracy", "accuracy_low", "auc_high"):
         assert table[name].tolist() == [1, 1, 0, 0]
+    assert (table["epoch"] == 2).all() and (table["validation_auc"] == 0.8).all()
 
 
 def test_a_network_learns_what_is_plain_to_see(phantoms, tiny):
