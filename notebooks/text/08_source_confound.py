@@ -135,7 +135,7 @@ show(
 # %% [markdown]
 # ## Figure · Accuracy grows with the tie, not with the lesions
 #
-# Read the right panel first: no lesion is in these images. Where camera and class are independent every method guesses; where they are tied the same methods come near the paper's 0.84 (dotted) or pass it. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, not adjusted for the number of comparisons.
+# Read the right panel first: no lesion is in these images. Where camera and class are independent the methods do hardly better than guessing; where they are tied the same methods come near the paper's 0.84 (dotted) or pass it. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, not adjusted for the number of comparisons.
 
 # %%
 names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
