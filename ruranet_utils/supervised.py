@@ -12,8 +12,12 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import balanced_accuracy_score, brier_score_loss
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from ruranet_utils import backbones, classification, features, training
 from ruranet_utils.backbones import find_weights
@@ -51,9 +55,6 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     ValueError
         If a part lacks a class.
     """
-    _, validation, test = profile.split
-    test = N_TEST / len(cohort) if len(cohort) >= 2 * N_TEST else test
-    hold_out = assign_splits(cohort.table, (1 - validation - test, validation, test), profile.seed)
     folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
     fold = np.empty(len(cohort), dtype=int)
     for number, (_, chosen) in enumerate(folds.split(fold, cohort.labels, cohort.patients)):
@@ -62,7 +63,7 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     if not counts.to_numpy().all():
         raise ValueError(f"{N_FOLDS} folds need both classes in each, got {counts.to_dict('list')} (class: images)")
     sides = [np.select([fold == k, fold == (k + 1) % N_FOLDS], ["test", "val"], "train") for k in range(N_FOLDS)]
-    splits = {"hold-out": [hold_out], "cross-validation": sides}
+    splits = {"hold-out": [_hold_out(cohort, profile, profile.seed)], "cross-validation": sides}
     return {
         protocol: [replace(cohort, table=cohort.table.assign(split=split)) for split in splits[protocol]]
         for protocol in PROTOCOLS
@@ -149,6 +150,42 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def hold_out_draws(features: np.ndarray, cohort: Cohort, profile: Profile, n_draws: int = 20) -> pd.DataFrame:
+    """How much the score of a hold-out depends on who is in it: a logistic regression in many drawn hold-outs.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n_images, d)
+        Of whole images, such as from :func:`ruranet_utils.features.image_features`.
+    cohort : Cohort
+        With labels.
+    profile : Profile
+    n_draws : int
+        The hold-outs of the seeds 0, 1, ...; that of the profile's seed is the one of :func:`deal`.
+
+    Returns
+    -------
+    DataFrame
+        ``seed``, ``accuracy`` and ``auc`` of the test images, ``n``; fitted on all others.
+    """
+    rows = []
+    for seed in range(n_draws):
+        test = (_hold_out(cohort, profile, seed) == "test").to_numpy()
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        with threadpool_limits(1):
+            score = model.fit(features[~test].astype(float), cohort.labels[~test]).decision_function(features[test])
+        truth = cohort.labels[test]
+        scores = {"accuracy": np.mean((score > 0) == truth), "auc": roc_auc_score(truth, score)}
+        rows.append({"seed": seed, **scores, "n": len(truth)})
+    return pd.DataFrame(rows)
+
+
+def _hold_out(cohort: Cohort, profile: Profile, seed: int) -> pd.Series:
+    _, validation, test = profile.split
+    test = N_TEST / len(cohort) if len(cohort) >= 2 * N_TEST else test
+    return assign_splits(cohort.table, (1 - validation - test, validation, test), seed)
 
 
 _CODE = [backbones, features, training, classification]

@@ -13,7 +13,7 @@ from ruranet_utils.backbones import normalize
 from ruranet_utils.classification import ImageBatches
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.splits import assign_splits
-from ruranet_utils.supervised import PROTOCOLS, deal, predict, table_3
+from ruranet_utils.supervised import PROTOCOLS, deal, hold_out_draws, predict, table_3
 
 
 @pytest.fixture
@@ -131,6 +131,18 @@ def test_the_hold_out_has_as_many_images_as_the_papers(tiny, n, expected):
         "hold-out"
     ]
     assert part.table.query("split == 'test'").groupby("label").size().tolist() == [expected // 2] * 2
+
+
+def test_every_draw_is_another_hold_out_scored_on_images_it_was_not_fitted_to(phantoms, tiny):
+    told = phantoms.labels[:, None] + np.random.default_rng(0).normal(0, 0.01, (len(phantoms), 3))
+    draws = hold_out_draws(told, phantoms, tiny, n_draws=4)
+    assert draws["seed"].tolist() == [0, 1, 2, 3] and (draws["n"] == 4).all()
+    assert (draws[["accuracy", "auc"]] == 1).all(axis=None)
+    named = np.eye(len(phantoms))  # who an image is says nothing about the others
+    guessed = hold_out_draws(named, phantoms, tiny, n_draws=8)
+    assert guessed["accuracy"].mean() < 0.8
+    noise = hold_out_draws(np.random.default_rng(1).normal(size=(len(phantoms), 3)), phantoms, tiny, n_draws=8)
+    assert noise["auc"].std() > 0
 
 
 def test_folds_without_a_class_are_refused(phantoms, tiny):
