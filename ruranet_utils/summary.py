@@ -45,9 +45,9 @@ FINDINGS = """\
   we found is {field:.2f}.
 - **Training on the test images**, as the code released beside the paper does, lifts hard exudates to
   {released[hard_exudates]:.2f} and microaneurysms to {released[microaneurysms]:.2f}.
-- **With labels**, MobileNet reaches an AUC of {folds} in cross-validation and {hold_out} on one hold-out of
-  {hold_out_row[n]:.0f} images. How much one hold-out is worth: over {n_draws} draws of it a logistic regression's AUC goes from
-  {draws[min]:.2f} to {draws[max]:.2f}.
+- **With labels**, MobileNet reaches an AUC of {folds} in cross-validation and {hold_out} on one
+  hold-out of {hold_out_row[n]:.0f} images. How little one hold-out says: over {n_draws} draws of it the AUC of a logistic
+  regression goes from {draws[min]:.2f} to {draws[max]:.2f}.
 - **Looking at lesions**: K-Medoids on features of the whole image has an accuracy of {whole}, on lesion
   features with weights chosen without labels {lesions}, on the areas of the lesions alone {areas} (N = {n:.0f}).
   The latter finds retinopathy: most of the negatives have none.
@@ -55,8 +55,9 @@ FINDINGS = """\
   {paper_lesions:.4f} without.
 - **Choosing the lesion weights on the labels**, as the paper does, lifts the mean accuracy of k-medoids from
   {kmedoids}, of k-means from {kmeans}, of agglomerative clustering from {agglomerative} and of DMH from {dmh}.
-- **The camera alone**: of images *from which the lesions were removed*, clustering finds {tied} if class 1 comes from IDRiD and
-  class 0 from SRahim, and {untied} if both come from SRahim (the best of three clusterings, N = {tied_row[n]:.0f}).
+- **The camera alone**: on images *from which the lesions were removed* clustering has an accuracy of {tied} if
+  class 1 comes from IDRiD and class 0 from SRahim, and of {untied} if both come from SRahim (the best of
+  three clusterings, N = {tied_row[n]:.0f}).
 - **50 components** keep {variance[ours]:.0%} of the variance, in the paper {variance[paper]:.0%}. The paper's
   reconstruction error is that number once more.
 - **The printed tables** cannot all be of the same images: of {n_claims} claims that arithmetic can check, {n_broken}
