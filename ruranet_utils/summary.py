@@ -46,8 +46,8 @@ FINDINGS = """\
 - **Training on the test images**, as the code released beside the paper does, lifts hard exudates to
   {released[hard_exudates]:.2f} and microaneurysms to {released[microaneurysms]:.2f}.
 - **With labels**, MobileNet reaches an AUC of {folds} in cross-validation and {hold_out} on one
-  hold-out of {hold_out_row[n]:.0f} images. How little one hold-out says: over {n_draws} draws of it the AUC of a logistic
-  regression goes from {draws[min]:.2f} to {draws[max]:.2f}.
+  hold-out of {hold_out_row[n]:.0f} images. How little one hold-out says: over {n_draws} draws of it the AUC of a
+  logistic regression goes from {draws[min]:.2f} to {draws[max]:.2f}.
 - **Looking at lesions**: K-Medoids on features of the whole image has an accuracy of {whole}, on lesion
   features with weights chosen without labels {lesions}, on the areas of the lesions alone {areas} (N = {n:.0f}).
   The latter finds retinopathy: most of the negatives have none.

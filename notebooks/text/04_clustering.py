@@ -199,10 +199,7 @@ run.save_figure(fig, "fig_clustering")
 # %%
 predicted = results.set_index(["selection", "method", "backbone"])["predicted"]
 right = {key: classes == diagnosis.labels for key, classes in predicted.items()}
-pairs = {
-    backbone: [right["label_free", method, backbone] for method in ("dmh", "kmedoids")]
-    for backbone in run.profile.extractors
-}
+pairs = {key: [right["label_free", method, key] for method in ("dmh", "kmedoids")] for key in run.profile.extractors}
 paired = pd.DataFrame([compare(*pair, diagnosis.patients, run.profile.seed) for pair in pairs.values()], index=pairs)
 paired = paired.rename_axis("backbone").reset_index().rename(columns={"difference": "difference ours"})
 printed = published.table_4().pivot_table(index="backbone", columns="method", values="accuracy")
