@@ -16,6 +16,12 @@ SCORES = ("precision", "recall", "f1")
 # scored as if there were a third class, of which no image is: its scores are 0 and go into the mean.
 AVERAGES = ("positive", "weighted", "macro", "macro of three")
 MOST_IMAGES = 400
+MOST_DECIMALS = 7
+MOST_MATRICES = 30_000_000  # to try for one row: some seconds
+
+
+class TooManyMatrices(ValueError):
+    """So few decimals that more than ``MOST_MATRICES`` would have to be tried."""
 
 
 def decimals_of(table: pd.DataFrame | pd.Series) -> int:
@@ -26,28 +32,39 @@ def decimals_of(table: pd.DataFrame | pd.Series) -> int:
     ValueError
         If no number is there, or one is outside [0, 1], which percentages are.
     """
-    values = _shares(table)
+    values = _shares(pd.DataFrame(table)).to_numpy()
+    values = values[~np.isnan(values)]
     if values.size == 0:
         raise ValueError("no number to check: every cell is missing")
     return max(len(np.format_float_positional(value, trim="-").partition(".")[2]) for value in values)
 
 
-def _shares(values: Iterable[float]) -> np.ndarray:
-    """The values that are there, or an error if one is no share: a verdict on percentages would be a false one."""
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as floats, missing cells NaN, or an error if a cell is no share: a verdict on it would be a false one.
+
+    Beyond ``MOST_DECIMALS`` lie the traces of binary numbers (72.13 / 100 is not 0.7213), not printed digits.
+    """
+    if table.columns.duplicated().any():
+        raise ValueError(f"columns occur twice: {', '.join(map(str, table.columns[table.columns.duplicated()]))}")
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    words = table.to_numpy(dtype=object)[numbers.isna() & table.notna()]
+    if words.size:
+        raise ValueError(f"expected numbers, got {', '.join(map(repr, words[:5]))}")
+    values = numbers.to_numpy().ravel()
     outside = values[(values < 0) | (values > 1)]
     if outside.size:
         hint = "; percentages must be divided by 100" if (outside > 1).all() and (outside <= 100).all() else ""
         raise ValueError(f"scores must lie in [0, 1], got {', '.join(f'{value:g}' for value in outside[:5])}{hint}")
-    return values
+    return numbers.round(MOST_DECIMALS)
 
 
 def _decimals(table: pd.DataFrame, decimals: int | None) -> int:
-    """The decimals given, or those that the table prints; fewer than it prints are refused."""
+    """The decimals given, or those that the table prints; fewer than it prints are refused, and so are none."""
     needed = decimals_of(table)
     if decimals is not None and decimals < needed:
         raise ValueError(f"the table prints {needed} decimals, got decimals={decimals}")
+    if not (decimals or needed):
+        raise ValueError("every number is 0 or 1: say by decimals= how many decimals are printed")
     return needed if decimals is None else decimals
 
 
@@ -85,7 +102,7 @@ def possible_sizes(
     Brown & Heathers (2017), The GRIM test, Social Psychological and Personality Science 8, 363-369.
     doi:10.1177/1948550616673876
     """
-    values, sizes = _shares(list(values)), np.array(list(sizes))
+    values, sizes = _shares(pd.DataFrame({"value": list(values)}))["value"].dropna(), np.array(list(sizes), dtype=int)
     fits = np.ones(len(sizes), bool)
     for value in values:
         fits &= rounds_to(np.rint(value * sizes) / sizes, value, decimals)
@@ -123,17 +140,28 @@ def confusion_matrices(
     Raises
     ------
     ValueError
-        If the accuracy is missing, a score lies outside [0, 1], or for an unknown average, listing the valid ones.
+        If the accuracy is missing, a score lies outside [0, 1], ``positive_share`` lies outside (0, 1) or fits none of
+        the sizes, or for an unknown average, listing the valid ones.
     """
     if average not in AVERAGES:
         raise ValueError(f"unknown average {average!r}; valid averages: {', '.join(AVERAGES)}")
-    if np.isnan(row.get("accuracy", np.nan)):
+    if not 0 < positive_share < 1:
+        raise ValueError(f"positive_share must lie between 0 and 1, got {positive_share!r}")
+    sizes = [n for n in sizes if n >= 1 and np.isclose(round(n * positive_share), n * positive_share)]
+    if not sizes:
+        raise ValueError(f"of no size that was given {positive_share:g} is a whole number of images")
+    row = _shares(pd.DataFrame([{name: row.get(name) for name in ("accuracy", *SCORES)}])).iloc[0]
+    if np.isnan(row["accuracy"]):
         raise ValueError("without an accuracy the number of right answers is unknown, and so are the matrices")
-    _shares([row.get(name, np.nan) for name in SCORES])
     found = _right_answers(row["accuracy"], decimals, sizes, positive_share)
     found = _keep(found, {"recall": _recall}, row, average, decimals)
-    found = _wrong_answers(found, third_cluster=average == "macro of three")
-    return _keep(found, {"precision": _precision, "f1": _f1}, row, average, decimals).reset_index(drop=True)
+    third = average == "macro of three"
+    fp, fn = _most_wrong(found)
+    if third and ((fp + 1) * (fn + 1)).sum() > MOST_MATRICES:
+        raise TooManyMatrices("too many matrices with a third cluster to try: give fewer sizes or more decimals")
+    parts = [_wrong_answers(part, third) for _, part in found.groupby("n")] or [_wrong_answers(found, third)]
+    kept = [_keep(part, {"precision": _precision, "f1": _f1}, row, average, decimals) for part in parts]
+    return pd.concat(kept, ignore_index=True)
 
 
 def _right_answers(accuracy: float, decimals: int, sizes: Iterable[int], positive_share: float) -> pd.DataFrame:
@@ -141,17 +169,21 @@ def _right_answers(accuracy: float, decimals: int, sizes: Iterable[int], positiv
     parts = [np.empty((0, 4), int)]
     for n in possible_sizes([accuracy], decimals, sizes):
         n_positive, right = round(n * positive_share), np.arange(n + 1)
-        if np.isclose(n_positive, n * positive_share):
-            tp, right = np.meshgrid(np.arange(n_positive + 1), right[rounds_to(right / n, accuracy, decimals)])
-            possible = (right >= tp) & (right - tp <= n - n_positive)
-            tp, tn = tp[possible], (right - tp)[possible]
-            parts.append(np.column_stack(np.broadcast_arrays(n, n_positive, tp, tn)))
+        tp, right = np.meshgrid(np.arange(n_positive + 1), right[rounds_to(right / n, accuracy, decimals)])
+        possible = (right >= tp) & (right - tp <= n - n_positive)
+        tp, tn = tp[possible], (right - tp)[possible]
+        parts.append(np.column_stack(np.broadcast_arrays(n, n_positive, tp, tn)))
     return pd.DataFrame(np.concatenate(parts), columns=["n", "n_positive", "tp", "tn"])
+
+
+def _most_wrong(found: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """``fp`` and ``fn`` if there is no third cluster."""
+    return found["n"] - found["n_positive"] - found["tn"], found["n_positive"] - found["tp"]
 
 
 def _wrong_answers(found: pd.DataFrame, third_cluster: bool) -> pd.DataFrame:
     """Add ``fp`` and ``fn``: the rest of each class, or with a third cluster any part of the rest."""
-    fp, fn = found["n"] - found["n_positive"] - found["tn"], found["n_positive"] - found["tp"]
+    fp, fn = _most_wrong(found)
     if not third_cluster:
         return found.assign(fp=fp, fn=fn)
     parts = [np.indices(most + 1).reshape(2, -1) for most in np.column_stack([fp, fn])]
@@ -214,26 +246,33 @@ def audit_classification(
     Returns
     -------
     DataFrame, one row for each of ``table``
-        ``sizes``: numbers of images that give the row, by any averaging; ``averages``: the averagings that do;
-        ``matrices``: how many matrices that is; ``verdict``: ``consistent``, ``only as macro of three``,
-        ``impossible``, or ``not checked`` where the accuracy is missing.
+        ``sizes``: numbers of images that give the row, by any averaging; ``averages``: the averagings that do
+        (that of three classes is left out if another does and few decimals leave too many matrices); ``matrices``: how
+        many matrices that is; ``verdict``: ``consistent``, ``only as macro of three``,
+        ``impossible`` (for the sizes and the share of class 1 that were tried), or ``not checked`` where the accuracy
+        is missing.
 
     Raises
     ------
     ValueError
-        If a needed column is missing, a score lies outside [0, 1] or the table prints more decimals than are given.
+        If a needed column is missing, a score lies outside [0, 1], the table prints more decimals than are given, or
+        so few that too many matrices would have to be tried.
     """
-    scores = [name for name in ("accuracy", *SCORES) if name in table]
-    if "accuracy" not in scores:
-        raise ValueError(f"the table needs a column accuracy, got {', '.join(map(str, table.columns))}")
+    scores = _columns(table, "accuracy", SCORES)
     decimals, sizes = _decimals(table[scores], decimals), list(sizes)
     rows = []
-    for row in table[scores].to_dict("records"):
+    for row in _shares(table[scores]).to_dict("records"):
         if np.isnan(row["accuracy"]):
             rows.append({"sizes": [], "averages": [], "matrices": 0, "verdict": "not checked"})
             continue
-        found = {average: confusion_matrices(row, average, decimals, sizes, positive_share) for average in AVERAGES}
-        fitting = [average for average in AVERAGES if len(found[average])]
+        found = {}
+        for average in AVERAGES:
+            try:
+                found[average] = confusion_matrices(row, average, decimals, sizes, positive_share)
+            except TooManyMatrices:
+                if not any(map(len, found.values())):
+                    raise
+        fitting = [average for average in found if len(found[average])]
         together = pd.concat(found.values()).drop_duplicates()
         verdict = "impossible" if not fitting else "consistent"
         if fitting == ["macro of three"]:
@@ -247,12 +286,14 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
     """Check what holds for the pixels of every mask: IoU is at most the accuracy, and at most the precision.
 
     The true negatives are in the accuracy alone, and the missed pixels are not in the precision. Both hold for each
-    image, hence for a mean over images or classes too.
+    mask, and for a mean over masks if all columns are averaged in the same way; they do not hold between a mean IoU
+    over several classes and an accuracy over all pixels.
 
     Parameters
     ----------
     table : DataFrame
-        ``iou`` and any of ``accuracy``, ``precision``, as fractions of one; other columns are kept in front.
+        ``iou`` and any of ``accuracy``, ``precision`` of the same binary masks, as fractions of one; other columns are
+        kept in front.
     decimals : int, optional
         As for :func:`audit_classification`.
 
@@ -261,13 +302,28 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
     DataFrame, one row for each of ``table``
         ``verdict``: ``consistent``, ``impossible: IoU above accuracy``, ``impossible: IoU above precision``, or ``not
         checked`` where a number is missing.
+
+    Raises
+    ------
+    ValueError
+        As :func:`audit_classification`, and if there is nothing to compare the IoU with.
     """
-    if "iou" not in table:
-        raise ValueError(f"the table needs a column iou, got {', '.join(map(str, table.columns))}")
-    bounds = [name for name in ("accuracy", "precision") if name in table]
-    step = 10.0 ** -_decimals(table[["iou", *bounds]], decimals) + 1e-9
+    columns = _columns(table, "iou", ("accuracy", "precision"))
+    if len(columns) == 1:
+        raise ValueError("the table needs a column accuracy or precision to compare the IoU with")
+    step, scores = 10.0 ** -_decimals(table[columns], decimals) + 1e-9, _shares(table[columns])
     verdicts = pd.Series("consistent", table.index, name="verdict")
-    for bound in bounds[::-1]:
-        verdicts[table["iou"] - table[bound] > step] = f"impossible: IoU above {bound}"
-    verdicts[table[["iou", *bounds]].isna().any(axis=1) & (verdicts == "consistent")] = "not checked"
-    return table.drop(columns=["iou", *bounds]).assign(verdict=verdicts).reset_index(drop=True)
+    for bound in columns[:0:-1]:
+        verdicts[scores["iou"] - scores[bound] > step] = f"impossible: IoU above {bound}"
+    verdicts[scores.isna().any(axis=1) & (verdicts == "consistent")] = "not checked"
+    return table.drop(columns=columns).assign(verdict=verdicts).reset_index(drop=True)
+
+
+def _columns(table: pd.DataFrame, needed: str, further: Iterable[str]) -> list[str]:
+    """The columns to check; a score under a name of other case would go unchecked, so it is refused."""
+    known = (needed, *further)
+    if misspelled := [name for name in map(str, table.columns) if name.lower() in known and name not in known]:
+        raise ValueError(f"columns must be named {', '.join(known)}, got {', '.join(misspelled)}")
+    if needed not in table:
+        raise ValueError(f"the table needs a column {needed}, got {', '.join(map(str, table.columns))}")
+    return [name for name in known if name in table]

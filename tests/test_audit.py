@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from ruranet_utils import published
 from ruranet_utils.audit import (
     AVERAGES,
     SCORES,
@@ -181,8 +182,65 @@ def test_what_is_no_share_gets_no_verdict(value):
 
 
 def test_fewer_decimals_than_printed_are_refused():
-    """Rounded to two decimals, 0.8411 would fit no size at all."""
-    for audit, table in ((audit_classification, {"accuracy": [0.8411]}), (audit_segmentation, {"iou": [0.8411]})):
+    """0.8411 is nobody's number of two decimals."""
+    for audit, table in (
+        (audit_classification, {"accuracy": [0.8411]}),
+        (audit_segmentation, {"iou": [0.8411], "accuracy": [0.9]}),
+    ):
         with pytest.raises(ValueError, match="prints 4 decimals, got decimals=2"):
             audit(pd.DataFrame(table), 2)
         audit(pd.DataFrame(table), 5)
+
+
+def test_traces_of_binary_numbers_are_no_decimals():
+    """The paper's Table 3 as percentages, divided by 100 again, or as numbers of 32 bits."""
+    printed = published.table_3()[["accuracy", "precision", "recall", "f1"]]
+    noisy = (printed * 100).round(2) / 100
+    for table in (noisy, *(printed.astype(kind) for kind in (np.float32, str, "Float64"))):
+        assert decimals_of(table) == 4
+        assert audit_classification(table)["sizes"].map(lambda sizes: 62 in sizes).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positive_share": 50}, "positive_share must lie between 0 and 1, got 50"),
+        ({"sizes": []}, "of no size"),
+        ({"sizes": [3, 9]}, r"of no size that was given 0\.5 is a whole number"),
+    ],
+)
+def test_a_search_of_nothing_is_no_verdict(options, message):
+    with pytest.raises(ValueError, match=message):
+        audit_classification(pd.DataFrame({"accuracy": [0.84]}), **options)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"accuracy": ["0.84", "good"]}, "expected numbers, got 'good'"),
+        ({"accuracy": [0.84], "F1": [0.2]}, "columns must be named accuracy, precision, recall, f1, got F1"),
+        ({"accuracy": [1, 0]}, "every number is 0 or 1"),
+    ],
+)
+def test_words_other_names_and_whole_numbers(table, message):
+    with pytest.raises(ValueError, match=message):
+        audit_classification(pd.DataFrame(table))
+
+
+def test_missing_cells_of_any_kind_are_missing():
+    for nothing in (None, np.nan, pd.NA):
+        table = pd.DataFrame({"accuracy": [0.75, 0.5], "f1": [nothing, 0.5]}, dtype=object)
+        assert (audit_classification(table, 2, range(2, 20))["verdict"] == "consistent").all()
+        assert len(confusion_matrices({"accuracy": 0.75, "f1": nothing}, "positive", 2, [4]))
+
+
+def test_an_iou_alone_and_columns_that_occur_twice_are_refused():
+    with pytest.raises(ValueError, match="accuracy or precision to compare"):
+        audit_segmentation(pd.DataFrame({"iou": [0.5]}))
+    with pytest.raises(ValueError, match="occur twice: accuracy"):
+        audit_classification(pd.DataFrame([[0.5, 0.6]], columns=["accuracy", "accuracy"]))
+
+
+def test_a_search_that_would_never_end_is_refused():
+    with pytest.raises(ValueError, match="give fewer sizes or more decimals"):
+        audit_classification(pd.DataFrame({"accuracy": [0.6], "precision": [0.1], "f1": [0.9]}), 1)

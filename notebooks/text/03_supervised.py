@@ -21,7 +21,7 @@
 # | Paper | Section 3.3, Table 3 |
 # | Reads | the diagnosis cohort of notebook 01 |
 # | Writes | `table_3`, `table_3_splits`, `table_3_draws` (csv, md); `fig_roc`, `fig_draws`, `fig_calibration`, `fig_confusion` |
-# | Needs | synthetic: 2 min, 3.5 GB · open: 30 min, 4.4 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 3 min, 4.5 GB · open: 20 s, 1.1 GB once its 36 networks are trained; on two CPU cores, `run.json` |
 #
 # The last layer of each backbone is replaced by one logit and all layers are trained by Adam on binary cross-entropy. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
 #

@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
-# | Needs | synthetic: 1 min, 1.5 GB · open: 3 min, 3 GB once the lesions are found; on two CPU cores, `run.json` |
+# | Needs | synthetic: 35 s, 1.2 GB · open: 20 s, 2.1 GB once lesions and features are in the store; on two CPU cores, `run.json` |
 #
 # The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those finds it by the camera.
 
