@@ -1,7 +1,7 @@
 """How much of a diagnosis is the camera? The methods of Table 4 where class and camera are independent or tied.
 
 The cohorts are chosen from one pool of photographs and differ in who was photographed by which camera. Every photograph
-is there a second time without its lesions: what finds the class in these finds it by the camera.
+is there a second time without its lesions: what finds the class in these does not find it by its lesions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ruranet_utils.cohort import Cohort, synthetic_cohort
 from ruranet_utils.config import LESIONS, METHODS, Profile
 from ruranet_utils.diagnosis import label_free_clusters, project
 from ruranet_utils.features import image_features, lesion_features
-from ruranet_utils.inpainting import without_lesions
+from ruranet_utils.inpainting import lesion_holes, without_lesions
 from ruranet_utils.intervals import accuracy_interval, auc_interval
 from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.metrics import match_clusters
@@ -32,11 +32,11 @@ from ruranet_utils.store import Store
 N_EYES = 160
 N_FOLDS = 5
 # Share of class 1 that the second camera has photographed; of class 0 it has the rest.
-TIES = {"independent": 0.5, "partly tied": 0.75, "fully tied": 1.0}
+TIES = {"untied": 0.5, "partly tied": 0.75, "fully tied": 1.0}
 # The same from two sources, one of which has no class 0: share of class 1 that comes from it.
-SOURCE_TIES = {"independent": 0.0, "partly tied": 0.5, "fully tied": 1.0}
+SOURCE_TIES = {"untied": 0.0, "partly tied": 0.5, "fully tied": 1.0}
 SEEN = ("lesions", "whole image", "lesions removed")
-SUPERVISED, TRANSFERRED = "logistic regression", "the same, where independent"
+SUPERVISED, TRANSFERRED = "logistic regression", "the same, on the untied"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,9 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     """The pool that a profile's images allow.
 
     Synthetic: the same eyes by both cameras. Real, and the images with masks are of another source than those with
-    labels (``open``): all of the first show lesions and stand for class 1, as in the paper's merge; the others give
-    class 0 and the rest of class 1. Else the diagnosis cohort as it is.
+    labels (``open``): all of the first show lesions and stand for class 1; the others give class 0 and the rest of
+    class 1. Else the diagnosis cohort as it is. Where two sources are mixed, each image of the second is also filled
+    where some image of the first was, so that the filling does not tell the source.
 
     Parameters
     ----------
@@ -81,7 +82,10 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
         table = segmentation.table.assign(label=pd.array([1] * len(segmentation), "Int64"))
         parts = [replace(segmentation, table=table), diagnosis]
     found = [lesion_masks(segmentation, part.images, profile, store) for part in parts]
-    cleaned = [without_lesions(part, masks, store) for part, masks in zip(parts, found, strict=True)]
+    holes = [lesion_holes(part, masks) for part, masks in zip(parts, found, strict=True)]
+    if len(parts) == 2:
+        holes[1] |= holes[0][np.random.default_rng(profile.seed).integers(len(holes[0]), size=len(holes[1]))]
+    cleaned = [without_lesions(part.images, hole, store) for part, hole in zip(parts, holes, strict=True)]
     photographs = Cohort(
         pd.concat([part.table for part in parts], ignore_index=True),
         np.concatenate([part.images for part in parts]),
@@ -145,7 +149,7 @@ def compare_ties(pool: Pool, backbone: str, profile: Profile, store: Store) -> p
     -------
     DataFrame
         ``cohort``, ``seen`` (one of ``SEEN``), ``method``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 %,
-        bootstrap over patients), ``n``.
+        bootstrap over patients, given these clusters and models), ``n``.
     """
     features, rows = pool_features(pool, backbone, profile, store), []
     base = next(iter(pool.cohorts.values()))
@@ -180,7 +184,7 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
     -------
     DataFrame
         ``seen``; ``auc`` within ``N_FOLDS`` folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
-        patients), NaN where there is one camera; ``n`` and ``n_second`` images, those of the second camera.
+        patients), NaN where there is one camera; ``n`` images, ``n_second`` of them not of the first camera by name.
     """
     rows = list(pool.cohorts.values())[min(1, len(pool.cohorts) - 1)]
     rows = rows[pool.photographs.labels[rows] == 1]

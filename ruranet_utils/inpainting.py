@@ -42,8 +42,8 @@ def remove_lesions(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(hole, np.rint(filled.clip(0, 1) * 255).transpose(2, 0, 1), image).astype(np.uint8)
 
 
-def without_lesions(cohort: Cohort, found: np.ndarray, store: Store) -> np.ndarray:
-    """The images of a cohort without the lesions that were found in them or that somebody has drawn.
+def lesion_holes(cohort: Cohort, found: np.ndarray) -> np.ndarray:
+    """Where lesions were found or somebody has drawn them.
 
     Parameters
     ----------
@@ -51,6 +51,23 @@ def without_lesions(cohort: Cohort, found: np.ndarray, store: Store) -> np.ndarr
         Its masks are taken, too, where it has any.
     found : ndarray of bool, shape (n, n_lesions, h, w)
         In the order of ``config.LESIONS``. Edema is left in place: on real images its masks show the optic disc.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, h, w)
+    """
+    holes = found[:, [row for row in REMOVED if row < len(LESIONS)]].any(axis=1)
+    return holes if cohort.masks is None else holes | cohort.masks[:, REMOVED].any(axis=1)
+
+
+def without_lesions(images: np.ndarray, holes: np.ndarray, store: Store) -> np.ndarray:
+    """:func:`remove_lesions` of many images, once per store.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, 3, h, w)
+    holes : ndarray of bool, shape (n, h, w)
+        From :func:`lesion_holes`.
     store : Store
 
     Returns
@@ -60,11 +77,8 @@ def without_lesions(cohort: Cohort, found: np.ndarray, store: Store) -> np.ndarr
     """
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
-        for index in progress(range(len(cohort)), desc="removing lesions", unit="image"):
-            masks = [found[index, [row for row in REMOVED if row < len(LESIONS)]]]
-            if cohort.masks is not None:
-                masks.append(cohort.masks[index, REMOVED])
-            yield {"images": remove_lesions(cohort.images[index], np.concatenate(masks).any(axis=0))}
+        for image, hole in progress(zip(images, holes, strict=True), total=len(images), desc="filling", unit="image"):
+            yield {"images": remove_lesions(image, hole)}
 
-    settings = {"images": digest_arrays(cohort.images), "masks": digest_arrays(found, cohort.masks)}
-    return store.fetch_rows("lesions_removed", settings, rows, len(cohort), [sys.modules[__name__]])["images"]
+    settings = {"images": digest_arrays(images), "holes": digest_arrays(holes)}
+    return store.fetch_rows("lesions_removed", settings, rows, len(images), [sys.modules[__name__]])["images"]

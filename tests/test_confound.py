@@ -67,8 +67,8 @@ def test_cleaned_photographs_differ_where_the_lesions_are(pool):
 def told(pool, tiny, store, monkeypatch):
     """A function that scores the methods on features that tell one thing, with a little noise."""
 
-    def score(secret: np.ndarray) -> pd.DataFrame:
-        noise = np.random.default_rng(0).normal(0, 0.05, (len(secret), len(LESIONS), 6))
+    def score(secret: np.ndarray, pool: Pool = pool) -> pd.DataFrame:
+        noise = np.random.default_rng(0).normal(0, 0.05, (len(secret), len(LESIONS), secret.shape[1]))
         lesions = noise + secret.reshape(len(secret), 1, -1)
         whole = lesions.mean(axis=1)
         features = {"lesions": lesions, "whole image": whole, "lesions removed": whole}
@@ -83,11 +83,11 @@ def accuracy(table, cohort, method, seen="lesions removed"):
 
 
 def test_features_of_the_camera_find_the_class_where_it_is_tied_and_nowhere_else(pool, told):
-    table = told((pool.photographs.table["camera"] == "B").to_numpy(float)[:, None])
+    table = told((pool.photographs.table["camera"] == "B").to_numpy(float)[:, None] * np.ones(6))
     for method in (*CLUSTERERS, SUPERVISED):
         assert accuracy(table, "fully tied", method) == 1
         assert accuracy(table, "partly tied", method) == 0.75
-        assert accuracy(table, "independent", method) <= 0.6
+        assert accuracy(table, "untied", method) <= 0.6
     assert accuracy(table, "fully tied", "dmh", "lesions") == 1
     assert accuracy(table, "fully tied", TRANSFERRED) == 0.5
     assert set(table.loc[table["seen"] == "lesions", "method"]) == {*METHODS, SUPERVISED, TRANSFERRED}
@@ -95,16 +95,21 @@ def test_features_of_the_camera_find_the_class_where_it_is_tied_and_nowhere_else
 
 
 def test_features_of_the_class_do_not_care_for_the_camera(pool, told):
-    table = told(pool.photographs.labels[:, None].astype(float))
+    table = told(pool.photographs.labels[:, None] * np.ones(6))
     assert (table["accuracy"] == 1).all() and set(table["seen"]) == set(SEEN)
 
 
 def test_no_model_is_scored_on_a_patient_it_has_seen(pool, told):
-    """Features name the patient: a model that has seen both eyes of everybody would know most classes."""
-    patients = np.unique(pool.photographs.patients, return_inverse=True)[1]
-    table = told(3.0 * (patients[:, None] == np.arange(patients.max() + 1))[:, : 4 * 6].astype(float)[:, :6])
+    """Features name the patient, both of whose eyes get one class: who has seen the fellow eye knows the answer."""
+    patients, index = np.unique(pool.photographs.patients, return_inverse=True)
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(4):
+        label = rng.permutation(np.arange(len(patients)) % 2)[index]
+        table = pool.photographs.table.assign(label=pd.array(label, "Int64"))
+        named = replace(pool, photographs=replace(pool.photographs, table=table))
+        scores.append(told(rng.normal(0, 3, (len(patients), 40))[index], named))
     for method in (SUPERVISED, TRANSFERRED):
-        assert accuracy(table, "independent", method) < 0.75
+        assert np.mean([accuracy(table, "untied", method) for table in scores]) < 0.65
 
 
 def test_the_camera_is_told_by_its_features_alone(pool, tiny):
@@ -137,8 +142,10 @@ def test_two_sources_are_mixed_in_the_shares_that_were_asked_for(pool, tiny, sto
         assert (part.loc[part["source"] == "abroad", "label"] == 1).all()
     negatives = [set(rows[mixed.photographs.labels[rows] == 0]) for rows in mixed.cohorts.values()]
     assert negatives[0] == negatives[1] == negatives[2]
-    drawn = masks[:, [0, 1, 2, 4]].any(axis=(1, 2, 3))
-    changed = (mixed.cleaned[:12] != foreign.images).any(axis=(1, 2, 3))
-    assert (changed == drawn).all(), "what graders have drawn is removed although no model found it"
+    drawn = masks[:, [0, 1, 2, 4]].any(axis=1)
+    changed = (mixed.cleaned != mixed.photographs.images).any(axis=1)
+    assert changed[:12][drawn].mean() > 0.9, "what graders have drawn is removed although no model found it"
+    shown = drawn.any(axis=(1, 2)).mean()
+    assert changed[12:].any(axis=(1, 2)).mean() > 0.5 * shown, "and filled in the other source, too"
     same = make_pool(home, home, replace(tiny, name="folder"), store)
     assert list(same.cohorts) == ["as it is"] and len(same.photographs) == 40

@@ -6,7 +6,7 @@ from scipy.ndimage import binary_dilation
 
 from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import ANNOTATIONS, LESIONS
-from ruranet_utils.inpainting import MARGIN_PX, remove_lesions, without_lesions
+from ruranet_utils.inpainting import MARGIN_PX, lesion_holes, remove_lesions, without_lesions
 
 RAMP = np.add.outer(np.arange(48), 2 * np.arange(48)).astype(np.uint8)
 
@@ -34,14 +34,21 @@ def test_without_a_lesion_nothing_changes(spotted):
 
 
 @pytest.mark.parametrize("name", ANNOTATIONS)
-def test_every_lesion_but_edema_is_removed_whoever_found_it(phantoms, store, spotted, name):
+def test_every_lesion_but_edema_makes_a_hole_whoever_found_it(phantoms, spotted, name):
     image, mask, _ = spotted
     drawn, found = np.zeros((1, len(ANNOTATIONS), 48, 48), bool), np.zeros((1, len(LESIONS), 48, 48), bool)
     drawn[0, ANNOTATIONS.index(name)] = mask
-    cohort = Cohort(phantoms.table.head(1), image[None], drawn)
-    filled = without_lesions(cohort, found, store)[0]
-    assert (filled == image).all() == (name == "edema")
+    expected = np.zeros_like(mask) if name == "edema" else mask
+    assert (lesion_holes(Cohort(phantoms.table.head(1), image[None], drawn), found)[0] == expected).all()
     if name in LESIONS:
         found[0, LESIONS.index(name)] = mask
-        by_model = without_lesions(Cohort(phantoms.table.head(1), image[None], None), found, store)[0]
-        assert (by_model == filled).all()
+        assert (lesion_holes(Cohort(phantoms.table.head(1), image[None], None), found)[0] == expected).all()
+
+
+def test_many_images_are_filled_as_one_and_once(store, spotted, journal):
+    image, mask, _ = spotted
+    images, holes = np.stack([image, image]), np.stack([mask, np.zeros_like(mask)])
+    for _ in range(2):
+        filled = without_lesions(images, holes, store)
+        assert (filled[0] == remove_lesions(image, mask)).all() and (filled[1] == image).all()
+    assert [event["found"] for event in journal()] == [False, True]

@@ -147,7 +147,7 @@ def test_every_draw_is_another_hold_out_scored_on_images_it_was_not_fitted_to(ph
 
 def test_folds_without_a_class_are_refused(phantoms, tiny):
     few = phantoms.table.assign(patient_id=np.where(phantoms.labels == 1, "one", phantoms.table["patient_id"]))
-    with pytest.raises(ValueError, match=r"holds no image of class|need both classes"):
+    with pytest.raises(ValueError, match="need both classes"):
         deal(Cohort(few, phantoms.images, None), tiny)
 
 

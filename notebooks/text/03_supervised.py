@@ -25,8 +25,8 @@
 #
 # The last layer of each backbone is replaced by one logit and all layers are trained by Adam on binary cross-entropy. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
 #
-# - **hold-out**, the paper's: one test set. Its six rows are possible with 62 images only, 31 of each class ([07](07_paper_audit.ipynb)); ours has as many where the cohort is large enough, else a fifth.
-# - **cross-validation**: five folds of patients. Every image is scored once, by a model that has not seen its patient; of the other four folds one chooses the epoch. More test images, so narrower intervals.
+# - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb)); ours has 31 of each class where the cohort is large enough, else a fifth.
+# - **cross-validation**: five folds of patients. Every image is scored once, by a model that has not seen its patient; of the other four folds one chooses the epoch. More test images, so intervals are narrower; they hold for these five models, not for others trained on other patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -48,6 +48,7 @@ from ruranet_utils.audit import confusion_matrices
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.features import image_features
+from ruranet_utils.intervals import ratio_interval
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
 from ruranet_utils.supervised import PROTOCOLS, deal, hold_out_draws, predict, table_3
@@ -56,7 +57,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 run = start(
@@ -98,7 +98,7 @@ scores = table_3(predictions, run.profile)
 # %% [markdown]
 # ## Table 3 · Paper versus ours
 #
-# Precision, recall and F1 are those of the positive class at a probability of one half, as in the paper. `balanced accuracy` is the mean recall of both classes; the cohort has half of each, the test sets nearly. `brier` is the mean squared error of the probability: 0.25 is what saying "one half" to every image costs. `epoch` and `validation auc` are of the epochs that were kept: where the latter lies far above the AUC of the test images, few validation images have flattered the choice. The paper's numbers are of one hold-out and stand beside both of ours.
+# Precision, recall and F1 are those of the positive class, as in the paper, at a probability of one half. `balanced accuracy` is the mean recall of both classes; the cohort has half of each, the test sets nearly. `brier` is the mean squared error of the probability: 0.25 is what saying "one half" to every image costs. `epoch` and `validation auc` are of the epochs that were kept: where the latter lies far above the AUC of the test images, few validation images have flattered the choice. The paper's numbers are of one hold-out and stand beside both of ours.
 
 # %%
 columns = [*published.CLASSIFICATION, "auc"]
@@ -138,7 +138,7 @@ run.save_figure(fig, "fig_roc")
 # %% [markdown]
 # ## Figure · What would another hold-out have said?
 #
-# One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides. The cross marks the hold-out of the table above.
+# One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides, and hold-outs of new patients would vary more, since these draws share images. The cross marks the hold-out of the table above.
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -160,18 +160,18 @@ run.save_figure(fig, "fig_draws")
 # %% [markdown]
 # ## Figure · Are the probabilities right?
 #
-# Images of the cross-validation in five groups of equal size by predicted probability: the share with DME in each group, with a 95 % interval (Wilson), against the mean probability. A calibrated model lies on the dashed line.
+# Images of the cross-validation in five groups of equal size by predicted probability: the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(9, 6), sharex=True, sharey=True)
 crossed = predictions[predictions["protocol"] == "cross-validation"]
 for ax, (backbone, part) in zip(axes.flat, crossed.groupby("backbone", sort=False), strict=False):
-    group = part.groupby(pd.qcut(part["probability"], 5, duplicates="drop"), observed=True)
-    share = group.agg(x=("probability", "mean"), k=("label", "sum"), n=("label", "size"))
-    low, high = np.transpose([binomtest(row.k, row.n).proportion_ci(method="wilson") for row in share.itertuples()])
-    share["y"] = share["k"] / share["n"]
     ax.plot([0, 1], [0, 1], "--", color="gray")
-    ax.errorbar(share["x"], share["y"], [share["y"] - low, high - share["y"]], fmt="o-", capsize=2)
+    for _, group in part.groupby(pd.qcut(part["probability"], 5, duplicates="drop"), observed=True):
+        seeded = np.random.default_rng(run.profile.seed)
+        low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
+        x, y = group["probability"].mean(), group["label"].mean()
+        ax.errorbar([x], [y], [[y - low], [high - y]], fmt="o", capsize=2, color=PALETTE[0])
     ax.set(title=DISPLAY[backbone], xlim=(0, 1), ylim=(0, 1.02), aspect="equal", xticks=(0, 0.5, 1))
 for ax in axes.flat[len(run.profile.classifiers) :]:
     ax.axis("off")
@@ -183,7 +183,7 @@ run.save_figure(fig, "fig_calibration")
 # %% [markdown]
 # ## Figure · Confusion matrices
 #
-# Top: the only matrices on 62 images that give the paper's rows (computed by `ruranet_utils.audit`, not printed in the paper). Below: ours. Shades are shares of each true class.
+# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.audit`, not printed in the paper). Below: ours. Shades are shares of each true class.
 
 # %%
 printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}

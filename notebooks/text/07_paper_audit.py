@@ -163,14 +163,14 @@ claims = [
         "Table 3",
         f"a row's accuracy needs a multiple of {min(sizes['Table 3'])} images",
         verdicts[30 in sizes["Table 3"] or 31 in sizes["Table 3"]],
-        "62 images (31 + 31) are a hold-out of 20 %.",
+        "62 images (31 + 31) would be a hold-out of 20 %.",
     ),
     (
         "Table 3 is scored on one test set",
         "Table 3",
         f"sizes that all rows share: {', '.join(map(str, sorted(sizes['Table 3'])))}",
         verdicts[bool(sizes["Table 3"])],
-        "One size fits all six rows; with it every confusion matrix is the only one.",
+        "62 and its multiples fit all six rows; with 62 every confusion matrix is the only one.",
     ),
     (
         "The four methods are scored on the same images",
