@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
-# | Needs | synthetic: 35 s, 1.2 GB · open: 20 s, 2.1 GB once lesions and features are in the store; on two CPU cores, `run.json` |
+# | Needs | synthetic: 35 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
 # The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those finds it by the camera.
 
@@ -134,7 +134,7 @@ show(
 # %% [markdown]
 # ## Figure · Accuracy grows with the tie
 #
-# Left, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Right: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are tied, the clusterings come near the paper's 0.84 (dotted) or pass it, and the supervised method hardly errs. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
+# Left, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Right: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are tied, the clusterings come near the paper's 0.84 (dotted), and the supervised method hardly errs. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
 
 # %%
 names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
