@@ -8,6 +8,7 @@ import inspect
 import json
 import mmap
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, parallel_config
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -27,6 +29,7 @@ from ruranet_utils import release_memory
 from ruranet_utils.progress import progress
 
 Arrays = dict[str, np.ndarray]
+PATIENCE_S = 5  # after which a process says that it waits for another one
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,19 @@ class Store:
     ) -> Arrays:
         path = self.path(step, settings, code)
         start = time.perf_counter()
-        arrays = self._load(path) if self._holds(path) else None
+        arrays = self._load(path)
         found = arrays is not None
         if not found:
-            arrays, digest = write(path)
-            record = {"step": step, "settings": settings, "time_s": time.perf_counter() - start, "sha256": digest}
-            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(json.dumps(record, indent=1)))
-            path.with_suffix(".ckpt").unlink(missing_ok=True)
+            with _locked(path):
+                arrays = self._load(path)  # another process may have computed it while this one waited
+                found = arrays is not None
+                if not found:
+                    arrays, digest = write(path)
+                    time_s = time.perf_counter() - start
+                    record = {"step": step, "settings": settings, "time_s": time_s, "sha256": digest}
+                    text = json.dumps(record, indent=1)
+                    write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text))
+                    path.with_suffix(".ckpt").unlink(missing_ok=True)
         _note(step=step, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
 
@@ -173,6 +182,9 @@ class Store:
         return record.exists() and record.stat().st_mtime >= self.since_s
 
     def _load(self, path: Path) -> Arrays | None:
+        """The arrays, or None if the store does not hold them or they are damaged."""
+        if not self._holds(path):
+            return None
         try:
             digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
             if isinstance(digest, str):
@@ -183,6 +195,7 @@ class Store:
         except (OSError, ValueError, KeyError):
             pass
         warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
+        path.with_suffix(".json").unlink()
         return None
 
 
@@ -227,6 +240,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     with _naming(path), _removed_at_the_end([temporary]):
         write(temporary)
         os.replace(temporary, path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time compute an artefact; the lock of a dead process is free, since the system drops it."""
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=PATIENCE_S)
+        except Timeout:
+            print(f"another process computes {path.parent.name}/{path.stem[:12]}: waiting for it", file=sys.stderr)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 @contextmanager

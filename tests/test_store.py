@@ -391,3 +391,62 @@ def test_a_target_that_cannot_be_written_is_named(compute):
         Store(Path("/proc/store")).fetch("step", SETTINGS, compute, [])
     with pytest.raises(OSError, match="/proc/store"):
         Store(Path("/proc/store")).fetch_rows("step", SETTINGS, rows, 5, [])
+
+
+TWO_RUNS = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from ruranet_utils import store
+
+store.PATIENCE_S = 0.1
+
+def compute():
+    Path(sys.argv[2]).touch()
+    time.sleep(float(sys.argv[3]))
+    return {"x": np.full(3, 7.0)}
+
+print(store.Store(Path(sys.argv[1])).fetch("step", {}, compute, [])["x"].tolist())
+"""
+
+
+def start(root: Path, flag: Path, seconds: float) -> subprocess.Popen:
+    """Another process that says by a file that it has begun to compute."""
+    command = [sys.executable, "-c", TWO_RUNS, root, flag, str(seconds)]
+    return subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(flag: Path) -> None:
+    for _ in range(600):
+        if flag.exists():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(flag)
+
+
+def test_of_two_runs_at_once_one_computes_and_the_other_waits_and_says_so(store, tmp_path):
+    first = start(store.root, tmp_path / "first", 4)
+    wait_for(tmp_path / "first")
+    second = start(store.root, tmp_path / "second", 0)
+    outputs = [process.communicate(timeout=60) for process in (first, second)]
+    assert [out for out, _ in outputs] == ["[7.0, 7.0, 7.0]\n"] * 2
+    assert "another process computes step/" in outputs[1][1] and not (tmp_path / "second").exists()
+    assert files(store) == [".json", ".safetensors"]
+
+
+def test_the_lock_of_a_dead_process_is_free(store, tmp_path):
+    first = start(store.root, tmp_path / "first", 60)
+    wait_for(tmp_path / "first")
+    second = start(store.root, tmp_path / "second", 0)
+    time.sleep(1)
+    assert second.poll() is None, "it waits while the first one lives"
+    first.kill()
+    assert second.communicate(timeout=60)[0] == "[7.0, 7.0, 7.0]\n"
+    assert (tmp_path / "second").exists() and files(store) == [".json", ".safetensors"]
+
+
+def test_what_is_there_is_read_without_a_lock(store, compute, monkeypatch):
+    """A store that cannot be written serves what it holds."""
+    store.fetch("step", SETTINGS, compute, [])
+    monkeypatch.setattr("ruranet_utils.store.FileLock", None)
+    assert store.fetch("step", SETTINGS, compute, [])["x"].shape == (2, 3) and compute.calls == 1
