@@ -195,7 +195,7 @@ class Store:
         except (OSError, ValueError, KeyError):
             pass
         warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
-        path.with_suffix(".json").unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
         return None
 
 
