@@ -23,7 +23,7 @@
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
 # | Needs | synthetic: 35 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
-# The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those finds it by the camera.
+# The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those does not find it by the lesions.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
