@@ -77,6 +77,13 @@ def test_notebooks_call_nothing_forbidden(path):
     assert not re.search(r"pip install|sys\.path|os\.chdir|^[%!]", source, re.MULTILINE)
 
 
+def test_few_cells_are_exempt_from_nbval_and_each_says_why():
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(path)]
+    exempt = [cell for cell in cells if any(tag.startswith("nbval") for tag in cell.metadata.get("tags", []))]
+    assert len(exempt) <= 0.1 * len(cells)
+    assert all(cell.source.startswith("# not compared: ") for cell in exempt)
+
+
 def test_drift_between_the_pair_is_seen(tmp_path):
     text = (paths.NOTEBOOKS / "text" / "06_pca.py").read_text().replace("k_max=100", "k_max=99")
     changed = [cell.source for cell in jupytext.reads(text, fmt="py:percent").cells]

@@ -142,6 +142,7 @@ run.save_figure(fig, "fig_encoders")
 # Parameters, seconds of training on this machine (`run.json` says which), patches per second, and the share of a step spent waiting for data. The photographs are decoded once; patches are cut, turned and colored where the network runs.
 
 # %% tags=["nbval-ignore-output"]
+# not compared: seconds differ on every run
 cost = study[["lesion", "encoder", "parameters", "time_s"]].assign(
     patches_per_s=study["patches"] / study["time_s"], waiting=study["waited_s"] / study["time_s"]
 )
