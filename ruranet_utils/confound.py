@@ -10,10 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ruranet_utils.clustering import CLUSTERERS, Clustering
 from ruranet_utils.cohort import Cohort, synthetic_cohort
@@ -28,9 +24,9 @@ from ruranet_utils.phantom_rendering import CAMERAS
 from ruranet_utils.progress import progress
 from ruranet_utils.reduction import one_thread, reduce
 from ruranet_utils.store import Store
+from ruranet_utils.supervised import linear_probe, patient_folds
 
 N_EYES = 160
-N_FOLDS = 5
 # Share of class 1 that the second camera has photographed; of class 0 it has the rest.
 TIES = {"untied": 0.5, "partly tied": 0.75, "fully tied": 1.0}
 # The same from two sources, one of which has no class 0: share of class 1 that comes from it.
@@ -138,12 +134,20 @@ def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.where(labels == 1, rank <= share, rank > share)
 
 
-def compare_ties(pool: Pool, backbone: str, profile: Profile, store: Store) -> pd.DataFrame:
+def compare_ties(pool: Pool, features: dict[str, np.ndarray], profile: Profile, store: Store) -> pd.DataFrame:
     """Accuracy of every method in every cohort, seeing lesions, whole images, or images without lesions.
 
     The clusterings see no label (lesion weights ``label_free``); DMH needs lesions. Logistic regression on the features
-    is the supervised method: it is scored in ``N_FOLDS`` folds of patients, and the same models once more on the first
+    is the supervised method: it is scored in five folds of patients, and the same models once more on the first
     cohort's images of the same patients, where the camera does not help.
+
+    Parameters
+    ----------
+    pool : Pool
+    features : dict of str to ndarray
+        From :func:`pool_features`.
+    profile : Profile
+    store : Store
 
     Returns
     -------
@@ -151,7 +155,7 @@ def compare_ties(pool: Pool, backbone: str, profile: Profile, store: Store) -> p
         ``cohort``, ``seen`` (one of ``SEEN``), ``method``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 %,
         bootstrap over patients, given these clusters and models), ``n``.
     """
-    features, rows = pool_features(pool, backbone, profile, store), []
+    rows = []
     base = next(iter(pool.cohorts.values()))
     for name, chosen in progress(pool.cohorts.items(), desc="cohorts", unit="cohort"):
         for seen, all_features in features.items():
@@ -183,7 +187,7 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
     Returns
     -------
     DataFrame
-        ``seen``; ``auc`` within ``N_FOLDS`` folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
+        ``seen``; ``auc`` within five folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
         patients), NaN where there is one camera; ``n`` images, ``n_second`` of them not of the first camera by name.
     """
     rows = list(pool.cohorts.values())[min(1, len(pool.cohorts) - 1)]
@@ -195,8 +199,8 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
         auc = np.nan, np.nan, np.nan
         if 0 < second.sum() < len(second):
             x, score, fold = values[rows].reshape(len(rows), -1), np.empty(len(rows)), np.empty(len(rows), dtype=int)
-            for number, (train, test) in enumerate(_folds(profile).split(x, second, patients)):
-                score[test] = _logistic(x[train], second[train]).decision_function(x[test])
+            for number, (train, test) in enumerate(patient_folds(profile).split(x, second, patients)):
+                score[test] = linear_probe(x[train], second[train]).decision_function(x[test])
                 fold[test] = number
             auc = auc_interval(second, score, patients, np.random.default_rng(profile.seed), fold)
         scores = dict(zip(("auc", "auc_low", "auc_high"), auc, strict=True))
@@ -234,19 +238,10 @@ def _predict(
     # The first cohort's images of a patient are in the same fold, so that no patient is on both sides.
     rows, own = np.concatenate([chosen, base]), np.arange(len(chosen) + len(base)) < len(chosen)
     x, predicted = features[rows].reshape(len(rows), -1), np.empty(len(rows), dtype=int)
-    for train, test in _folds(profile).split(x, labels[rows], pool.photographs.patients[rows]):
+    for train, test in patient_folds(profile).split(x, labels[rows], pool.photographs.patients[rows]):
         train = train[own[train]]
-        predicted[test] = _logistic(x[train], labels[rows[train]]).predict(x[test])
+        predicted[test] = linear_probe(x[train], labels[rows[train]]).predict(x[test])
     return {**found, SUPERVISED: (predicted[own], chosen), TRANSFERRED: (predicted[~own], base)}
-
-
-def _folds(profile: Profile) -> StratifiedGroupKFold:
-    return StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
-
-
-@one_thread
-def _logistic(x: np.ndarray, y: np.ndarray):
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x.astype(np.float64), y)
 
 
 def _score(predicted: np.ndarray, pool: Pool, rows: np.ndarray, profile: Profile) -> dict[str, float]:

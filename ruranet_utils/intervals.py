@@ -66,10 +66,7 @@ def ratio_interval(
     # scipy.stats.bootstrap does the same, but cannot leave out the undefined resamples
     drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
     totals, counts = (np.bincount(index, values)[drawn].sum(axis=1) for values in (numerator, denominator))
-    defined = counts != 0
-    tail = (1 - level) / 2
-    low, high = np.quantile(totals[defined] / counts[defined], (tail, 1 - tail))
-    return float(low), float(high)
+    return _percentiles(totals, counts, level)
 
 
 def auc_interval(
@@ -128,6 +125,11 @@ def auc_interval(
     drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
     times = np.stack([np.bincount(row, minlength=len(patients)) for row in drawn])[:, index]
     won, counted = (((times[:, positive] @ m) * times[:, negative]).sum(axis=1) for m in (wins, pairs))
-    tail = (1 - level) / 2
-    low, high = np.quantile(won[counted > 0] / counted[counted > 0], (tail, 1 - tail))
-    return float(auc), float(low), float(high)
+    return float(auc), *_percentiles(won, counted, level)
+
+
+def _percentiles(totals: np.ndarray, counts: np.ndarray, level: float) -> tuple[float, float]:
+    """The central ``level`` of totals / counts, without the resamples whose count is 0."""
+    defined, tail = counts != 0, (1 - level) / 2
+    low, high = np.quantile(totals[defined] / counts[defined], (tail, 1 - tail))
+    return float(low), float(high)

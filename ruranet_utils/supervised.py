@@ -15,9 +15,8 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from ruranet_utils import backbones, classification, features, training
 from ruranet_utils.backbones import find_weights
@@ -25,6 +24,7 @@ from ruranet_utils.cohort import Cohort
 from ruranet_utils.config import Profile
 from ruranet_utils.intervals import accuracy_interval, auc_interval
 from ruranet_utils.metrics import classification_scores
+from ruranet_utils.reduction import one_thread
 from ruranet_utils.splits import CLASSES, assign_splits
 from ruranet_utils.store import Store
 
@@ -55,9 +55,8 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     ValueError
         If a part lacks a class.
     """
-    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
     fold = np.empty(len(cohort), dtype=int)
-    for number, (_, chosen) in enumerate(folds.split(fold, cohort.labels, cohort.patients)):
+    for number, (_, chosen) in enumerate(patient_folds(profile).split(fold, cohort.labels, cohort.patients)):
         fold[chosen] = number
     counts = pd.crosstab(fold, cohort.labels).reindex(index=range(N_FOLDS), columns=CLASSES, fill_value=0)
     if not counts.to_numpy().all():
@@ -174,13 +173,29 @@ def hold_out_draws(features: np.ndarray, cohort: Cohort, profile: Profile, n_dra
     rows = []
     for seed in dict.fromkeys([profile.seed, *range(n_draws)]):
         test = (_hold_out(cohort, profile, seed) == "test").to_numpy()
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        with threadpool_limits(1):
-            score = model.fit(features[~test].astype(float), cohort.labels[~test]).decision_function(features[test])
+        score = linear_probe(features[~test], cohort.labels[~test]).decision_function(features[test])
         truth = cohort.labels[test]
         scores = {"accuracy": np.mean((score > 0) == truth), "auc": roc_auc_score(truth, score)}
         rows.append({"seed": seed, **scores, "n": len(truth)})
     return pd.DataFrame(rows)
+
+
+def patient_folds(profile: Profile) -> StratifiedGroupKFold:
+    """``N_FOLDS`` folds, seeded by the profile; ``split`` takes the patients as groups."""
+    return StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
+
+
+@one_thread
+def linear_probe(x: np.ndarray, y: np.ndarray) -> Pipeline:
+    """Logistic regression on standardized features, fitted.
+
+    Parameters
+    ----------
+    x : ndarray of float, shape (n_images, d)
+    y : ndarray of int, shape (n_images,)
+        Of two classes.
+    """
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x.astype(np.float64), y)
 
 
 def _hold_out(cohort: Cohort, profile: Profile, seed: int) -> pd.Series:

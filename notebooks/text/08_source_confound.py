@@ -125,7 +125,7 @@ run.save_figure(fig, "fig_confound_camera")
 # The clusterings and DMH see no label (lesion weights `label_free`); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, scored in five folds of patients; then *the same models* are scored on the untied cohort's images of the same held-out patients. Two clusters, matched to two classes, reach a little more than 0.5 by chance.
 
 # %%
-scores = compare_ties(pool, backbone, run.profile, run.store)
+scores = compare_ties(pool, features, run.profile, run.store)
 wide = scores.pivot_table(index=["seen", "method"], columns="cohort", values="accuracy", sort=False)
 show(
     wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {len(next(iter(pool.cohorts.values())))} images in each cohort"
