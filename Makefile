@@ -48,14 +48,14 @@ lock: $(UV)
 	$(UV) lock
 	{ printf '# Written by `make lock`: the versions of uv.lock for conda users.\nname: ruranet\nchannels:\n  - conda-forge\n'; \
 	  printf 'dependencies:\n  - python=3.11\n  - pip\n  - pip:\n'; \
-	  $(UV) export --quiet --all-groups --no-hashes --no-annotate --no-header --no-emit-project \
+	  $(UV) export --quiet --all-groups --all-extras --no-hashes --no-annotate --no-header --no-emit-project \
 	  | sed 's/.*/      - "&"/'; } > environment.yml
 
 clean:
 	rm -rf .venv .uv data/store
 
 .venv/stamp: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen --all-groups --python 3.11 --compile-bytecode
+	$(UV) sync --frozen --all-groups --all-extras --python 3.11 --compile-bytecode
 	@touch $@
 
 .uv/bin/uv:

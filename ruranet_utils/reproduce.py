@@ -18,8 +18,9 @@ from pathlib import Path
 import click
 import papermill
 import psutil
+from nbclient.exceptions import DeadKernelError
 
-from ruranet_utils import AVX2, paths
+from ruranet_utils import AVX2, engine, paths
 from ruranet_utils.config import PROFILES, Profile, get_profile
 from ruranet_utils.sources import folder
 from ruranet_utils.store import digest_file, write_atomically
@@ -127,9 +128,9 @@ def _memory(process: psutil.Process) -> int:
 
 
 def allow_instructions(profile: Profile) -> None:
-    """Let the kernels started from here on use what the profile says; this process itself is held to AVX2."""
-    os.environ["RURANET_INSTRUCTIONS"] = profile.instructions
-    for name, value in AVX2.items() if profile.instructions == "native" else ():
+    """Let the kernels started from here on use what the profile says, or the user's ``RURANET_INSTRUCTIONS``."""
+    instructions = os.environ.setdefault("RURANET_INSTRUCTIONS", profile.instructions)
+    for name, value in AVX2.items() if instructions == "native" else ():
         if os.environ.get(name) == value:
             del os.environ[name]
 
@@ -266,8 +267,18 @@ def parse_value(text: str):
 @click.option("--only", multiple=True, help="Run only notebooks whose names start so, such as 04. Repeatable.")
 @click.option("--list", "show_list", is_flag=True, help="List the notebooks and stop.")
 @click.option("--force", is_flag=True, help="Compute every step again, whatever the store holds.")
+@click.option(
+    "--dask", metavar="ADDRESS", help="Scheduler of a dask cluster, such as tcp://host:8786 (docs/cluster.md)."
+)
 @click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Notebook parameter. Repeatable.")
-def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pairs: tuple[tuple[str, str], ...]) -> None:
+def main(
+    profile: str,
+    only: tuple[str, ...],
+    show_list: bool,
+    force: bool,
+    dask: str | None,
+    pairs: tuple[tuple[str, str], ...],
+) -> None:
     """Regenerate every table and figure of RURANET++."""
     parameters = {"profile": profile, **{name: parse_value(value) for name, value in pairs}}
     try:
@@ -279,6 +290,10 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
         check_parameters(chosen, parameters)
         chosen = applicable(chosen, parameters)
+        if dask:
+            with engine.connect(dask) as client:
+                print(f"{len(client.scheduler_info()['workers'])} workers at {dask}", flush=True)
+            os.environ["RURANET_DASK"] = dask
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if force:
@@ -296,6 +311,10 @@ def main(profile: str, only: tuple[str, ...], show_list: bool, force: bool, pair
             raise SystemExit(
                 f"error: {path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
                 f"The notebook up to there: {results / 'notebooks' / path.name}"
+            ) from None
+        except DeadKernelError:
+            raise SystemExit(
+                f"error: the kernel of {path.stem} died, killed or out of memory; the same command continues"
             ) from None
         except KeyboardInterrupt:
             print("\nstopped; the same command continues where it was", flush=True)

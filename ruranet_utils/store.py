@@ -6,30 +6,31 @@ import ast
 import hashlib
 import inspect
 import json
-import mmap
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from filelock import FileLock, Timeout
-from joblib import Parallel, delayed, parallel_config
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from ruranet_utils import release_memory
+from ruranet_utils import engine
+from ruranet_utils.artefacts import (
+    Arrays,
+    digest_file,
+    locked,
+    map_rows,
+    release,
+    row_file,
+    save,
+    save_rows,
+    write_atomically,
+)
 from ruranet_utils.progress import progress
-
-Arrays = dict[str, np.ndarray]
-PATIENCE_S = 5  # after which a process says that it waits for another one
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Store:
         -------
         dict of str to ndarray
         """
-        return self._fetch(step, settings, code, lambda path: _save(path, compute()))
+        return self._fetch(step, settings, code, lambda path: save(path, compute()))
 
     def fetch_rows(
         self,
@@ -103,7 +104,7 @@ class Store:
         ValueError
             If there are more or fewer rows, or one of another shape.
         """
-        return self._fetch(step, settings, code, lambda path: _save_rows(path, compute(), n_rows))
+        return self._fetch(step, settings, code, lambda path: save_rows(path, compute(), n_rows))
 
     def _fetch(
         self, step: str, settings: Mapping, code: Sequence, write: Callable[[Path], tuple[Arrays, str | dict]]
@@ -113,7 +114,7 @@ class Store:
         arrays = self._load(path)
         found = arrays is not None
         if not found:
-            with _locked(path):
+            with locked(path):
                 arrays = self._load(path)  # another process may have computed it while this one waited
                 found = arrays is not None
                 if not found:
@@ -151,12 +152,10 @@ class Store:
         """
         label = {"desc": step.replace("_", " "), "unit": "job"}
         missing = [job for job in jobs.values() if not self._holds(self.path(step, job[0], code))]
-        if min(workers, len(missing)) > 1:
-            with parallel_config("loky", n_jobs=min(workers, len(missing)), inner_max_num_threads=1):
-                variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
-                calls = (delayed(_work)(self, step, *job, code, variables) for job in missing)
-                for _ in progress(Parallel(return_as="generator_unordered")(calls), total=len(missing), **label):
-                    pass
+        calls = [partial(self.fetch, step, *job, code) for job in missing]
+        if engine.is_parallel(len(calls), workers):
+            for _ in progress(engine.run(calls, workers), total=len(calls), **label):
+                pass
         return {key: self.fetch(step, *job, code) for key, job in progress(jobs.items(), **label)}
 
     def path(self, step: str, settings: Mapping, code: Sequence) -> Path:
@@ -190,20 +189,13 @@ class Store:
             if isinstance(digest, str):
                 if digest == digest_file(path):
                     return load_file(path)
-            elif all(digest[name] == digest_file(_row_file(path, name)) for name in digest):
-                return _map_rows(path, digest)
+            elif all(digest[name] == digest_file(row_file(path, name)) for name in digest):
+                return map_rows(path, digest)
         except (OSError, ValueError, KeyError):
             pass
         warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
         path.with_suffix(".json").unlink(missing_ok=True)
         return None
-
-
-def release(array: np.ndarray) -> None:
-    """Give the memory of a memory-mapped array back; it is read from the disk again when needed. Others stay."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None:
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def digest_arrays(*arrays: np.ndarray | None) -> str:
@@ -219,115 +211,6 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
             digest.update(np.ascontiguousarray(rows[start : start + 64]).view(np.uint8).data)
             release(rows)
     return digest.hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or read-only; names the file, and nothing of it stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    with _naming(path), _removed_at_the_end([temporary]):
-        write(temporary)
-        os.replace(temporary, path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time compute an artefact; the lock of a dead process is free, since the system drops it."""
-    with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=PATIENCE_S)
-        except Timeout:
-            print(f"another process computes {path.parent.name}/{path.stem[:12]}: waiting for it", file=sys.stderr)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-        path.with_suffix(".lock").unlink(missing_ok=True)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let errors of writing say which file; those of a full disk do not."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "filename", None):
-            raise
-        raise OSError(f"{path} cannot be written: {error}") from error
-
-
-@contextmanager
-def _removed_at_the_end(files: Iterable[Path]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
-
-
-def _save(path: Path, computed: Mapping[str, np.ndarray]) -> tuple[Arrays, str]:
-    arrays = {name: np.ascontiguousarray(value) for name, value in computed.items()}
-    write_atomically(path, lambda file: save_file(arrays, file))
-    return arrays, digest_file(path)
-
-
-def _save_rows(path: Path, rows: Iterable[Mapping[str, np.ndarray]], n_rows: int) -> tuple[Arrays, dict[str, str]]:
-    rows = iter(rows)
-    first = {name: np.asarray(value) for name, value in next(rows).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = {name: _row_file(path, name).with_suffix(f".{os.getpid()}.part") for name in first}
-    with _naming(path), _removed_at_the_end(partial.values()):
-        with ExitStack() as stack:
-            files = {name: stack.enter_context(file.open("wb")) for name, file in partial.items()}
-            for name, value in first.items():
-                shape = (n_rows, *value.shape)
-                header = {"descr": value.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(files[name], header)
-            n_written = 0
-            for row in chain([first], rows):
-                n_written += 1
-                for name, value in first.items():
-                    if np.shape(row[name]) != value.shape:
-                        raise ValueError(f"{name}: row {n_written} has shape {np.shape(row[name])}, not {value.shape}")
-                    files[name].write(np.asarray(row[name], dtype=value.dtype).tobytes())
-        if n_written != n_rows:
-            raise ValueError(f"expected {n_rows} rows, got {n_written}")
-        for name, file in partial.items():
-            os.replace(file, _row_file(path, name))
-    digests = {name: digest_file(_row_file(path, name)) for name in first}
-    return _map_rows(path, digests), digests
-
-
-def _map_rows(path: Path, names: Iterable[str]) -> Arrays:
-    return {name: np.load(_row_file(path, name), mmap_mode="r") for name in names}
-
-
-def _row_file(path: Path, name: str) -> Path:
-    return path.with_suffix(f".{name}.npy")
-
-
-def _work(
-    store: Store, step: str, settings: Mapping, compute: Callable, code: Sequence, variables: dict[str, str]
-) -> None:
-    """One job in a worker process; its arrays stay in the store."""
-    os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
-    store.fetch(step, settings, compute, code)
-    release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
 
 
 def _note(**event) -> None:

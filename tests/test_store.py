@@ -397,9 +397,9 @@ TWO_RUNS = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ruranet_utils import store
+from ruranet_utils import artefacts, store
 
-store.PATIENCE_S = 0.1
+artefacts.PATIENCE_S = 0.1
 
 def compute():
     Path(sys.argv[2]).touch()
@@ -448,5 +448,5 @@ def test_the_lock_of_a_dead_process_is_free(store, tmp_path):
 def test_what_is_there_is_read_without_a_lock(store, compute, monkeypatch):
     """A store that cannot be written serves what it holds."""
     store.fetch("step", SETTINGS, compute, [])
-    monkeypatch.setattr("ruranet_utils.store.FileLock", None)
+    monkeypatch.setattr("ruranet_utils.artefacts.FileLock", None)
     assert store.fetch("step", SETTINGS, compute, [])["x"].shape == (2, 3) and compute.calls == 1

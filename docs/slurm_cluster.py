@@ -1,0 +1,35 @@
+"""A dask cluster on SLURM for ``make reproduce``: edit the numbers, then ``python docs/slurm_cluster.py``.
+
+It asks SLURM for workers with one GPU each, prints the command that sends the run to them, and holds them until Ctrl-C.
+``--show`` prints the job script and asks for nothing.
+"""
+
+import sys
+
+from dask_jobqueue import SLURMCluster
+
+from ruranet_utils import paths
+
+WORKERS = 8  # jobs, each with one worker on one GPU
+PROFILE = "open"
+
+if __name__ == "__main__":
+    cluster = SLURMCluster(
+        cores=1,
+        processes=1,
+        memory="16GB",
+        walltime="02:00:00",
+        job_extra_directives=["--gres=gpu:1"],
+        # "native" as make reproduce sets it for every profile but synthetic; a worker that differs refuses to work
+        job_script_prologue=[f"cd {paths.ROOT}", "export RURANET_INSTRUCTIONS=native"],
+        python=str(paths.ROOT / ".venv/bin/python"),
+        worker_command="ruranet_utils.worker",
+        log_directory=str(paths.store() / "slurm"),
+    )
+    if "--show" in sys.argv:
+        print(cluster.job_script())
+        sys.exit()
+    cluster.scale(jobs=WORKERS)
+    print(f"make reproduce PROFILE={PROFILE} ARGS='--dask {cluster.scheduler_address}'", flush=True)
+    cluster.wait_for_workers(1)
+    input("Enter ends the cluster. ")

@@ -1,0 +1,140 @@
+"""Kill a run at random moments and continue it: ``make chaos``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import psutil
+
+from reliability.runs import RESULTS, SMALL, copy_project, finish, outcome, pairs, reproduce
+from ruranet_utils.report import save_table
+
+VICTIMS = ("everything", "command", "kernel", "worker")
+PATIENCE_S = 20  # for a run to notice that its kernel or worker is dead
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True)
+@click.option("--only", multiple=True, help="Only these notebooks, as for make reproduce.")
+@click.option("--seed", default=0, show_default=True)
+def main(kills: int, only: tuple[str, ...], seed: int) -> None:
+    """Run once undisturbed and once killed (SIGKILL) at random moments, and compare.
+
+    A moment is a random time within a random step. What is killed is drawn, too: all processes at once as in a power
+    cut, or only the command, the notebook's kernel or one of its workers, while the others live on.
+    """
+    arguments = [part for name in only for part in ("--only", name)] + pairs(SMALL)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        calm = copy_project(Path(folder, "calm/ruranet"))
+        start = time.perf_counter()
+        finish(reproduce(calm, arguments), calm)
+        calm_s = time.perf_counter() - start
+        n_steps = len(finished(calm))
+        click.echo(f"undisturbed: {calm_s:.0f} s, {n_steps} steps")
+        wild = copy_project(Path(folder, "wild/ruranet"))
+        table = disturb(wild, arguments, moments(kills, n_steps, calm_s / n_steps, np.random.default_rng(seed)))
+        before = finished(wild)
+        finish(reproduce(wild, arguments), wild)
+        repeated = table["repeated"].sum() + n_repeated(before, finished(wild))
+        one, two = (outcome(place / "figures/synthetic") for place in (calm, wild))
+        differing = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
+        time.sleep(3)
+        left_over = sorted(process.pid for process in processes_of(wild))
+    summary = {
+        "kills survived": f"{len(table)}/{kills}",
+        "steps": n_steps,
+        "finished steps repeated": repeated,
+        "files compared": len(one),
+        "files differing": len(differing),
+        "processes left over": len(left_over),
+    }
+    click.echo(table.to_string(index=False))
+    click.echo("\n".join(f"{name}: {value}" for name, value in summary.items()))
+    if not only:
+        save_table(table, "chaos", RESULTS, digits=1)
+        save_table(pd.DataFrame([summary]), "chaos_summary", RESULTS)
+    if repeated or differing or left_over:
+        raise SystemExit(f"error: {repeated} steps repeated; differing: {differing}; left over: {left_over}")
+
+
+def moments(kills: int, n_steps: int, step_s: float, rng: np.random.Generator) -> list[tuple[int, float, str]]:
+    """When to kill and whom: steps finished by then, seconds after that, and the victim; in the order of the steps."""
+    after = np.sort(rng.integers(n_steps, size=kills))
+    return list(zip(after.tolist(), rng.uniform(0, 2 * step_s, kills), rng.choice(VICTIMS, kills), strict=True))
+
+
+def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str]]) -> pd.DataFrame:
+    """Start the run once for each entry of the plan and kill it; the store is kept.
+
+    Returns
+    -------
+    DataFrame
+        For each kill ``after steps``, ``after (s)`` since that run started, ``killed``, the ``exit`` code of the
+        command, and how many finished steps the run has ``repeated``.
+    """
+    rows = []
+    for n_done, delay_s, victim in plan:
+        before, start = finished(folder), time.perf_counter()
+        process = reproduce(folder, arguments)
+        while len(finished(folder)) < n_done and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(delay_s)
+        if process.poll() is not None:
+            raise RuntimeError(f"the run had ended before it could be killed ({victim}, after {n_done} steps)")
+        killed = kill(process, str(victim))
+        row = {"after steps": len(finished(folder)), "after (s)": time.perf_counter() - start, "killed": killed}
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:  # an idle worker is not missed
+            row["killed"] += f", {PATIENCE_S} s later {kill(process, 'everything')}"
+        rows.append({**row, "exit": process.wait(), "repeated": n_repeated(before, finished(folder))})
+        click.echo(f"{len(rows)}/{len(plan)} {rows[-1]}")
+    return pd.DataFrame(rows)
+
+
+def kill(process: subprocess.Popen, victim: str) -> str:
+    """SIGKILL to one of a run's processes or to all of them; returns whom it hit."""
+    command = psutil.Process(process.pid)
+    children = command.children(recursive=True)
+    kernels = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
+    workers = [child for child in children if "loky" in " ".join(child.cmdline()) and "tracker" not in child.cmdline()]
+    hit = {"kernel": kernels[:1], "worker": workers[:1], "command": [command]}.get(victim, [command, *children])
+    if not hit:
+        victim, hit = "everything", [command, *children]
+    for one in hit:
+        with suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+    return victim
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """The steps in the store and when each was finished (ns)."""
+    return {str(record): record.stat().st_mtime_ns for record in (folder / "data/store").glob("*/*.json")}
+
+
+def n_repeated(before: dict[str, int], after: dict[str, int]) -> int:
+    """Steps that were finished and have been computed, or at least written, again."""
+    return sum(after.get(step) != time_ns for step, time_ns in before.items())
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """What still runs in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # also of a zombie
+            if process.environ().get("PYTHONPATH") == str(folder):
+                found.append(process)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Runs of the whole project in folders of their own, and what they leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+
+from ruranet_utils import paths
+
+RESULTS = Path(__file__).parent / "results"
+ELSEWHERE = Path(__file__).parent / "elsewhere"
+TIMINGS = ("time_1.csv", "time_1.md", "run.json")
+# One network of each kind: every notebook and every kind of step in a few minutes.
+SMALL = {"epochs": 2, "encoders": "mobilenet_v2", "classifiers": "mobilenet_v2", "extractors": "mobilenet_v2"}
+
+
+def copy_project(target: Path) -> Path:
+    """Copy what git knows or would add, but no results: a clone with the changes of the working tree."""
+    listed = ["git", "-C", paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if not name.startswith("figures/") and (paths.ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.ROOT / name, target / name)
+    return target
+
+
+def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str] = (), **variables: str):
+    """Start ``make reproduce`` on a copy of the project, with nothing of this process's environment but its path.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`copy_project`; store and figures go there.
+    arguments : sequence of str
+        For ``ruranet_utils.reproduce``.
+    prefix : sequence of str
+        Command that starts the command.
+    **variables : str
+        Environment.
+
+    Returns
+    -------
+    subprocess.Popen
+        In a session of its own; its output goes to ``output.txt`` beside the folder.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
+    with (folder.parent / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-m", "ruranet_utils.reproduce", *arguments],
+            cwd=folder,
+            env={**kept, "PYTHONPATH": str(folder), **variables},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(process: subprocess.Popen, folder: Path) -> None:
+    """Wait for a run that must succeed."""
+    if process.wait():
+        output = (folder.parent / "output.txt").read_text()
+        raise RuntimeError(f"the run in {folder} ended with {process.returncode}:\n{output[-3000:]}")
+
+
+def outcome(figures: Path) -> dict[str, str]:
+    """SHA-256 of every table, manifest and figure and of the outputs of every executed notebook, timings aside."""
+    files = (path for path in sorted(figures.iterdir()) if path.is_file() and path.name not in TIMINGS)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    for path in sorted((figures / "notebooks").glob("*.ipynb")):
+        digests[path.name] = hashlib.sha256(json.dumps(_outputs(path)).encode()).hexdigest()
+    return digests
+
+
+def _outputs(notebook: Path) -> list:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [cell.outputs for cell in cells if cell.cell_type == "code" and "nbval-ignore-output" not in _tags(cell)]
+
+
+def _tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def kind(name: str) -> str:
+    """What a file of the results is."""
+    if name.startswith("cohort_"):
+        return "manifests"
+    return {".csv": "tables", ".md": "tables", ".ipynb": "notebook outputs"}.get(Path(name).suffix, "figures")
+
+
+def pairs(parameters: dict) -> list[str]:
+    """Notebook parameters as arguments of the command line."""
+    return [part for name, value in parameters.items() for part in ("-p", name, str(value))]

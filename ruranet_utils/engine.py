@@ -1,0 +1,132 @@
+"""Where independent steps run: in this process, in worker processes beside it, or on a cluster (``RURANET_DASK``)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from ruranet_utils import release_memory
+
+TIMEOUT_S = 20  # for a scheduler to answer
+
+
+def is_parallel(n_calls: int, workers: int) -> bool:
+    """Whether anything leaves this process: a cluster is asked for, or there is work for several processes."""
+    return bool(n_calls and os.environ.get("RURANET_DASK")) or min(n_calls, workers) > 1
+
+
+def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
+    """Make the calls on worker processes; what they return stays there.
+
+    Parameters
+    ----------
+    calls : sequence of callable
+        Each keeps its result in the store.
+    workers : int
+        Processes on this machine. Without effect on a cluster, where each worker makes one call at a time.
+
+    Yields
+    ------
+    None
+        After each call, in the order in which they end.
+
+    Raises
+    ------
+    ConnectionError
+        If there is no scheduler at ``RURANET_DASK``.
+    RuntimeError
+        If a worker would not give the same bytes: other versions, instructions or code.
+    """
+    names = {name for name in os.environ if name.startswith("RURANET_")} - {"RURANET_DASK"}  # no cluster in the cluster
+    variables = {name: os.environ[name] for name in names}
+    with _backend(min(workers, len(calls))):
+        on_cluster = bool(os.environ.get("RURANET_DASK"))
+        here = {"expected": fingerprint()} if on_cluster else {"parent": os.getpid()}
+        tasks = (delayed(_work)(call, variables, **here) for call in calls)
+        yield from Parallel(return_as="generator_unordered")(tasks)
+
+
+@contextmanager
+def _backend(workers: int) -> Iterator[None]:
+    address = os.environ.get("RURANET_DASK")
+    if not address:
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+            yield
+        return
+    with connect(address), parallel_config("dask", wait_for_workers_timeout=60):
+        yield
+
+
+def connect(address: str):
+    """The ``distributed.Client`` of a cluster; use it in a ``with`` statement.
+
+    Raises
+    ------
+    ConnectionError
+        If the extra ``cluster`` is not installed or no scheduler answers.
+    """
+    try:
+        from distributed import Client  # an optional extra
+    except ImportError:
+        raise ConnectionError("a cluster needs the extra `cluster`: uv sync --all-extras") from None
+    try:
+        return Client(address, timeout=TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no dask scheduler answers at {address}: {error}") from None
+
+
+def _work(
+    call: Callable[[], object], variables: dict[str, str], parent: int | None = None, expected: dict | None = None
+) -> None:
+    """One call in a worker process."""
+    if parent:
+        _follow(parent)
+    found = fingerprint() if expected else {}
+    differs = [f"{name} {found[name]}, not {expected[name]}" for name in found if found[name] != expected[name]]
+    if differs:
+        raise RuntimeError(f"the worker on {platform.node()} would give other bytes: {'; '.join(differs)}")
+    os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
+    with threadpool_limits(1):
+        call()
+    release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
+
+
+@cache
+def _follow(parent: int) -> None:
+    """Let this process end with the one that started it; loky's workers outlive a killed one by five minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@cache
+def fingerprint() -> dict[str, str]:
+    """What has to be equal in two processes that shall give the same bytes."""
+    import torch  # large, and the command line starts without it
+
+    code = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(file.read_bytes())
+    blas = sorted({str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"})
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "BLAS": ", ".join(blas),
+        "code": code.hexdigest()[:12],
+    }

@@ -1,0 +1,127 @@
+"""A real dask cluster of two worker processes on this machine, and what happens when one of them is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from reliability.chaos import finished
+from reliability.runs import SMALL, copy_project, finish, outcome, pairs, reproduce
+from ruranet_utils import AVX2, engine, paths
+
+SOURCE = {"PYTHONPATH": str(paths.ROOT)}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Address of a scheduler and its two workers, started as ``docs/cluster.md`` says."""
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    clean = {name: value for name, value in os.environ.items() if name not in AVX2}
+    options = {"env": {**clean, **SOURCE}, "stdout": subprocess.DEVNULL, "stderr": (folder / "log.txt").open("a")}
+    scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    worker = ["ruranet_utils.worker", "--nthreads", "1", "--local-directory", folder, "--no-dashboard"]
+    commands = [[*part, "--scheduler-file", file] for part in (scheduler, worker, worker)]
+    processes = [subprocess.Popen([sys.executable, "-m", *command], **options) for command in commands]
+    wait_for(file.exists)
+    address = json.loads(file.read_text())["address"]
+    with engine.connect(address) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address, processes[1:]
+    for process in reversed(processes):
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def jobs(n, compute):
+    return {number: ({"n": number}, partial(compute, number)) for number in range(n)}
+
+
+def where(number):
+    return {"x": np.array([number, os.getpid()])}
+
+
+def test_steps_are_computed_by_the_workers_and_come_back_in_order(cluster, store, monkeypatch, journal):
+    monkeypatch.setenv("RURANET_DASK", cluster[0])
+    found = store.fetch_all("step", jobs(6, where), [])
+    assert [int(arrays["x"][0]) for arrays in found.values()] == list(range(6))
+    processes = {int(arrays["x"][1]) for arrays in found.values()}
+    assert os.getpid() not in processes and processes <= {
+        child.pid for nanny in cluster[1] for child in psutil.Process(nanny.pid).children(recursive=True)
+    }
+    assert sum(not event["found"] for event in journal()) == 6
+
+
+def test_an_array_on_the_shared_disk_is_sent_by_its_name(cluster, store, monkeypatch):
+    rows = ({"x": np.full(2**20, number, np.uint8)} for number in range(64))
+    mapped = store.fetch_rows("rows", {}, lambda: rows, 64, [])["x"]
+
+    def kind_of(number, array):
+        return {"x": np.array([isinstance(array, np.memmap), array[number, 0]])}
+
+    monkeypatch.setenv("RURANET_DASK", cluster[0])
+    for arrays in store.fetch_all("step", jobs(3, partial(kind_of, array=mapped)), []).values():
+        assert arrays["x"][0] == 1
+    parts = store.fetch_all("part", jobs(3, partial(kind_of, array=mapped[1:4])), [])
+    assert [arrays["x"].tolist() for arrays in parts.values()] == [[0, 1], [0, 2], [0, 3]], "a part of a file is copied"
+
+
+def test_workers_that_would_give_other_bytes_are_refused(cluster, store, monkeypatch):
+    monkeypatch.setenv("RURANET_DASK", cluster[0])
+    monkeypatch.setattr(engine, "fingerprint", lambda: {"torch": "1.0", "instructions": "AVX2"})
+    with pytest.raises(RuntimeError, match=r"would give other bytes: torch .*, not 1\.0"):
+        store.fetch_all("step", jobs(2, where), [])
+    assert not list(store.root.rglob("*.json"))
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
+def test_without_a_scheduler_the_answer_names_the_address(tmp_path, address, monkeypatch):
+    monkeypatch.setattr(engine, "TIMEOUT_S", 1)
+    with pytest.raises(ConnectionError, match=f"no dask scheduler answers at {address}"):
+        engine.connect(address)
+
+
+def test_a_run_on_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_serial_run(cluster, tmp_path):
+    address, nannies = cluster
+    arguments = ["--only", "01", "--only", "02", *pairs(SMALL)]
+    serial, spread = (copy_project(tmp_path / name / "ruranet") for name in ("serial", "spread"))
+    finish(reproduce(serial, [*arguments, "-p", "workers", "1"]), serial)
+    run = reproduce(spread, [*arguments, "--dask", address])
+    wait_for(lambda: len(finished(spread)) >= 3)
+    lost = psutil.Process(nannies[0].pid)
+    for process in [lost, *lost.children(recursive=True)]:  # the nanny, too, or it would start another worker
+        os.kill(process.pid, signal.SIGKILL)
+    finish(run, spread)
+    assert f"2 workers at {address}" in (spread.parent / "output.txt").read_text()
+    with engine.connect(address) as client:
+        assert len(client.scheduler_info()["workers"]) == 1
+    one, two = (outcome(folder / "figures/synthetic") for folder in (serial, spread))
+    for name in (name for name in one if not name.endswith(".ipynb")):  # these say "workers 1"
+        assert one[name] == two[name], name
+    assert len(finished(serial)) == len(finished(spread)), "no step was computed under another key"
+
+
+def test_the_slurm_example_writes_a_job_that_a_shell_understands(tmp_path):
+    job = subprocess.run(
+        [sys.executable, paths.ROOT / "docs/slurm_cluster.py", "--show"], capture_output=True, text=True, check=True
+    ).stdout
+    (tmp_path / "job.sh").write_text(job)
+    assert subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=False).returncode == 0
+    assert "-m ruranet_utils.worker" in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job
+    assert Path("docs/cluster.md")
