@@ -64,8 +64,12 @@ def _backend(workers: int) -> Iterator[None]:
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             yield
         return
-    with connect(address), parallel_config("dask", wait_for_workers_timeout=60):
-        yield
+    with connect(address) as client:
+        client.run_on_scheduler(fingerprint)  # joblib waits for ever where what it sends cannot be imported
+        for worker, found in client.run(fingerprint).items():
+            _check_fingerprint(worker, found, fingerprint())
+        with parallel_config("dask", wait_for_workers_timeout=60):
+            yield
 
 
 def connect(address: str):
@@ -92,14 +96,18 @@ def _work(
     """One call in a worker process."""
     if parent:
         _follow(parent)
-    found = fingerprint() if expected else {}
-    differs = [f"{name} {found[name]}, not {expected[name]}" for name in found if found[name] != expected[name]]
-    if differs:
-        raise RuntimeError(f"the worker on {platform.node()} would give other bytes: {'; '.join(differs)}")
+    if expected:  # this worker may have come after the others were looked at
+        _check_fingerprint(platform.node(), fingerprint(), expected)
     os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
     with threadpool_limits(1):
         call()
     release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
+
+
+def _check_fingerprint(process: str, found: dict[str, str], expected: dict[str, str]) -> None:
+    differs = [f"{name} {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
+    if differs:
+        raise RuntimeError(f"{process} would give other bytes: {'; '.join(differs)} (docs/cluster.md)")
 
 
 @cache

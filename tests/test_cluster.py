@@ -17,7 +17,17 @@ from reliability.chaos import finished
 from reliability.runs import SMALL, copy_project, finish, outcome, pairs, reproduce
 from ruranet_utils import AVX2, engine, paths
 
-SOURCE = {"PYTHONPATH": str(paths.ROOT)}
+SOURCE = {"PYTHONPATH": os.pathsep.join([str(paths.ROOT), str(Path(__file__).parent)])}
+WORKER = ["ruranet_utils.worker", "--nthreads", "1", "--no-dashboard"]
+
+
+def start(command, folder, **variables):
+    clean = {name: value for name, value in os.environ.items() if name not in AVX2}
+    log = (folder / "log.txt").open("a")
+    local = ["--local-directory", folder] if command[0] == WORKER[0] else []
+    return subprocess.Popen(
+        [sys.executable, "-m", *command, *local], env={**clean, **SOURCE, **variables}, stdout=log, stderr=log
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +35,8 @@ def cluster(tmp_path_factory):
     """Address of a scheduler and its two workers, started as ``docs/cluster.md`` says."""
     folder = tmp_path_factory.mktemp("cluster")
     file = folder / "scheduler.json"
-    clean = {name: value for name, value in os.environ.items() if name not in AVX2}
-    options = {"env": {**clean, **SOURCE}, "stdout": subprocess.DEVNULL, "stderr": (folder / "log.txt").open("a")}
     scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    worker = ["ruranet_utils.worker", "--nthreads", "1", "--local-directory", folder, "--no-dashboard"]
-    commands = [[*part, "--scheduler-file", file] for part in (scheduler, worker, worker)]
-    processes = [subprocess.Popen([sys.executable, "-m", *command], **options) for command in commands]
+    processes = [start([*part, "--scheduler-file", file], folder) for part in (scheduler, WORKER, WORKER)]
     wait_for(file.exists)
     address = json.loads(file.read_text())["address"]
     with engine.connect(address) as client:
@@ -82,12 +88,21 @@ def test_an_array_on_the_shared_disk_is_sent_by_its_name(cluster, store, monkeyp
     assert [arrays["x"].tolist() for arrays in parts.values()] == [[0, 1], [0, 2], [0, 3]], "a part of a file is copied"
 
 
-def test_workers_that_would_give_other_bytes_are_refused(cluster, store, monkeypatch):
+def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeypatch, tmp_path):
+    """Here one that may use all of its processor's instructions."""
     monkeypatch.setenv("RURANET_DASK", cluster[0])
-    monkeypatch.setattr(engine, "fingerprint", lambda: {"torch": "1.0", "instructions": "AVX2"})
-    with pytest.raises(RuntimeError, match=r"would give other bytes: torch .*, not 1\.0"):
-        store.fetch_all("step", jobs(2, where), [])
-    assert not list(store.root.rglob("*.json"))
+    other = start([*WORKER, cluster[0]], tmp_path, RURANET_INSTRUCTIONS="native")
+    try:
+        with engine.connect(cluster[0]) as client:
+            client.wait_for_workers(3, timeout=60)
+            if len({tuple(found.items()) for found in client.run(engine.fingerprint).values()}) == 1:
+                pytest.skip("this processor has no other instructions than AVX2")
+        with pytest.raises(RuntimeError, match=r"tcp://.* would give other bytes: instructions .*, not AVX2"):
+            store.fetch_all("step", jobs(2, where), [])
+        assert not list(store.root.rglob("*.json"))
+    finally:
+        other.terminate()
+        other.wait(30)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
