@@ -4,11 +4,14 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
-.PHONY: help reproduce test bench lab notebooks readme lock clean
+.PHONY: help reproduce test bench verify chaos audit lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
 	@echo "make test        lint, unit tests, nbval, one papermill run"
 	@echo "make bench       time and memory, into benchmarks/results"
+	@echo "make verify      three cold runs: which bytes differ in another place, and on another processor"
+	@echo "make chaos       kill a run 20 times and continue it"
+	@echo "make audit       known vulnerabilities of the locked dependencies (needs pypi.org)"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
 	@echo "make readme      renew the results in README.md from figures/"
@@ -29,6 +32,17 @@ bench: .venv/stamp
 	.venv/bin/python benchmarks/bench_decoding.py
 	.venv/bin/python benchmarks/bench_training.py
 	.venv/bin/python benchmarks/bench_clustering.py
+	.venv/bin/python benchmarks/bench_scaling.py
+
+verify: .venv/stamp
+	$(RUN) reliability.verify $(ARGS)
+
+chaos: .venv/stamp
+	$(RUN) reliability.chaos $(ARGS)
+
+audit: .venv/stamp
+	$(UV) export --quiet --frozen --all-groups --all-extras --no-emit-project --output-file .venv/requirements.txt
+	$(UV) tool run pip-audit==2.10.1 --disable-pip --require-hashes --strict -r .venv/requirements.txt
 
 lab: .venv/stamp
 	.venv/bin/jupyter lab notebooks

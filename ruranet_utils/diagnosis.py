@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -27,15 +30,29 @@ def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsRes
     reduced : ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.reduction.reduce`.
     """
+    return project_all({"": reduced}, profile, store)[""]
 
-    def compute() -> dict[str, np.ndarray]:
+
+def project_all(
+    spaces: Mapping[Hashable, np.ndarray], profile: Profile, store: Store
+) -> dict[Hashable, dmh.HeadsResult]:
+    """:func:`project` for several features, side by side."""
+
+    def compute(reduced: np.ndarray) -> dict[str, np.ndarray]:
         result = dmh.train_heads(reduced, epochs=profile.dmh_epochs, lam=profile.dmh_lambda, seed=profile.seed)
         return {"embedding": result.embedding, "history": result.history.to_numpy(dtype=np.float64)}
 
-    settings = {**profile.settings("seed", "threads", "dmh_epochs", "dmh_lambda"), "reduced": digest_arrays(reduced)}
-    arrays = store.fetch("projection_heads", settings, compute, [dmh, heads, clustering])
-    history = pd.DataFrame(arrays["history"], columns=dmh.HISTORY)
-    return dmh.HeadsResult(embedding=arrays["embedding"], history=history.astype({"epoch": int}))
+    shared = profile.settings("seed", "threads", "dmh_epochs", "dmh_lambda")
+    jobs = {
+        key: ({**shared, "reduced": digest_arrays(reduced)}, partial(compute, reduced))
+        for key, reduced in spaces.items()
+    }
+    results = {}
+    found = store.fetch_all("projection_heads", jobs, [dmh, heads, clustering], profile.workers)
+    for key, arrays in found.items():
+        history = pd.DataFrame(arrays["history"], columns=dmh.HISTORY).astype({"epoch": int})
+        results[key] = dmh.HeadsResult(embedding=arrays["embedding"], history=history)
+    return results
 
 
 def label_free_clusters(
@@ -104,14 +121,31 @@ def diagnose(
 
 def weight_search(embedded: np.ndarray, method: str, profile: Profile, store: Store) -> WeightSearch:
     """Clusterings under all 81 weightings, once per store; arguments as for :func:`diagnose`."""
-    algorithm = "kmedoids" if method == "dmh" else method
+    return weight_search_all({("", method): embedded}, profile, store)["", method]
 
-    def compute() -> dict[str, np.ndarray]:
+
+def weight_search_all(
+    spaces: Mapping[tuple[Hashable, str], np.ndarray], profile: Profile, store: Store
+) -> dict[tuple[Hashable, str], WeightSearch]:
+    """:func:`weight_search` for several features and methods, side by side.
+
+    Parameters
+    ----------
+    spaces : mapping
+        What to cluster, by any name and the method.
+    """
+
+    def compute(embedded: np.ndarray, algorithm: str) -> dict[str, np.ndarray]:
         search = search_weights(embedded, algorithm, profile.seed)
         return {"labels": search.labels, "silhouette": search.silhouette}
 
-    settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
-    return WeightSearch(**store.fetch("weight_search", settings, compute, [clustering, weighting]))
+    jobs = {}
+    for (name, method), embedded in spaces.items():
+        algorithm = "kmedoids" if method == "dmh" else method
+        settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
+        jobs[name, method] = settings, partial(compute, embedded, algorithm)
+    found = store.fetch_all("weight_search", jobs, [clustering, weighting], profile.workers)
+    return {key: WeightSearch(**arrays) for key, arrays in found.items()}
 
 
 def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, n_seeds: int = 20) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -317,6 +318,7 @@ def main(
                 f"error: the kernel of {path.stem} died, killed or out of memory; the same command continues"
             ) from None
         except KeyboardInterrupt:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it prints where the kernel was interrupted
             print("\nstopped; the same command continues where it was", flush=True)
             raise SystemExit(130) from None
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -96,7 +97,9 @@ class LesionSegmenter:
             pair = row["lesion"], row["encoder"]
             scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
             about = {"weights": row["weights"], "note": row["note"], "scores": scores}
-            files.append(self.model(*pair, **shared, **about).save(paths.models(self.profile.name)))
+            model, folder = self.model(*pair, **shared, **about), paths.models(self.profile.name)
+            kept = (file for file in sorted(folder.glob(f"{row['lesion']}*")) if _holds(file, model))
+            files.append(next(kept, None) or model.save(folder))
         return files
 
     def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
@@ -221,6 +224,16 @@ class LesionSegmenter:
         state = {name: value for name, value in trained.items() if name.startswith("state.")}
         network = {"lesion": lesion, "encoder": encoder, "attention": self.attention}
         return Model(state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **card})
+
+
+def _holds(file: Path, model: Model) -> bool:
+    """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
+    try:
+        kept = models.load(file)
+    except ValueError:  # damaged, or something else
+        return False
+    card = {**json.loads(json.dumps(model.card)), "sha256": kept.card["sha256"]}
+    return card == kept.card and all(np.array_equal(kept.state[name], model.state[name]) for name in model.state)
 
 
 def _learned(trained: Arrays) -> list[np.ndarray]:

@@ -53,7 +53,7 @@ from ruranet_utils.anatomy import draw_clustering
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.comparisons import compare
 from ruranet_utils.config import DISPLAY, LESIONS, METHODS
-from ruranet_utils.diagnosis import diagnose, lesion_channel, project, stability, weight_search
+from ruranet_utils.diagnosis import diagnose, lesion_channel, project_all, stability, weight_search, weight_search_all
 from ruranet_utils.features import image_features, lesion_features
 from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.metrics import matched_accuracy
@@ -100,14 +100,14 @@ show(found.assign(n=len(diagnosis)), "Lesions that the segmentation finds")
 # %%
 features = lesion_features(diagnosis.images, masks, run.profile.extractors, run.profile, run.store)
 outside_test = (diagnosis.table["split"] != "test").to_numpy()
-rows, spaces, heads = [], {}, {}
-for backbone in progress(run.profile.extractors, desc="clustering", unit="backbone"):
-    reduced = reduce(features[backbone], run.profile.n_components, outside_test)
-    heads[backbone] = project(reduced, run.profile, run.store)
-    for method in METHODS:
-        spaces[backbone, method] = heads[backbone].embedding if method == "dmh" else reduced
-        for row in diagnose(spaces[backbone, method], method, diagnosis, run.profile, run.store):
-            rows.append({"backbone": backbone, **row, "weights": find_weights(backbone, run.profile).origin})
+reduced = {name: reduce(features[name], run.profile.n_components, outside_test) for name in features}
+heads = project_all(reduced, run.profile, run.store)
+spaces = {(name, m): heads[name].embedding if m == "dmh" else reduced[name] for name in features for m in METHODS}
+weight_search_all(spaces, run.profile, run.store)  # side by side; diagnose finds them
+rows = []
+for (backbone, method), space in progress(spaces.items(), desc="clustering", unit="method"):
+    for row in diagnose(space, method, diagnosis, run.profile, run.store):
+        rows.append({"backbone": backbone, **row, "weights": find_weights(backbone, run.profile).origin})
 results = pd.DataFrame(rows)
 
 # %% [markdown]
