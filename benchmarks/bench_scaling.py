@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib.externals.loky import get_reusable_executor
 from measure import RESULTS, measure, save
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,11 +47,6 @@ def main() -> None:
     save(_plan(costs), "scaling_plan", "Calculated from unit_costs and clustering_growth", digits=3)
 
 
-def _nothing(number: int) -> dict[str, np.ndarray]:
-    time.sleep(0.5)
-    return {"x": np.array(number)}
-
-
 def _spread(way: str) -> dict:
     profile = get_profile("synthetic", encoders="mobilenet_v2,resnet18", workers=1 if way == "one" else 2)
     with tempfile.TemporaryDirectory(dir=RESULTS) as folder:
@@ -62,14 +58,14 @@ def _spread(way: str) -> dict:
             cluster = LocalCluster(2, threads_per_worker=1, dashboard_address=None)
             os.environ["RURANET_DASK"] = cluster.scheduler_address
         cohort = load_cohorts(profile, store)[0]
-        warm = {number: ({"n": number}, partial(_nothing, number)) for number in range(4)}
-        store.fetch_all("warm", warm, [], profile.workers)  # starts the workers
         pairs = [(lesion, encoder) for encoder in profile.encoders for lesion in LESIONS]
+        LesionSegmenter(cohort, replace(profile, seed=1), store).scores(pairs[:2])  # starts the workers
         start = time.perf_counter()
         LesionSegmenter(cohort, profile, store).scores(pairs)
         seconds = time.perf_counter() - start
         if cluster:
             cluster.close()
+        get_reusable_executor().shutdown()  # idle workers would keep this process for five minutes
     return {"trainings": len(pairs), "seconds": seconds}
 
 

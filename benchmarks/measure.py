@@ -50,11 +50,12 @@ def _peak_mb() -> float:
 
 
 def save(frame: pd.DataFrame, name: str, caption: str, digits: int = 2) -> None:
-    """Print a table and write it to ``benchmarks/results``, with commit, machine and versions in ``run.json``."""
+    """Print a table and write it to ``benchmarks/results``, with its commit, machine and versions in ``run.json``."""
     save_table(frame, name, RESULTS, digits)
     print(f"\n{caption}\n{(RESULTS / f'{name}.md').read_text()}", flush=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
     versions = {package: version(package) for package in ("numpy", "pillow", "imagehash", "torch")}
-    about = {"commit": commit or None, "machine": machine, "versions": versions}
-    (RESULTS / "run.json").write_text(json.dumps(about, indent=1) + "\n")
+    file = RESULTS / "run.json"
+    about = {**json.loads(file.read_text()), name: {"commit": commit or None, "machine": machine, "versions": versions}}
+    file.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
