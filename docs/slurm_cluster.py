@@ -1,6 +1,6 @@
 """A dask cluster on SLURM for ``make reproduce``: edit the numbers, then ``python docs/slurm_cluster.py``.
 
-It asks SLURM for workers with one GPU each, prints the command that sends the run to them, and holds them until Ctrl-C.
+It asks SLURM for workers with one GPU each, prints the command that sends the run to them, and holds them until Enter.
 ``--show`` prints the job script and asks for nothing.
 """
 
@@ -30,6 +30,6 @@ if __name__ == "__main__":
         print(cluster.job_script())
         sys.exit()
     cluster.scale(jobs=WORKERS)
-    print(f"make reproduce PROFILE={PROFILE} ARGS='--dask {cluster.scheduler_address}'", flush=True)
     cluster.wait_for_workers(1)
+    print(f"make reproduce PROFILE={PROFILE} ARGS='--dask {cluster.scheduler_address}'", flush=True)
     input("Enter ends the cluster. ")

@@ -50,7 +50,7 @@ def main(kills: int, only: tuple[str, ...], seed: int) -> None:
         time.sleep(3)
         left_over = sorted(process.pid for process in processes_of(wild))
     summary = {
-        "kills survived": f"{len(table)}/{kills}",
+        "kills survived": f"{(table['killed'] != 'nothing').sum()}/{kills}",
         "steps": n_steps,
         "finished steps repeated": repeated,
         "files compared": len(one),
@@ -62,7 +62,7 @@ def main(kills: int, only: tuple[str, ...], seed: int) -> None:
     if not only:
         save_table(table, "chaos", RESULTS, digits=1)
         save_table(pd.DataFrame([summary]), "chaos_summary", RESULTS)
-    if repeated or differing or left_over:
+    if repeated or differing or left_over or "nothing" in set(table["killed"]):
         raise SystemExit(f"error: {repeated} steps repeated; differing: {differing}; left over: {left_over}")
 
 
@@ -88,8 +88,9 @@ def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str
         while len(finished(folder)) < n_done and process.poll() is None:
             time.sleep(0.05)
         time.sleep(delay_s)
-        if process.poll() is not None:
-            raise RuntimeError(f"the run had ended before it could be killed ({victim}, after {n_done} steps)")
+        if process.poll() is not None:  # too late: it had ended
+            rows.append({"after steps": len(finished(folder)), "after (s)": np.nan, "killed": "nothing", "exit": 0})
+            continue
         killed = kill(process, str(victim))
         row = {"after steps": len(finished(folder)), "after (s)": time.perf_counter() - start, "killed": killed}
         try:
@@ -98,22 +99,28 @@ def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str
             row["killed"] += f", {PATIENCE_S} s later {kill(process, 'everything')}"
         rows.append({**row, "exit": process.wait(), "repeated": n_repeated(before, finished(folder))})
         click.echo(f"{len(rows)}/{len(plan)} {rows[-1]}")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna({"repeated": 0}).astype({"repeated": int})
 
 
 def kill(process: subprocess.Popen, victim: str) -> str:
     """SIGKILL to one of a run's processes or to all of them; returns whom it hit."""
     command = psutil.Process(process.pid)
     children = command.children(recursive=True)
-    kernels = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
-    workers = [child for child in children if "loky" in " ".join(child.cmdline()) and "tracker" not in child.cmdline()]
-    hit = {"kernel": kernels[:1], "worker": workers[:1], "command": [command]}.get(victim, [command, *children])
+    kernels = [child for child in children if "ipykernel_launcher" in _command(child)]
+    workers = [child for child in children if "LokyProcess" in _command(child)]
+    hit = {"kernel": kernels[:1], "worker": workers[-1:], "command": [command]}.get(victim, [command, *children])
     if not hit:
         victim, hit = "everything", [command, *children]
     for one in hit:
         with suppress(ProcessLookupError):
             os.kill(one.pid, signal.SIGKILL)
     return victim
+
+
+def _command(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def finished(folder: Path) -> dict[str, int]:

@@ -26,6 +26,7 @@ def copy_project(target: Path) -> Path:
     """Copy what git knows or would add, but no results: a clone with the changes of the working tree."""
     listed = ["git", "-C", paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    target = target.resolve()
     for name in filter(None, names):
         if not name.startswith("figures/") and (paths.ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)

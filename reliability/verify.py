@@ -5,7 +5,6 @@ from __future__ import annotations
 import locale
 import math
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -25,7 +24,7 @@ SURVIVES_ALL = 4  # decimals of a table
 @click.command()
 @click.option("--small", is_flag=True, help="One network of each kind: minutes instead of most of an hour.")
 @click.option("--only", multiple=True, help="Only these notebooks, as for make reproduce.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Folder for the runs, kept; else a temporary one.")
+@click.option("--keep", type=click.Path(path_type=Path, resolve_path=True), help="New folder for the runs.")
 def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     """Run everything cold three times, compare every byte, and say what differs.
 
@@ -37,17 +36,20 @@ def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     complete = not small and not only
     with tempfile.TemporaryDirectory(prefix="verify-") as temporary:
         root = keep or Path(temporary)
+        if root.exists() and any(root.iterdir()):
+            raise SystemExit(f"error: {root} is not empty: these runs would not be cold")
         first = _run(root / "first/ruranet", arguments, OMP_NUM_THREADS="1")
-        elsewhere = _run(root / "elsewhere/anderer Ordner ä", arguments, _as_other_user(), **_elsewhere(root))
-        contacts = root / "contacts.txt"
+        elsewhere = _run(root / "elsewhere/anderer Ordner ä", arguments, as_other_user(), **_elsewhere(root))
         rows = _compare("elsewhere", outcome(first), outcome(elsewhere))
         if complete:
-            without = {name: digest for name, digest in outcome(first).items() if not name.endswith(".ipynb")}
-            rows += _compare("the committed results", without, outcome(paths.figures("synthetic")))
+            made = [outcome(place) for place in (first, paths.figures("synthetic"))]
+            made = [{name: part[name] for name in part if not name.endswith(".ipynb")} for part in made]
+            rows += _compare("the committed results", *made)
         native = _run(root / "native/ruranet", arguments, RURANET_INSTRUCTIONS="native")
         rows += _compare("instructions not fixed", outcome(first), outcome(native))
         digits = _digits(first, native)
-        shutil.rmtree(temporary, ignore_errors=True)
+        contacts = root / "contacts.txt"
+        contacted = contacts.read_text().split() if contacts.exists() else []
     summary = pd.DataFrame(rows).groupby(["compared with", "what"], sort=False, as_index=False)
     table = summary.agg(files=("same", "size"), differing=("same", lambda same: int((~same).sum())))
     click.echo(table.to_string(index=False))
@@ -55,8 +57,8 @@ def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     if complete:
         save_table(table, "verify", RESULTS)
         save_table(digits, "verify_digits", RESULTS)
-    if contacts.exists():
-        raise SystemExit(f"error: a run without a network asked for {contacts.read_text().split()}")
+    if contacted:
+        raise SystemExit(f"error: a run without a network asked for {contacted}")
     wrong = [row for row in rows if not row["same"] and row["compared with"] != "instructions not fixed"]
     if wrong:
         raise SystemExit(
@@ -97,7 +99,7 @@ def _other_locale() -> str:
     return next((name for name in installed if name not in used), "C")
 
 
-def _as_other_user() -> tuple[str, ...]:
+def as_other_user() -> tuple[str, ...]:
     """Prefix of a command that gives it another user number, if the system lets it."""
     try:
         allowed = subprocess.run([*OTHER_USER, "true"], capture_output=True, check=False).returncode == 0
@@ -122,8 +124,8 @@ def _digits(first: Path, second: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``table``; its ``numbers`` and how many are ``differing``; the ``largest difference`` and the ``column`` it is
-        in; the number of ``decimals that survive`` in all of its columns of scores between -1 and 1.
+        ``table``; its ``numbers`` and how many are ``differing``; of its scores, the columns between -1 and 1, the
+        ``largest difference`` and how many ``decimals that survive`` it leaves.
     """
     rows = []
     for path in sorted(first.glob("*.csv")):
@@ -131,7 +133,7 @@ def _digits(first: Path, second: Path) -> pd.DataFrame:
             continue
         one, two = pd.read_csv(path), pd.read_csv(second / path.name)
         columns = [c for c in one.select_dtypes("number") if c in two.select_dtypes("number")]
-        gaps = (one[columns] - two[columns]).abs().fillna(0.0)
+        gaps = (one[columns] - two[columns]).abs().mask(one[columns].isna() & two[columns].isna(), 0.0).fillna(1.0)
         scores = [c for c in columns if one[c].abs().max() <= 1 and two[c].abs().max() <= 1]
         largest = gaps[scores].to_numpy().max(initial=0.0)
         rows.append(

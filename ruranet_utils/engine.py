@@ -16,7 +16,7 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from ruranet_utils import release_memory
+from ruranet_utils import paths, release_memory
 
 TIMEOUT_S = 20  # for a scheduler to answer
 
@@ -48,11 +48,11 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
     RuntimeError
         If a worker would not give the same bytes: other versions, instructions or code.
     """
-    names = {name for name in os.environ if name.startswith("RURANET_")} - {"RURANET_DASK"}  # no cluster in the cluster
-    variables = {name: os.environ[name] for name in names}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
+    variables.pop("RURANET_DASK", None)  # no cluster in the cluster
     with _backend(min(workers, len(calls))):
         on_cluster = bool(os.environ.get("RURANET_DASK"))
-        here = {"expected": fingerprint()} if on_cluster else {"parent": os.getpid()}
+        here = {"expected": {**fingerprint(), **_weights()}} if on_cluster else {"parent": os.getpid()}
         tasks = (delayed(_work)(call, variables, **here) for call in calls)
         yield from Parallel(return_as="generator_unordered")(tasks)
 
@@ -65,6 +65,8 @@ def _backend(workers: int) -> Iterator[None]:
             yield
         return
     with connect(address) as client:
+        if set(client.nthreads().values()) != {1}:
+            raise RuntimeError(f"expected workers with one thread each (--nthreads 1), got {dict(client.nthreads())}")
         client.run_on_scheduler(fingerprint)  # joblib waits for ever where what it sends cannot be imported
         for worker, found in client.run(fingerprint).items():
             _check_fingerprint(worker, found, fingerprint())
@@ -86,7 +88,7 @@ def connect(address: str):
         raise ConnectionError("a cluster needs the extra `cluster`: uv sync --all-extras") from None
     try:
         return Client(address, timeout=TIMEOUT_S)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ConnectionError(f"no dask scheduler answers at {address}: {error}") from None
 
 
@@ -96,9 +98,11 @@ def _work(
     """One call in a worker process."""
     if parent:
         _follow(parent)
-    if expected:  # this worker may have come after the others were looked at
-        _check_fingerprint(platform.node(), fingerprint(), expected)
+    for name in [name for name in os.environ if name.startswith("RURANET_")]:
+        del os.environ[name]
     os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
+    if expected:  # this worker may have come after the others were looked at
+        _check_fingerprint(platform.node(), {**fingerprint(), **_weights()}, expected)
     with threadpool_limits(1):
         call()
     release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
@@ -125,6 +129,7 @@ def _follow(parent: int) -> None:
 @cache
 def fingerprint() -> dict[str, str]:
     """What has to be equal in two processes that shall give the same bytes."""
+    import scipy.linalg  # noqa: F401  has a BLAS of its own, which counts whether it is loaded yet or not
     import torch  # large, and the command line starts without it
 
     code = hashlib.sha256()
@@ -138,3 +143,12 @@ def fingerprint() -> dict[str, str]:
         "BLAS": ", ".join(blas),
         "code": code.hexdigest()[:12],
     }
+
+
+def _weights() -> dict[str, str]:
+    """Weights at hand; a worker without them would start from random ones where the profile allows it."""
+    import torch
+
+    folders = {paths.weights_dir(), Path(torch.hub.get_dir(), "checkpoints")} - {None}
+    files = {f"{file.name} ({file.stat().st_size} bytes)" for folder in folders for file in folder.glob("*.pth")}
+    return {"weights": ", ".join(sorted(files))}

@@ -6,14 +6,11 @@ import ast
 import json
 import logging
 import os
-import platform
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -23,18 +20,9 @@ from nbclient.exceptions import DeadKernelError
 
 from ruranet_utils import AVX2, engine, paths
 from ruranet_utils.config import PROFILES, Profile, get_profile
+from ruranet_utils.provenance import describe_code, describe_run
 from ruranet_utils.sources import folder
-from ruranet_utils.store import digest_file, write_atomically
-
-LIBRARIES = (
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scikit-learn-extra",
-    "segmentation-models-pytorch",
-    "torch",
-    "torchvision",
-)
+from ruranet_utils.store import write_atomically
 
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
@@ -182,8 +170,7 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
         steps = events(journal)
         journal.unlink(missing_ok=True)
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "ruranet_utils", "notebooks/text", "uv.lock")),
+        **describe_code(),
         "time_s": round(watch.time_s, 1),
         "peak_memory_mb": round(watch.peak_bytes / 2**20),
         "computed": sum(not step["found"] for step in steps),
@@ -193,61 +180,11 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
 
 def events(journal: Path) -> list[dict]:
     """What the store did, line by line."""
-    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-
-
-def describe_run(parameters: dict, ran: dict[str, dict], before: dict) -> dict:
-    """Everything needed to tell where a table came from: the content of ``run.json``.
-
-    Parameters
-    ----------
-    parameters : dict
-    ran : dict
-        What :func:`run_notebook` returned, by notebook.
-    before : dict
-        The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
-        had the same parameters: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
-        computed the most steps, which a run that finds them all in the store says nothing about.
-    """
-    earlier = before.get("notebooks", {}) if before.get("parameters") == parameters else {}
-    for name, facts in ran.items():
-        costliest = earlier.get(name, {}).get("costliest", facts)
-        facts["costliest"] = max({**facts}, costliest, key=lambda run: run["computed"])
-    profile = profile_of(parameters)
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": parameters,
-        "profile": profile.settings(*profile.__dataclass_fields__),
-        "device": _device(profile.device),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "data": _digests(paths.figures(profile.results)),
-        "weights": _weights(),
-        "notebooks": dict(sorted({**earlier, **ran}.items())),
-    }
-
-
-def _device(device: str) -> str:
-    import torch  # large, and needed here alone
-
-    used = device != "cpu" and torch.cuda.is_available()
-    return torch.cuda.get_device_name() if used else "cpu"
-
-
-def _digests(results: Path) -> dict[str, str]:
-    """SHA-256 of the manifests written by notebook 01, which hold the SHA-256 of every image."""
-    return {file.name: digest_file(file) for file in sorted(results.glob("cohort_*.csv"))}
-
-
-def _weights() -> dict[str, str]:
-    place = paths.weights_dir()
-    return {file.name: digest_file(file) for file in sorted(place.glob("*.pth"))} if place else {}
-
-
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    found = []
+    for line in journal.read_text().splitlines() if journal.exists() else []:
+        with suppress(json.JSONDecodeError):  # of a process that was killed while it wrote
+            found.append(json.loads(line))
+    return found
 
 
 def clock(time_s: float) -> str:
@@ -291,45 +228,54 @@ def main(
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
         check_parameters(chosen, parameters)
         chosen = applicable(chosen, parameters)
-        if dask:
+        if dask is not None:
             with engine.connect(dask) as client:
-                print(f"{len(client.scheduler_info()['workers'])} workers at {dask}", flush=True)
+                if not client.nthreads():
+                    raise ConnectionError(f"the scheduler at {dask} has no workers (docs/cluster.md)")
+                print(f"{len(client.nthreads())} workers at {dask}", flush=True)
             os.environ["RURANET_DASK"] = dask
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
-    allow_instructions(profile_of(parameters))
-    results = paths.figures(profile_of(parameters).results)
+    used = profile_of(parameters)
+    allow_instructions(used)
+    results = paths.figures(used.results)
     ran, start = {}, time.perf_counter()
     for number, path in enumerate(chosen, start=1):
         title = f"[{number}/{len(chosen)}] {path.stem}"
         print(f"{title} …", flush=True)
-        try:
-            ran[path.stem] = facts = run_notebook(path, parameters, results / "notebooks")
-        except papermill.PapermillExecutionError as error:
-            last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
-            raise SystemExit(
-                f"error: {path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
-                f"The notebook up to there: {results / 'notebooks' / path.name}"
-            ) from None
-        except DeadKernelError:
-            raise SystemExit(
-                f"error: the kernel of {path.stem} died, killed or out of memory; the same command continues"
-            ) from None
-        except KeyboardInterrupt:
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it prints where the kernel was interrupted
-            print("\nstopped; the same command continues where it was", flush=True)
-            raise SystemExit(130) from None
+        ran[path.stem] = facts = _run_or_exit(path, parameters, results / "notebooks")
         print(
             f"\r{title}  {clock(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
             f"{facts['computed']} steps computed, {facts['found']} found",
             flush=True,
         )
     file = results / "run.json"
-    described = describe_run(parameters, ran, json.loads(file.read_text()) if file.exists() else {})
-    write_atomically(file, lambda file: file.write_text(json.dumps(described, indent=1) + "\n"))
+    before = json.loads(file.read_text()) if file.exists() else {}
+    described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
+    write_atomically(file, lambda file: file.write_text(described + "\n"))
     print(f"done in {clock(time.perf_counter() - start)}: {results}", flush=True)
+
+
+def _run_or_exit(path: Path, parameters: dict, executed: Path) -> dict:
+    """:func:`run_notebook`; whatever ends it ends the command, with a message instead of a traceback."""
+    try:
+        return run_notebook(path, parameters, executed)
+    except papermill.PapermillExecutionError as error:
+        last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
+        raise SystemExit(
+            f"error: {path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
+            f"The notebook up to there: {executed / path.name}"
+        ) from None
+    except DeadKernelError:
+        raise SystemExit(
+            f"error: the kernel of {path.stem} died, killed or out of memory; the same command continues"
+        ) from None
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it prints where the kernel was interrupted
+        print("\nstopped; the same command continues where it was", flush=True)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

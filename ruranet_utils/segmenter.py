@@ -98,7 +98,7 @@ class LesionSegmenter:
             scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
             about = {"weights": row["weights"], "note": row["note"], "scores": scores}
             model, folder = self.model(*pair, **shared, **about), paths.models(self.profile.name)
-            kept = (file for file in sorted(folder.glob(f"{row['lesion']}*")) if _holds(file, model))
+            kept = (file for file in sorted(folder.glob(f"{row['lesion']}*")) if _is_kept(file, model))
             files.append(next(kept, None) or model.save(folder))
         return files
 
@@ -226,14 +226,15 @@ class LesionSegmenter:
         return Model(state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **card})
 
 
-def _holds(file: Path, model: Model) -> bool:
+def _is_kept(file: Path, model: Model) -> bool:
     """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
     try:
         kept = models.load(file)
     except ValueError:  # damaged, or something else
         return False
-    card = {**json.loads(json.dumps(model.card)), "sha256": kept.card["sha256"]}
-    return card == kept.card and all(np.array_equal(kept.state[name], model.state[name]) for name in model.state)
+    cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text
+    same = kept.state.keys() == model.state.keys()
+    return same and cards[0] == cards[1] and all(np.array_equal(kept.state[x], model.state[x]) for x in model.state)
 
 
 def _learned(trained: Arrays) -> list[np.ndarray]:

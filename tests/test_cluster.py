@@ -139,4 +139,3 @@ def test_the_slurm_example_writes_a_job_that_a_shell_understands(tmp_path):
     (tmp_path / "job.sh").write_text(job)
     assert subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=False).returncode == 0
     assert "-m ruranet_utils.worker" in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job
-    assert Path("docs/cluster.md")

@@ -2,16 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
 from reliability import chaos
 from reliability.runs import SMALL, copy_project, finish, pairs, reproduce
-from reliability.verify import OTHER_USER
+from reliability.verify import as_other_user
 
 ARGUMENTS = ["--only", "02", *pairs(SMALL)]
 
@@ -72,16 +71,25 @@ def test_a_dead_kernel_is_an_error_that_says_so(project):
     last = output(project).splitlines()[-1]
     assert last == "error: the kernel of 02_backbone_study died, killed or out of memory; the same command continues"
     assert "Traceback" not in output(project)
+    time.sleep(2)
+    assert chaos.processes_of(project) == [], "its workers end with it"
 
 
-def as_other_user() -> None:
-    allowed = sys.platform == "linux" and subprocess.run([*OTHER_USER, "true"], check=False).returncode == 0
-    if os.getuid() == 0 and not allowed:
-        pytest.skip("root may write anywhere, and this system does not let a process be somebody else")
+def test_a_worker_is_among_those_that_chaos_kills(project):
+    run = reproduce(project, ARGUMENTS)
+    steps(project, 2, run)
+    workers = [child for child in psutil.Process(run.pid).children(recursive=True) if "LokyP" in str(child.cmdline())]
+    assert workers and chaos.kill(run, "worker") == "worker"
+    gone, _ = psutil.wait_procs(workers, timeout=5)
+    assert gone
+    chaos.kill(run, "everything")
+    run.wait(60)
 
 
 def test_a_store_that_cannot_be_written_serves_what_it_has_and_names_what_it_cannot_take(project):
-    as_other_user()
+    prefix = as_other_user() if os.getuid() == 0 else ()
+    if os.getuid() == 0 and not prefix:
+        pytest.skip("root may write anywhere, and this system does not let a process be somebody else")
     only = ["--only", "06", *pairs(SMALL)]
     finish(reproduce(project, only), project)
     store = project / "data/store"
@@ -92,9 +100,9 @@ def test_a_store_that_cannot_be_written_serves_what_it_has_and_names_what_it_can
     try:
         for folder in folders:
             folder.chmod(0o555)
-        finish(reproduce(project, only, OTHER_USER), project)
+        finish(reproduce(project, only, prefix), project)
         assert table.read_bytes() == first
-        assert reproduce(project, [*only, "-p", "seed", "1"], OTHER_USER).wait(120) == 1
+        assert reproduce(project, [*only, "-p", "seed", "1"], prefix).wait(120) == 1
         assert f"Permission denied: '{store}" in output(project)
     finally:
         for folder in folders:
