@@ -1,7 +1,8 @@
-"""Fetch a data set when asked to: ``python -m ruranet_utils.download --source idrid``."""
+"""Fetch a data set when asked to: ``ruranet data --source idrid``."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -55,7 +56,7 @@ def by_hand(source: Source, folder: Path) -> str:
     return (
         f"page: https://www.kaggle.com/datasets/{handle} (version {version})\n"
         f"put its files into: {folder}\n"
-        f"or its archive: python -m ruranet_utils.download --source {source.name} --archive archive.zip\n"
+        f"or its archive: ruranet data --source {source.name} --archive archive.zip\n"
         "credentials: KAGGLE_USERNAME and KAGGLE_KEY in the environment, or ~/.kaggle/kaggle.json"
     )
 
@@ -117,25 +118,34 @@ def _clone(url: str, commit: str, folder: Path) -> None:
 @click.command()
 @click.option("--source", "names", multiple=True, type=click.Choice(sorted(REMOTE)), help="Repeatable.")
 @click.option("--archive", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Unpack this instead.")
-def main(names: tuple[str, ...], archive: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(names: tuple[str, ...], archive: Path | None, as_json: bool) -> None:
     """Download data sets into RURANET_DATA_ROOT (else data/raw). Without --source, say what is there."""
     root = paths.data_root()
     if archive and len(names) != 1:
-        raise SystemExit("error: --archive needs exactly one --source")
+        raise click.UsageError("--archive needs exactly one --source")
     try:
         for name in names:
             if archive:
                 unpack(archive, root / name)
             elif not (root / name).is_dir():
                 fetch(REMOTE[name], root / name)
-            print(f"{name}: {root / name}")
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    if not names:
-        for name, source in REMOTE.items():
-            state = "found  " if (root / name).is_dir() else "missing"
-            print(f"{state} {name:38} {source.kaggle or source.url}\n{'':8}{source.license}")
+    states = [_state(REMOTE[name], root / name) for name in names or REMOTE]
+    if as_json:
+        print(json.dumps(states, indent=1))
+        return
+    for state in states:
+        there = "found  " if state["found"] else "missing"
+        print(f"{there} {state['source']:38} {state['folder'] if names else state['from']}\n{'':8}{state['license']}")
 
 
-if __name__ == "__main__":
-    main()
+def _state(source: Source, folder: Path) -> dict[str, str | bool]:
+    return {
+        "source": source.name,
+        "found": folder.is_dir(),
+        "folder": str(folder),
+        "from": source.kaggle or source.url,
+        "license": source.license,
+    }

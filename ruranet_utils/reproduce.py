@@ -1,4 +1,4 @@
-"""Run the notebooks headless: ``python -m ruranet_utils.reproduce``, what ``make reproduce`` calls."""
+"""Run the notebooks headless: ``ruranet reproduce``, what ``make reproduce`` calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import click
@@ -209,6 +209,7 @@ def parse_value(text: str):
     "--dask", metavar="ADDRESS", help="Scheduler of a dask cluster, such as tcp://host:8786 (docs/cluster.md)."
 )
 @click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Notebook parameter. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print run.json at the end, and everything else to stderr.")
 def main(
     profile: str,
     only: tuple[str, ...],
@@ -216,13 +217,18 @@ def main(
     force: bool,
     dask: str | None,
     pairs: tuple[tuple[str, str], ...],
+    as_json: bool,
 ) -> None:
     """Regenerate every table and figure of RURANET++."""
+    output = sys.stdout
+    if as_json:
+        click.get_current_context().with_resource(redirect_stdout(sys.stderr))
     parameters = {"profile": profile, **{name: parse_value(value) for name, value in pairs}}
     try:
         chosen = notebooks(only)
         if show_list:
-            print("\n".join(path.stem for path in chosen))
+            names = [path.stem for path in chosen]
+            print(json.dumps(names) if as_json else "\n".join(names), file=output)
             return
         if parameters.get("data_dir"):
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
@@ -256,6 +262,8 @@ def main(
     described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
     write_atomically(file, lambda file: file.write_text(described + "\n"))
     print(f"done in {clock(time.perf_counter() - start)}: {results}", flush=True)
+    if as_json:
+        print(described, file=output)
 
 
 def _run_or_exit(path: Path, parameters: dict, executed: Path) -> dict:

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from ruranet_utils import paths, segmentation
 from ruranet_utils.cohort import load_cohorts
 from ruranet_utils.config import get_profile
+from ruranet_utils.models import Model
 from ruranet_utils.store import Store
 
 
@@ -35,6 +37,20 @@ def tiny():
 def phantoms(tiny, tmp_path_factory):
     """The synthetic cohort of the tiny profile."""
     return load_cohorts(tiny, Store(tmp_path_factory.mktemp("phantoms")))[0]
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory, tiny):
+    """Folder of a store in which a network for hemorrhages is kept as that of the profile synthetic."""
+    store = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RURANET_STORE", str(store))
+        network = segmentation.build("mobilenet_v2", "scse", tiny)
+        state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
+        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
+        card |= tiny.settings("encoder_depth", "image_size_px")
+        Model(state, card).save(paths.models("synthetic"))
+    return store
 
 
 @pytest.fixture

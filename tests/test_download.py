@@ -139,7 +139,7 @@ def test_an_archive_is_unpacked_under_its_source(root, archive):
     assert done.exit_code == 0 and (root / "idrid/A. Segmentation/ä b.txt").read_bytes() == b"1"
     done = run("--source", "idrid", "--archive", str(archive({"a": b""})))
     assert done.exit_code == 1 and "is there already" in done.output
-    assert run("--archive", str(archive({"a": b""}))).exit_code == 1
+    assert run("--archive", str(archive({"a": b""}))).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -192,6 +193,16 @@ def test_own_photographs_without_masks_or_labels(small_run, own):
     assert "accuracy" not in pd.read_csv(results / "table_clusters.csv")
     assert (results / "photographs/fig_lesions_found.png").exists() and not (results / "fig_lesions_found.png").exists()
     assert json.loads((results / "run.json").read_text())["parameters"]["data_dir"] == str(root)
+
+
+def test_two_clusters_of_own_photographs_in_one_command(small_run, own):
+    places = {"RURANET_STORE": str(small_run[0] / "store"), "RURANET_FIGURES": str(own[0].parent / "figures")}
+    command = [Path(sys.executable).with_name("ruranet"), "cluster", own[0], "--models", "synthetic", "--json"]
+    done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert len(rows) == 12 and {row["kmedoids"] for row in rows} == {"more lesions", "fewer lesions"}
+    assert "[1/1] 09_own_images" in done.stderr
 
 
 def test_own_photographs_without_a_model_are_told_which_is_missing(tmp_path, own):

@@ -12,24 +12,10 @@ from ruranet_utils.models import Model, load
 from ruranet_utils.segment import OUTLINE, segment
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, phantoms, tiny):
-    """A store in which a model for hemorrhages is kept as that of the profile synthetic: all it finds is redness."""
-    store = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RURANET_STORE", str(store))
-        network = segmentation.build("mobilenet_v2", "scse", tiny)
-        state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
-        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
-        card |= tiny.settings("encoder_depth", "image_size_px")
-        Model(state, card).save(paths.models("synthetic"))
-    return store
-
-
 @pytest.fixture(autouse=True)
-def half_found(model, monkeypatch):
+def half_found(untrained, monkeypatch):
     """The kept model's probabilities: the middle half of every image."""
-    monkeypatch.setenv("RURANET_STORE", str(model))
+    monkeypatch.setenv("RURANET_STORE", str(untrained))
 
     def middle_half(network, images, profile):
         inside = np.abs(np.arange(images.shape[3]) - (images.shape[3] - 1) / 2) < images.shape[3] / 4
@@ -74,7 +60,7 @@ def test_a_file_and_an_array_are_taken_too(photographs, phantoms):
     np.testing.assert_array_equal(found.images, phantoms.images[:3])
 
 
-def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(photographs, model):
+def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(photographs, untrained):
     file = paths.models("synthetic") / "hemorrhages.safetensors"
     assert segment(photographs, "hemorrhages", model=file).card["lesion"] == "hemorrhages"
     with pytest.raises(ValueError, match="finds hemorrhages, not edema"):
@@ -94,14 +80,14 @@ def test_what_cannot_be_segmented_is_refused(photographs, phantoms, tmp_path):
         segment(np.zeros((1, 3, 64, 64)), "hemorrhages", model="synthetic")
 
 
-def test_a_card_that_names_another_architecture_is_refused(model, phantoms, tmp_path):
+def test_a_card_that_names_another_architecture_is_refused(untrained, phantoms, tmp_path):
     kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
     file = Model(kept.state, {**kept.card, "encoder": "resnet18"}).save(tmp_path)
     with pytest.raises(ValueError, match="no parameters of a U-Net with resnet18"):
         segment(phantoms.images[:1], "hemorrhages", model=file)
 
 
-def test_a_kept_model_predicts_by_its_own_depth(model, phantoms, tiny):
+def test_a_kept_model_predicts_by_its_own_depth(untrained, phantoms, tiny):
     kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
     assert get_profile("open").encoder_depth != kept.card["encoder_depth"]
     deep = replace(tiny, encoder_depth=5)

@@ -38,5 +38,5 @@ def require(names: list[str], root: Path) -> None:
         lines = "\n".join(f"  {root / source.name} from {source.url}" for source in missing)
         raise FileNotFoundError(
             f"{len(missing)} of {len(names)} data sets are missing below {root} (RURANET_DATA_ROOT):\n{lines}\n"
-            f"fetch them: python -m ruranet_utils.download {' '.join(f'--source {source.name}' for source in missing)}"
+            f"fetch them: ruranet data {' '.join(f'--source {source.name}' for source in missing)}"
         )

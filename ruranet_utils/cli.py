@@ -1,0 +1,108 @@
+"""The command line: ``ruranet reproduce``, ``segment``, ``cluster``, ``audit`` and ``data``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from sys import stderr
+from typing import TextIO
+
+import click
+import pandas as pd
+
+from ruranet_utils import __version__, paths
+from ruranet_utils.config import ANNOTATIONS, get_profile
+from ruranet_utils.download import main as data
+from ruranet_utils.reproduce import main as reproduce
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+def main() -> None:
+    """RURANET++, reproduced: lesions and clusters in fundus photographs. Research only, not a medical device.
+
+    Exit codes: 0 done; 1 an error, or a table that cannot be right; 2 wrong usage; 130 stopped by Ctrl-C.
+    """
+
+
+main.add_command(reproduce, "reproduce")
+main.add_command(data, "data")
+
+
+@main.command()
+@click.argument("images", type=click.Path(path_type=Path, exists=True))
+@click.option("--lesion", "lesions", multiple=True, type=click.Choice(ANNOTATIONS), default=["hard_exudates"])
+@click.option("--model", default="open", help="A profile that has trained models, or a model's .safetensors file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="For masks and overlays."
+)
+@as_json
+def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_json: bool) -> None:
+    """Find lesions in a photograph or in a folder of them, with networks that `reproduce` has trained.
+
+    Writes a mask and an overlay for each photograph and lesion, both as large as the photograph, and prints which share
+    of it the lesion covers.
+    """
+    from ruranet_utils.segment import segment as find  # loads torch
+
+    try:
+        found = [find(images, lesion, model) for lesion in lesions]
+        for one in found:
+            one.save(out)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    _print(pd.concat([one.table.assign(lesion=one.lesion) for one in found]), as_json)
+    click.echo(f"masks and overlays: {out}", err=True)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
+@click.option("--models", default="open", help="Profile whose networks find the lesions.")
+@click.option("--seed", default=0)
+@as_json
+@click.pass_context
+def cluster(context: click.Context, folder: Path, models: str, seed: int, as_json: bool) -> None:
+    """Sort a folder of photographs, laid out as docs/own_images.md says, into two clusters (notebook 09).
+
+    No label is needed. Prints for each photograph its cluster, how well it lies there, and the area of each lesion.
+    """
+    parameters = {"data_dir": str(folder), "models": models, "seed": str(seed)}
+    with redirect_stdout(stderr):
+        context.invoke(reproduce, profile="folder", only=("09",), pairs=tuple(parameters.items()))
+    results = paths.figures(get_profile("folder", data_dir=str(folder)).results)
+    _print(pd.read_csv(results / "clusters.csv"), as_json)
+
+
+@main.command()
+@click.argument("table", type=click.File())
+@click.option("--decimals", type=int, help="To which the scores are printed, if zeros at their ends were lost.")
+@click.option("--positive-share", default=0.5, help="Share of the images in class 1.")
+@as_json
+@click.pass_context
+def audit(context: click.Context, table: TextIO, decimals: int, positive_share: float, as_json: bool):
+    """Can the scores of a published table be true? TABLE is a CSV file, or - for stdin.
+
+    With a column accuracy and any of precision, recall and f1, as shares of one, it looks for the confusion matrices
+    that round to each row; with a column iou, and accuracy or precision, it checks what holds for every mask. Exit
+    code 1 if a row is impossible. The tables of RURANET++ itself: ruranet reproduce --only 07.
+    """
+    from ruranet_utils.audit import audit_classification, audit_segmentation
+
+    try:
+        printed = pd.read_csv(table)
+        if "iou" in printed:
+            audited = audit_segmentation(printed, decimals)
+        else:
+            audited = audit_classification(printed, decimals, positive_share=positive_share)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="TABLE") from None
+    _print(audited, as_json)
+    context.exit(int(audited["verdict"].str.startswith("impossible").any()))
+
+
+def _print(table: pd.DataFrame, as_json: bool) -> None:
+    rows = json.loads(table.to_json(orient="records"))
+    click.echo(json.dumps(rows, indent=1) if as_json else table.to_string(index=False))

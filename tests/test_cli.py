@@ -1,0 +1,98 @@
+"""The command ``ruranet``, as a shell calls it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ruranet_utils import published
+
+RURANET = Path(sys.executable).with_name("ruranet")
+
+
+def ruranet(*arguments, stdin=None, **variables) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [RURANET, *map(str, arguments)],
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["reproduce", "segment", "cluster", "audit", "data"])
+def test_every_command_explains_itself(command):
+    done = ruranet(command, "--help")
+    assert done.returncode == 0
+    assert f"Usage: ruranet {command}" in done.stdout and "--json" in done.stdout
+    assert command in ruranet("--help").stdout
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path):
+    for arguments in (["paint"], ["segment"], ["segment", tmp_path / "nothing"], ["data", "--source", "imagenet"]):
+        assert ruranet(*arguments).returncode == 2, arguments
+    done = ruranet("segment", tmp_path, "--lesion", "drusen")
+    assert done.returncode == 2 and "hard_exudates" in done.stderr
+
+
+def test_notebooks_as_json():
+    listed = json.loads(ruranet("reproduce", "--list", "--json").stdout)
+    assert listed[0] == "01_data_merge" and len(listed) == 9
+
+
+def test_audit_of_a_table():
+    """50 images, half of each class; 20 true and 5 false positives: accuracy 0.8, precision 0.8, recall 0.8."""
+    right, wrong = "0.8,0.8,0.8,0.8", "0.8,0.8,0.9,0.8"
+    done = ruranet("audit", "-", "--json", stdin=f"accuracy,precision,recall,f1\n{right}\n")
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["verdict"] == "consistent"
+    done = ruranet("audit", "-", "--decimals", 4, stdin=f"name,accuracy,precision,recall,f1\nX,{right}\nY,{wrong}\n")
+    assert done.returncode == 1 and done.stdout.splitlines()[2].split()[0] == "Y"
+    assert done.stdout.count("impossible") == 1
+    done = ruranet("audit", "-", stdin="iou,precision\n0.9,0.7\n")
+    assert done.returncode == 1 and "IoU above precision" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "accuracy,recall\n84,79\n"])
+def test_a_table_that_cannot_be_audited_is_wrong_usage(text):
+    done = ruranet("audit", "-", stdin=text)
+    assert done.returncode == 2 and "Invalid value for TABLE" in done.stderr
+
+
+def test_the_papers_own_table_is_found_out(tmp_path):
+    published.table_4().to_csv(tmp_path / "table_4.csv", index=False)
+    done = ruranet("audit", tmp_path / "table_4.csv", "--decimals", 4, "--json")
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)) == len(published.table_4())
+
+
+def test_segment_writes_masks_and_prints_areas(untrained, phantoms, tmp_path):
+    photograph, out = tmp_path / "eye 1.png", tmp_path / "found"
+    Image.fromarray(phantoms.images[0].transpose(1, 2, 0)).save(photograph)
+    arguments = ["segment", photograph, "--lesion", "hemorrhages", "--model", "synthetic", "--out", out]
+    done = ruranet(*arguments, "--json", RURANET_STORE=untrained)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["image"], row["lesion"]) == ("eye 1", "hemorrhages")
+    mask = np.asarray(Image.open(out / "eye 1_hemorrhages.png"))
+    assert row["area_percent"] == pytest.approx(100 * (mask > 0).mean())
+    assert (out / "eye 1_hemorrhages_overlay.png").exists()
+
+
+def test_segment_without_a_model_says_how_to_train_one(tmp_path):
+    photograph = tmp_path / "eye.png"
+    Image.new("RGB", (96, 96)).save(photograph)
+    done = ruranet("segment", photograph, RURANET_STORE=tmp_path)
+    assert done.returncode == 1 and "Train them once" in done.stderr
+
+
+def test_data_as_json(tmp_path):
+    (tmp_path / "idrid").mkdir()
+    listed = pd.DataFrame(json.loads(ruranet("data", "--json", RURANET_DATA_ROOT=tmp_path).stdout)).set_index("source")
+    assert listed["found"].to_dict() == {name: name == "idrid" for name in listed.index}
