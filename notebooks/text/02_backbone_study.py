@@ -55,6 +55,7 @@ from ruranet_utils.run import start
 from ruranet_utils.segment import segment
 from ruranet_utils.segmentation import restore
 from ruranet_utils.segmenter import LesionSegmenter
+from ruranet_utils.widgets import browse_lesions
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -272,8 +273,9 @@ run.save_figure(fig, "fig_segmentation", shows_images=True)
 # Each with its card: what it was trained on, how it scored, what it is for. They find the lesions in photographs that have no masks ([09](09_own_images.ipynb)).
 
 # %%
-kept = [load(file).card for file in segmenter.keep(study)]
-cards = pd.DataFrame([{**card, **card["scores"], "trained_on": ", ".join(card["trained_on"])} for card in kept])
+kept = [load(file) for file in segmenter.keep(study)]
+cards = pd.DataFrame([model.card | model.card["scores"] for model in kept])
+cards["trained_on"] = cards["trained_on"].map(", ".join)
 columns = ["lesion", "encoder", "trained_on", "n_train", "iou_first", "iou_low", "iou_high", "n_test", "weights"]
 show(cards[columns], "Model cards")
 
@@ -284,6 +286,14 @@ show(cards[columns], "Model cards")
 found = segment(test.images[:4], lesions[0], model=run.profile.name)
 _ = found.save(paths.store() / "found" / run.profile.results)
 show(found.table, f"{names[lesions[0]]}, share of the image (%)")
+
+# %% [markdown]
+# ## Look for yourself
+#
+# In JupyterLab: choose a lesion, a test image and a threshold. Outlined is what the graders drew (left) and where the network's probability is above the threshold (right). A lower threshold finds more lesions and invents more. The threshold to start from is the one that was chosen on the validation images.
+
+# %%
+browse_lesions(test, kept, run.profile)
 
 # %% [markdown]
 # ## Paper versus ours

@@ -53,7 +53,7 @@ from ruranet_utils.anatomy import draw_clustering
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.comparisons import compare
 from ruranet_utils.config import DISPLAY, LESIONS, METHODS
-from ruranet_utils.diagnosis import diagnose, lesion_channel, project_all, stability, weight_search, weight_search_all
+from ruranet_utils.diagnosis import diagnose, lesion_channel, project_all, stability, weight_search_all
 from ruranet_utils.features import image_features, lesion_features
 from ruranet_utils.lesions import lesion_masks
 from ruranet_utils.metrics import matched_accuracy
@@ -62,6 +62,7 @@ from ruranet_utils.reduction import planes, reduce
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
 from ruranet_utils.weighting import WEIGHT_GRID, label_free, oracle
+from ruranet_utils.widgets import weigh_lesions
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -103,7 +104,7 @@ outside_test = (diagnosis.table["split"] != "test").to_numpy()
 reduced = {name: reduce(features[name], run.profile.n_components, outside_test) for name in features}
 heads = project_all(reduced, run.profile, run.store)
 spaces = {(name, m): heads[name].embedding if m == "dmh" else reduced[name] for name in features for m in METHODS}
-weight_search_all(spaces, run.profile, run.store)  # side by side; diagnose finds them
+searches = weight_search_all(spaces, run.profile, run.store)
 rows = []
 for (backbone, method), space in progress(spaces.items(), desc="clustering", unit="method"):
     for row in diagnose(space, method, diagnosis, run.profile, run.store):
@@ -163,8 +164,7 @@ show(compared["label_free"], "Table 4 · weights chosen by the silhouette", best
 show(compared["held_out"], "Table 4 · weights chosen on other patients", best={"accuracy ours": "max"})
 
 # %%
-parts = [table.assign(selection=selection) for selection, table in compared.items()]
-_ = run.save_table(pd.concat(parts), "table_4")
+_ = run.save_table(pd.concat([table.assign(selection=selection) for selection, table in compared.items()]), "table_4")
 _ = run.save_table(results.drop(columns="predicted"), "table_4_all_scores")
 
 # %% [markdown]
@@ -250,7 +250,7 @@ run.save_figure(fig, "fig_heads")
 # Accuracy of every weighting: the wider the spread, the more the oracle's choice can gain by luck. The frames mark what the silhouette (`label_free`) and the labels (`oracle`) choose.
 
 # %%
-search = weight_search(spaces[name, "dmh"], "dmh", run.profile, run.store)
+search = searches[name, "dmh"]
 accuracy = np.array([matched_accuracy(diagnosis.labels, labels) for labels in search.labels])
 codes = [f"{first:g} {second:g}" for first in (1, 5, 10) for second in (1, 5, 10)]
 fig, ax = plt.subplots(figsize=(6.4, 5))
@@ -280,6 +280,14 @@ _ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=2, frameon=T
 run.save_figure(fig, "fig_weights")
 
 # %% [markdown]
+# ## Weigh for yourself
+#
+# In JupyterLab: move the weights of the four lesions. Left, the images in the plane of the first two components of $F_{global}$: colors are clusters, triangles have DME. Right, the two scores of these weights among those of all 81. If the silhouette knew the diagnosis, the gray points would rise to the right.
+
+# %%
+weigh_lesions({key: spaces[key] for key in spaces if key[0] == name}, searches, diagnosis.labels, run.profile.seed)
+
+# %% [markdown]
 # ## Figure 2 · The images before and after the heads
 #
 # What K-Medoids clusters, all weights 1, laid into the plane: before the heads (PCA alone) and after them (DMH). Colors are once the diagnosis and once the clusters: where the heads help, the two pictures of a line resemble each other.
@@ -287,7 +295,7 @@ run.save_figure(fig, "fig_weights")
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(13, 6.4))
 for column, method in ((0, "kmedoids"), (2, "dmh")):
-    clusters = weight_search(spaces[name, method], method, run.profile, run.store).labels[0]
+    clusters = searches[name, method].labels[0]
     shown = {"diagnosis": diagnosis.labels, "cluster": clusters}
     for line, (kind, plane) in zip(
         axes, planes(spaces[name, method].mean(axis=1), run.profile.seed).items(), strict=True
