@@ -1,0 +1,88 @@
+"""What may be committed, and what has to be there for a reader who comes from elsewhere."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ruranet_utils import paths
+from ruranet_utils.reproduce import notebooks
+
+PRE_COMMIT = [Path(sys.executable).with_name("pre-commit"), "run", "--all-files"]
+
+
+def text(name):
+    return (paths.ROOT / name).read_text()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """An empty repository with this one's hooks."""
+    shutil.copy(paths.ROOT / ".pre-commit-config.yaml", tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "refused"),
+    [
+        ("docs/eye.JPG", "data-guard", True),
+        ("masks/eye 1.tif", "data-guard", True),
+        ("model.safetensors", "data-guard", True),
+        ("figures/open/photographs/fig_examples.pdf", "data-guard", True),
+        ("data/README.md", "data-guard", False),
+        ("figures/open/table_1.csv", "data-guard", False),
+        ("docs/eye.png", "png-guard", True),
+        ("figures/open/photographs/fig_examples.png", "png-guard", True),
+        ("figures/open/fig_pca.png", "png-guard", False),
+    ],
+)
+def test_photographs_masks_and_weights_are_refused(repository, name, hook, refused):
+    file = repository / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"content")
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    done = subprocess.run([*PRE_COMMIT[:2], hook, *PRE_COMMIT[2:]], cwd=repository, capture_output=True, text=True)
+    assert (done.returncode != 0) is refused, done.stdout
+    assert (name in done.stdout and "data/README.md" in done.stdout) is refused
+
+
+def test_nothing_of_that_kind_is_committed():
+    if not (paths.ROOT / ".git").exists():
+        pytest.skip("no git repository")
+    for hook in ("data-guard", "png-guard"):
+        done = subprocess.run([*PRE_COMMIT[:2], hook, *PRE_COMMIT[2:]], cwd=paths.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_is_stored_in_a_megabyte(path):
+    assert path.stat().st_size <= 1_000_000
+
+
+def test_citation_names_software_and_paper():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0" and citation["license"] == "MIT"
+    assert citation["references"][0]["title"].startswith("RURANET++: An Unsupervised Learning Method")
+    assert f"## {citation['version']}" in text("CHANGELOG.md")
+    assert f'version = "{citation["version"]}"' in text("pyproject.toml")
+
+
+def test_the_workflow_runs_what_the_project_runs():
+    steps = yaml.safe_load(text(".github/workflows/test.yml"))["jobs"]["test"]["steps"]
+    assert "bash .ci/run" in [step.get("run") for step in steps]
+    assert "make test" in text(".ci/run")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((paths.ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda p: p.stem
+)
+def test_issue_templates_are_forms(path):
+    form = yaml.safe_load(path.read_text())
+    assert form["name"] and form["description"]
+    kinds = {field["type"] for field in form["body"]}
+    assert kinds <= {"input", "textarea", "markdown", "dropdown", "checkboxes"}
+    assert len({field["id"] for field in form["body"]}) == len(form["body"])
