@@ -23,7 +23,11 @@
 # | Writes | `table_3`, `table_3_splits`, `table_3_draws` (csv, md); `fig_roc`, `fig_draws`, `fig_calibration`, `fig_confusion` |
 # | Needs | synthetic: 3 min, 4.5 GB · open: 20 s, 1.1 GB once its 36 networks are trained; on two CPU cores, `run.json` |
 #
-# The last layer of each backbone is replaced by one logit and all layers are trained by Adam on binary cross-entropy. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
+# The last layer of each backbone is replaced by one logit and all layers are trained by Adam on binary cross-entropy. The score that needs no threshold is the area under the ROC curve, the probability that a photograph with DME gets a higher score $s$ than one without:
+#
+# $$\mathrm{AUC} = P(s^{+} > s^{-}) + \tfrac{1}{2} P(s^{+} = s^{-})$$
+#
+# 0.5 is guessing. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
 #
 # - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb)); ours has 31 of each class where the cohort is large enough, else a fifth.
 # - **cross-validation**: five folds of patients. Every image is scored once, by a model that has not seen its patient; of the other four folds one chooses the epoch. More test images, so intervals are narrower; they hold for these five models, not for others trained on other patients.

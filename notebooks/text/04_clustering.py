@@ -27,7 +27,13 @@
 #
 # $$\mathcal{L} = \mathcal{L}_{div} + 0.3\,\mathcal{L}_{cluster} \qquad (3)$$
 #
-# where $\mathcal{L}_{div}$ (Eq. 4) keeps the heads apart above a threshold $T$ that follows their similarity, and $\mathcal{L}_{cluster}$ (Eq. 5) pulls every image to the nearer of two medoids. All methods then cluster the weighted mean
+# The first term keeps the heads apart: $S_{ij}$ holds the cosines between all images seen by head $i$ and all seen by head $j$, and pairs of heads more alike than the threshold $T$ are punished. $T$ shrinks by 1 % per epoch while the heads are more alike than a target and else grows by 1 %, the rule of DivClust (Metaxas et al. 2023), since the paper gives none. The second term pulls every image to the nearer of its lesion's two medoids $m_1, m_2$.
+#
+# $$\mathcal{L}_{div} = \frac{1}{C_4^2} \sum_{i<j} \mathrm{ReLU}\Big(\frac{1}{2N} \sum_{n=1}^{N} \big(\max S_{ij}^{(n)} + \max S_{ji}^{(n)}\big) - T\Big) \qquad (4)$$
+#
+# $$\mathcal{L}_{cluster} = \frac{1}{4} \sum_{i=1}^{4} E\Big[\min\big(\lVert f_i - m_1^{(i)} \rVert_2, \lVert f_i - m_2^{(i)} \rVert_2\big)\Big] \qquad (5)$$
+#
+# All methods then cluster the weighted mean
 #
 # $$F_{global} = \tfrac{1}{4}\sum_{i=1}^{4} w_i f_i, \qquad w \in \{1, 5, 10\}^4 \qquad (2)$$
 #

@@ -23,6 +23,14 @@
 # | Writes | `table_audit`, `table_audit_rows`, `table_audit_text` (csv, md); `fig_audit_sizes` |
 # | Needs | 15 s, 1 GB; no data, no weights, the same on every profile |
 #
+# An accuracy over $n$ images is a whole number of right answers divided by $n$. So for a row to be possible there must be whole numbers $TP, FP, FN, TN$ with
+#
+# $$\mathrm{round}\Big(\frac{TP + TN}{n}\Big) = \text{accuracy}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FP}\Big) = \text{precision}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FN}\Big) = \text{recall}, \qquad n = TP + FP + FN + TN,$$
+#
+# or the same for a mean over both classes. And since the true negatives are in the accuracy alone, for every mask
+#
+# $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{TP + FP + FN + TN} = \text{accuracy}.$$
+#
 # A printed score stands for every value that rounds to it, so nothing is called impossible that rounding allows. **What follows is arithmetic.** It says which numbers cannot stand together, not how they came about: a typing error, two versions of a test set, two scripts with different defaults all look like this.
 
 # %% tags=["parameters"]

@@ -23,6 +23,12 @@
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
 # | Needs | synthetic: 35 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
+# If class and camera agree in a share $q$ of the images, then whoever looks at nothing but the camera is right in
+#
+# $$\text{accuracy}_{\text{camera}} = \max(q, 1 - q)$$
+#
+# of them: 0.5 if they are untied, 0.75 if tied 3 : 1, 1 if each class has its own camera.
+#
 # The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those does not find it by the lesions.
 
 # %% tags=["parameters"]
