@@ -189,6 +189,8 @@ if set(published.FIELD_LESIONS) <= set(lesions):
 
 # %% [markdown]
 # ## Figure · How the chosen models learned
+#
+# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, has learned its training images by heart.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
@@ -248,7 +250,7 @@ run.save_figure(fig, "fig_1_attention", shows_images=True)
 # %% [markdown]
 # ## Figure · What the models see
 #
-# One test image per lesion, the one with the largest lesion.
+# One test image per lesion, the one with the largest lesion. Green was found, red invented, blue missed.
 
 # %%
 predicted = segmenter.masks(test.images, encoder_of)

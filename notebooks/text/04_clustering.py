@@ -159,12 +159,16 @@ show(compared["oracle"], "Table 4 · weights chosen on the true labels", best={"
 
 # %% [markdown]
 # ## Table 4 · The same without looking at the labels (`label_free`)
+#
+# The row to believe for new photographs: nothing here has seen a diagnosis. The paper's columns are the same as above.
 
 # %%
 show(compared["label_free"], "Table 4 · weights chosen by the silhouette", best={"accuracy ours": "max"})
 
 # %% [markdown]
 # ## Table 4 · Weights from the labels of the other half (`held_out`)
+#
+# What the oracle's choice is worth on patients whose labels it has not seen.
 
 # %%
 show(compared["held_out"], "Table 4 · weights chosen on other patients", best={"accuracy ours": "max"})
@@ -234,7 +238,7 @@ show(run.save_table(stable, "table_4_stability"), "Agreement between seeds, all 
 # %% [markdown]
 # ## Figure · How the heads train
 #
-# Both terms of Eq. 3, the similarity between heads and the threshold $T$.
+# Left both terms of Eq. 3, right the similarity between the heads and the threshold $T$ that follows it. Where the similarity lies below $T$ the diversity term is zero.
 
 # %%
 history = heads[name].history
