@@ -47,6 +47,13 @@ def test_notebooks_as_json():
     assert listed[0] == "01_data_merge" and len(listed) == 9
 
 
+def test_a_run_as_json(tmp_path):
+    places = {"RURANET_FIGURES": tmp_path / "figures", "RURANET_STORE": tmp_path / "store"}
+    done = ruranet("reproduce", "--only", "07", "--json", **places)
+    assert done.returncode == 0 and "[1/1] 07_paper_audit" in done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "figures/synthetic/run.json").read_text())
+
+
 def test_audit_of_a_table():
     """50 images, half of each class; 20 true and 5 false positives: accuracy 0.8, precision 0.8, recall 0.8."""
     right, wrong = "0.8,0.8,0.8,0.8", "0.8,0.8,0.9,0.8"

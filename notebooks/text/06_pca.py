@@ -90,7 +90,7 @@ show(
 # %% [markdown]
 # ## Figure · Cumulative variance and reconstruction error
 #
-# The cross is the paper's point: where it lies above our curve, 50 components keep more of the paper's features than of ours.
+# The cross is the paper's point: where it lies above our curve on the left, 50 components keep more of the paper's features than of ours.
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
