@@ -49,6 +49,7 @@ def lab(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {"ip": "127.0.0.1", "port": port, "root_dir": folder / "notebooks", "allow_root": True}
+    options["disable_check_xsrf"] = True  # so that the tests can end kernels
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--IdentityProvider.token="]
     places = {"FIGURES": folder / "figures", "STORE": paths.store()}
     with (folder / "log.txt").open("w") as log:
@@ -92,8 +93,10 @@ def run_all(lab, browser):
         return page
 
     yield run
-    assert not failures
+    for kernel in page.request.get(f"{lab}/api/kernels").json():  # each holds a gigabyte
+        assert page.request.delete(f"{lab}/api/kernels/{kernel['id']}").ok
     page.close()
+    assert not failures
 
 
 def outputs(page, kind):
