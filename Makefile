@@ -4,10 +4,11 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
-.PHONY: help reproduce test site bench verify chaos audit lab notebooks readme lock clean
+.PHONY: help reproduce test test-browser site bench verify chaos audit lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
 	@echo "make test        lint, unit tests, nbval, one papermill run"
+	@echo "make test-browser   the notebooks in JupyterLab and the site, in Chromium"
 	@echo "make site        README, notebooks and docs as a web site, into build/site"
 	@echo "make bench       time and memory, into benchmarks/results"
 	@echo "make verify      three cold runs: which bytes differ in another place, and on another processor"
@@ -25,8 +26,11 @@ reproduce: .venv/stamp
 test: .venv/stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pytest -q tests
+	$(RUN) pytest -q tests --ignore=tests/browser
 	$(RUN) pytest -q --nbval notebooks
+
+test-browser: .venv/stamp
+	$(RUN) pytest -q tests/browser
 
 site: .venv/stamp
 	rm -rf build/site
