@@ -18,7 +18,7 @@ help:
 	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
 	@echo "make readme      renew the results in README.md from figures/"
 	@echo "make lock        renew uv.lock and environment.yml from pyproject.toml"
-	@echo "make clean       remove the environment and the store"
+	@echo "make clean       remove the environment, the site and the store"
 
 reproduce: .venv/stamp
 	$(RUN) ruranet_utils.reproduce --profile $(PROFILE) $(ARGS)
@@ -75,7 +75,7 @@ lock: $(UV)
 	  | sed 's/.*/      - "&"/'; } > environment.yml
 
 clean:
-	rm -rf .venv .uv data/store
+	rm -rf .venv .uv build data/store
 
 .venv/stamp: uv.lock pyproject.toml | $(UV)
 	$(UV) sync --frozen --all-groups --all-extras --python 3.11 --compile-bytecode

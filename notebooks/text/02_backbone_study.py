@@ -25,11 +25,15 @@
 #
 # Each model is a binary U-Net whose skip connections pass spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018): the features $x$ of a stage are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
 #
-# $$\hat{x} = x \odot C + x \odot S, \qquad C = \sigma(W_2\,\mathrm{ReLU}(W_1\,\bar{x})), \qquad S = \sigma(w \ast x).$$
+# $$\hat{x} = x \odot C + x \odot S,$$
+#
+# $$C = \sigma(W_2\,\mathrm{ReLU}(W_1\,\bar{x})), \qquad S = \sigma(w \ast x).$$
 #
 # The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, and $p_t = p$ where $y = 1$, else $1 - p$:
 #
-# $$\mathrm{DiceLoss} = 1 - \frac{2 \sum p\,y}{\sum p + \sum y}, \qquad \mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
+# $$\mathrm{DiceLoss} = 1 - \frac{2 \sum p\,y}{\sum p + \sum y}$$
+#
+# $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
 # The optimizer is Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored once on the test images**, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is $\mathrm{IoU} = TP / (TP + FP + FN)$. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
 

@@ -25,11 +25,13 @@
 #
 # An accuracy over $n$ images is a whole number of right answers divided by $n$. So for a row to be possible there must be whole numbers $TP, FP, FN, TN$ with
 #
-# $$\mathrm{round}\Big(\frac{TP + TN}{n}\Big) = \text{accuracy}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FP}\Big) = \text{precision}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FN}\Big) = \text{recall}, \qquad n = TP + FP + FN + TN,$$
+# $$n = TP + FP + FN + TN, \qquad \mathrm{round}\Big(\frac{TP + TN}{n}\Big) = \text{accuracy},$$
+#
+# $$\mathrm{round}\Big(\frac{TP}{TP + FP}\Big) = \text{precision}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FN}\Big) = \text{recall},$$
 #
 # or the same for a mean over both classes. And since the true negatives are in the accuracy alone, for every mask
 #
-# $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{TP + FP + FN + TN} = \text{accuracy}.$$
+# $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{n} = \text{accuracy}.$$
 #
 # A printed score stands for every value that rounds to it, so nothing is called impossible that rounding allows. **What follows is arithmetic.** It says which numbers cannot stand together, not how they came about: a typing error, two versions of a test set, two scripts with different defaults all look like this.
 
