@@ -26,7 +26,7 @@ def output(project) -> str:
 
 def steps(project, n, run) -> None:
     """Wait until the run has finished some steps."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(chaos.finished(project)) < n:
         assert run.poll() is None and time.monotonic() < end, output(project)
         time.sleep(0.05)
@@ -52,27 +52,33 @@ def test_what_chaos_counts_is_seen(tmp_path):
     assert chaos.n_repeated(before, chaos.finished(tmp_path)) == 1
 
 
+def all_gone(project, seconds=30) -> bool:
+    """Whether nothing of a run is left, given a while: a worker looks twice a second whether its kernel lives."""
+    end = time.monotonic() + seconds
+    while chaos.processes_of(project) and time.monotonic() < end:
+        time.sleep(0.2)
+    return not chaos.processes_of(project)
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(project):
     run = reproduce(project, ARGUMENTS)
     steps(project, 2, run)
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(60) == 130
+    assert run.wait(180) == 130
     assert output(project).splitlines()[-1] == "stopped; the same command continues where it was"
     assert "Traceback" not in output(project)
-    time.sleep(3)
-    assert chaos.processes_of(project) == []
+    assert all_gone(project)
 
 
 def test_a_dead_kernel_is_an_error_that_says_so(project):
     run = reproduce(project, ARGUMENTS)
     steps(project, 2, run)
     assert chaos.kill(run, "kernel") == "kernel"
-    assert run.wait(60) == 1
+    assert run.wait(180) == 1
     last = output(project).splitlines()[-1]
     assert last == "error: the kernel of 02_backbone_study died, killed or out of memory; the same command continues"
     assert "Traceback" not in output(project)
-    time.sleep(2)
-    assert chaos.processes_of(project) == [], "its workers end with it"
+    assert all_gone(project), "its workers end with it"
 
 
 def test_a_worker_is_among_those_that_chaos_kills(project):
@@ -83,7 +89,7 @@ def test_a_worker_is_among_those_that_chaos_kills(project):
     gone, _ = psutil.wait_procs(workers, timeout=5)
     assert gone
     chaos.kill(run, "everything")
-    run.wait(60)
+    run.wait(180)
 
 
 def test_a_store_that_cannot_be_written_serves_what_it_has_and_names_what_it_cannot_take(project):

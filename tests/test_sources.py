@@ -488,5 +488,5 @@ def test_missing_sources_are_listed_with_their_pages(tmp_path):
     (tmp_path / "refuge2").mkdir()
     with pytest.raises(FileNotFoundError, match="2 of 3 data sets are missing") as error:
         require(["refuge2", "idrid", "srahim"], tmp_path)
-    for part in (str(tmp_path / "idrid"), "github.com/SRahimDR", "download --source idrid --source srahim"):
+    for part in (str(tmp_path / "idrid"), "github.com/SRahimDR", "ruranet data --source idrid --source srahim"):
         assert part in str(error.value)
