@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from sys import stderr
@@ -10,6 +11,7 @@ from typing import TextIO
 
 import click
 import pandas as pd
+from pandas.errors import ParserWarning
 
 from ruranet_utils import __version__, paths
 from ruranet_utils.config import ANNOTATIONS, get_profile
@@ -24,7 +26,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and 
 def main() -> None:
     """RURANET++, reproduced: lesions and clusters in fundus photographs. Research only, not a medical device.
 
-    Exit codes: 0 done; 1 an error, or a table that cannot be right; 2 wrong usage; 130 stopped by Ctrl-C.
+    Exit codes: 0 done; 1 an error, or a table that cannot be right; 2 arguments that cannot be read; 130 stopped by
+    Ctrl-C.
     """
 
 
@@ -92,15 +95,30 @@ def audit(context: click.Context, table: TextIO, decimals: int, positive_share: 
     from ruranet_utils.audit import audit_classification, audit_segmentation
 
     try:
-        printed = pd.read_csv(table)
+        printed = _read(table)
         if "iou" in printed:
             audited = audit_segmentation(printed, decimals)
         else:
             audited = audit_classification(printed, decimals, positive_share=positive_share)
-    except ValueError as error:
+    except (ValueError, ParserWarning) as error:
         raise click.BadParameter(str(error), param_hint="TABLE") from None
+    if not as_json and "sizes" in audited:
+        audited["sizes"] = [
+            f"{min(found)} to {max(found)}, {len(found)}" if found else "–" for found in audited["sizes"]
+        ]
     _print(audited, as_json)
     context.exit(int(audited["verdict"].str.startswith("impossible").any()))
+
+
+def _read(table: TextIO) -> pd.DataFrame:
+    """A table of scores as people write it: blanks after commas, capitals, F1 in several spellings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)  # rows longer than the header would lose their ends
+        printed = pd.read_csv(table, skipinitialspace=True, index_col=False)
+    printed.columns = printed.columns.str.strip().str.lower().str.replace(r"^f1[ _-]score$", "f1", regex=True)
+    if taken := sorted({"verdict", "sizes", "averages", "matrices"}.intersection(printed)):
+        raise ValueError(f"rename the columns {', '.join(taken)}: the audit writes columns of these names")
+    return printed
 
 
 def _print(table: pd.DataFrame, as_json: bool) -> None:

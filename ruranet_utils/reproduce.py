@@ -149,7 +149,7 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
     executed.mkdir(parents=True, exist_ok=True)
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
-    os.environ.update(RURANET_JOURNAL=str(journal), TQDM_DISABLE="1")
+    os.environ.update(RURANET_JOURNAL=str(journal), RURANET_WIDGETS="0", TQDM_DISABLE="1")
     watch = Watch(path.stem, journal)
     watch.start()
     try:

@@ -29,7 +29,8 @@ def is_live() -> bool:
     ``RURANET_WIDGETS=1`` says so to editors where it cannot be seen, ``0`` the opposite. papermill, nbval and nbconvert
     start their kernels without a server.
     """
-    return bool(int(os.environ.get("RURANET_WIDGETS", "JPY_SESSION_NAME" in os.environ)))
+    chosen = os.environ.get("RURANET_WIDGETS")
+    return chosen == "1" if chosen else "JPY_SESSION_NAME" in os.environ
 
 
 def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) -> None:

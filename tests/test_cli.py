@@ -66,7 +66,23 @@ def test_audit_of_a_table():
     assert done.returncode == 1 and "IoU above precision" in done.stdout
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "accuracy,recall\n84,79\n"])
+def test_a_table_as_people_write_it():
+    """Blanks, capitals and other names of F1 do not hide a score; the row is impossible by its recall or its F1."""
+    for head, row in (("Accuracy, Precision, Recall", "0.8, 0.8, 0.9"), ("accuracy,precision,F1 score", "0.8,0.8,0.2")):
+        done = ruranet("audit", "-", "--decimals", 4, stdin=f"Method, {head}\nY, {row}\n")
+        assert done.returncode == 1 and "impossible" in done.stdout, head
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a,b\n1,2\n",
+        "accuracy,recall\n84,79\n",
+        "method,iou,accuracy\nA,0.9,0.7,0.95\n",
+        "accuracy,recall,verdict\n0.8,0.8,good\n",
+    ],
+)
 def test_a_table_that_cannot_be_audited_is_wrong_usage(text):
     done = ruranet("audit", "-", stdin=text)
     assert done.returncode == 2 and "Invalid value for TABLE" in done.stderr

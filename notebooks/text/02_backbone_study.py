@@ -23,19 +23,19 @@
 # | Writes | `table_1`, `table_2`, `table_protocols`, `table_scse`, `time_1` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
 # | Needs | synthetic: 6 min, 3.5 GB · open: 14 to 28 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
 #
-# Each model is a binary U-Net whose skip connections pass spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018): the features $x$ of a stage are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
+# Each model is a binary U-Net with spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
 #
 # $$\hat{x} = x \odot C + x \odot S,$$
 #
 # $$C = \sigma(W_2\,\mathrm{ReLU}(W_1\,\bar{x})), \qquad S = \sigma(w \ast x).$$
 #
-# The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, and $p_t = p$ where $y = 1$, else $1 - p$:
+# The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, $p_t = p$ where $y = 1$, else $1 - p$, and $\alpha_t$ the weight of a pixel of its class:
 #
 # $$\mathrm{DiceLoss} = 1 - \frac{2 \sum p\,y}{\sum p + \sum y}$$
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# The optimizer is Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored once on the test images**, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is $\mathrm{IoU} = TP / (TP + FP + FN)$. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
+# The optimizer is Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored on the test images** at the end, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is $\mathrm{IoU} = TP / (TP + FP + FN)$. Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours

@@ -238,7 +238,7 @@ show(run.save_table(stable, "table_4_stability"), "Agreement between seeds, all 
 # %% [markdown]
 # ## Figure · How the heads train
 #
-# Left both terms of Eq. 3, right the similarity between the heads and the threshold $T$ that follows it. Where the similarity lies below $T$ the diversity term is zero.
+# Left both terms of Eq. 3, right the mean similarity of two heads and the threshold $T$, which grows while that is below its target. The diversity term is zero once every pair of heads lies below $T$.
 
 # %%
 history = heads[name].history
