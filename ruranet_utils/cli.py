@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -122,5 +121,4 @@ def _read(table: TextIO) -> pd.DataFrame:
 
 
 def _print(table: pd.DataFrame, as_json: bool) -> None:
-    rows = json.loads(table.to_json(orient="records"))
-    click.echo(json.dumps(rows, indent=1) if as_json else table.to_string(index=False))
+    click.echo(table.to_json(orient="records", indent=1) if as_json else table.to_string(index=False))

@@ -7,6 +7,7 @@ of the site. Nothing is executed and nothing is fetched, neither by the build no
 import json
 import re
 import shutil
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -108,8 +109,9 @@ class Files(SphinxDirective):
     def run(self):
         """Make a list of them."""
         items = nodes.bullet_list(classes=["files"])
-        for path in [path for pattern in self.arguments for path in sorted(ROOT.glob(pattern))]:
-            name = path.relative_to(ROOT).as_posix()
+        for name in (
+            name for pattern in self.arguments for name in sorted(glob(pattern, root_dir=ROOT, recursive=True))
+        ):
             link = addnodes.download_reference(reftarget=f"/{name}", refdoc=self.env.docname)
             link += nodes.literal(name, name)
             items += nodes.list_item("", nodes.paragraph("", "", link))

@@ -78,7 +78,7 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture
-def run_all(lab, browser):
+def run_all(browser, lab):
     """Open a notebook, choose Run > Run All Cells, wait for the last one."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     failures = []
