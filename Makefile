@@ -1,5 +1,6 @@
 PROFILE ?= synthetic
 ARGS ?=
+SITE ?= build/site
 UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
@@ -33,8 +34,8 @@ test-browser: .venv/stamp
 	$(RUN) pytest -q tests/browser
 
 site: .venv/stamp
-	rm -rf build/site
-	$(RUN) sphinx --quiet --fail-on-warning -c site -d build/doctrees . build/site
+	rm -rf $(SITE)
+	$(RUN) sphinx --quiet --fail-on-warning -c site -d build/doctrees . $(SITE)
 
 bench: .venv/stamp
 	.venv/bin/python benchmarks/bench_merge.py

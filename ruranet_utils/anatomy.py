@@ -147,7 +147,7 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
     for number, (lesion, y) in enumerate(zip(LESIONS, np.linspace(8.4, 2.6, len(LESIONS)), strict=True), start=1):
         branch = {
             "lesions": DISPLAY[lesion],
-            "features": f"$f_{number}$",
+            "features": f"$x_{number}$",
             "components": "PCA",
             "heads": f"head ${number}$",
         }

@@ -20,7 +20,19 @@ from ruranet_utils.reproduce import main as reproduce
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class Interruptible(click.Group):
+    """A command that Ctrl-C ends with the exit code that shells give it."""
+
+    def invoke(self, context: click.Context) -> None:
+        """Run the subcommand."""
+        try:
+            super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            context.exit(130)
+
+
+@click.group(cls=Interruptible, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 def main() -> None:
     """RURANET++, reproduced: lesions and clusters in fundus photographs. Research only, not a medical device.
@@ -36,14 +48,21 @@ main.add_command(data, "data")
 
 @main.command()
 @click.argument("images", type=click.Path(path_type=Path, exists=True))
-@click.option("--lesion", "lesions", multiple=True, type=click.Choice(ANNOTATIONS), default=["hard_exudates"])
+@click.option(
+    "--lesion",
+    "lesions",
+    multiple=True,
+    type=click.Choice(ANNOTATIONS),
+    default=["hard_exudates"],
+    help="What to find. Repeatable.",
+)
 @click.option("--model", default="open", help="A profile that has trained models, or a model's .safetensors file.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="For masks and overlays."
 )
 @as_json
 def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_json: bool) -> None:
-    """Find lesions in a photograph or in a folder of them, with networks that `reproduce` has trained.
+    """Find lesions in a photograph or in a folder of them.
 
     Writes a mask and an overlay for each photograph and lesion, both as large as the photograph, and prints which share
     of it the lesion covers.
@@ -54,7 +73,9 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
         found = [find(images, lesion, model) for lesion in lesions]
         for one in found:
             one.save(out)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
         raise click.ClickException(str(error)) from None
     _print(pd.concat([one.table.assign(lesion=one.lesion) for one in found]), as_json)
     click.echo(f"masks and overlays: {out}", err=True)
@@ -63,13 +84,14 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
 @click.option("--models", default="open", help="Profile whose networks find the lesions.")
-@click.option("--seed", default=0)
+@click.option("--seed", default=0, help="Of PCA, heads and clustering.")
 @as_json
 @click.pass_context
 def cluster(context: click.Context, folder: Path, models: str, seed: int, as_json: bool) -> None:
-    """Sort a folder of photographs, laid out as docs/own_images.md says, into two clusters (notebook 09).
+    """Sort a folder of photographs into two clusters (notebook 09).
 
-    No label is needed. Prints for each photograph its cluster, how well it lies there, and the area of each lesion.
+    The folder is laid out as docs/own_images.md says; no label is needed. Prints for each photograph its cluster, how
+    well it lies there, and the area of each lesion.
     """
     parameters = {"data_dir": str(folder), "models": models, "seed": str(seed)}
     with redirect_stdout(stderr):
@@ -85,11 +107,12 @@ def cluster(context: click.Context, folder: Path, models: str, seed: int, as_jso
 @as_json
 @click.pass_context
 def audit(context: click.Context, table: TextIO, decimals: int, positive_share: float, as_json: bool):
-    """Can the scores of a published table be true? TABLE is a CSV file, or - for stdin.
+    """Can the scores of a published table be true?
 
-    With a column accuracy and any of precision, recall and f1, as shares of one, it looks for the confusion matrices
-    that round to each row; with a column iou, and accuracy or precision, it checks what holds for every mask. Exit
-    code 1 if a row is impossible. The tables of RURANET++ itself: ruranet reproduce --only 07.
+    TABLE is a CSV file, or - for stdin. With a column accuracy and any of precision, recall and f1, as shares of one,
+    this looks for the confusion matrices that round to each row; with a column iou, and accuracy or precision, it
+    checks what holds for every mask. Exit code 1 if a row is impossible. The tables of RURANET++ itself: ruranet
+    reproduce --only 07.
     """
     from ruranet_utils.audit import audit_classification, audit_segmentation
 

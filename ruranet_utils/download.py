@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import click
-import kagglehub
 
 from ruranet_utils import paths
 from ruranet_utils.sources import PAPER, srahim
@@ -38,6 +37,8 @@ def fetch(source: Source, folder: Path) -> None:
         if source.kaggle:
             # Only downloads into kagglehub's cache are resumed; lying beside the folder, its content can be renamed.
             os.environ["KAGGLEHUB_CACHE"] = str(partial)
+            import kagglehub  # slow to load
+
             Path(kagglehub.dataset_download(source.kaggle)).rename(folder)
         else:
             shutil.rmtree(partial, ignore_errors=True)
@@ -131,7 +132,7 @@ def main(names: tuple[str, ...], archive: Path | None, as_json: bool) -> None:
             elif not (root / name).is_dir():
                 fetch(REMOTE[name], root / name)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise click.ClickException(str(error)) from None
     states = [_state(REMOTE[name], root / name) for name in names or REMOTE]
     if as_json:
         print(json.dumps(states, indent=1))

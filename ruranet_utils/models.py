@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ruranet_utils import backbones, patches, segmentation, training
-from ruranet_utils.config import LESIONS, Profile
+from ruranet_utils.config import Profile
 from ruranet_utils.patches import image_batches
 from ruranet_utils.store import Arrays, Store, digest_arrays, write_atomically
 
@@ -119,10 +119,11 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
     """
     missing = [lesion for lesion in lesions if not (folder / _name(lesion, attention)).is_file()]
     if missing:
+        notebook = "02" if attention else "05"
         raise FileNotFoundError(
             f"no trained model for {', '.join(missing)}: expected {', '.join(_name(x, attention) for x in missing)} in "
-            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only 02 --only 05'), copy the "
-            f"files there, or give masks of these lesions; the lesions are {', '.join(LESIONS)}"
+            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only {notebook}') or copy the "
+            "files there (docs/own_images.md)"
         )
     return {lesion: load(folder / _name(lesion, attention)) for lesion in lesions}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
     parameters : dict
         Which the notebooks made the profile of.
     ran : dict
-        What :func:`ruranet_utils.reproduce.run_notebook` returned, by notebook.
+        What :func:`ruranet_utils.headless.run_notebook` returned, by notebook.
     before : dict
         The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
         had the same parameters: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
@@ -51,6 +52,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "disk_mb": {"store": _size_mb(paths.store()), "environment": _size_mb(Path(sys.prefix))},
         "instructions": os.environ.get("RURANET_INSTRUCTIONS", profile.instructions),
         "data": _digests(paths.figures(profile.results)),
         "weights": _weights(),
@@ -75,12 +77,17 @@ def _weights() -> dict[str, str]:
     return {file.name: digest_file(file) for file in sorted(place.glob("*.pth"))} if place else {}
 
 
+def _size_mb(folder: Path) -> int:
+    return round(512 * sum(file.lstat().st_blocks for file in folder.rglob("*")) / 1e6)
+
+
 def describe_code() -> dict:
     """``commit`` and whether there are ``uncommitted_changes`` in what results depend on."""
-    status = _git("status", "--porcelain", "--", "ruranet_utils", "notebooks/text", "uv.lock")
-    return {"commit": _git("rev-parse", "HEAD"), "uncommitted_changes": bool(status)}
+    status = git("status", "--porcelain", "--", "ruranet_utils", "notebooks/text", "uv.lock")
+    return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(status)}
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git prints about this repository, or None if it fails."""
     done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -7,9 +7,10 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +19,8 @@ from pandas.io.formats.style import Styler
 from ruranet_utils.config import ANNOTATIONS, DISPLAY
 from ruranet_utils.store import write_atomically
 
-PALETTE = tuple(sns.color_palette("colorblind").as_hex())
+STYLE = Path(__file__).with_name("figures.mplstyle")
+PALETTE = tuple(rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"])
 MISSING = "–"
 OUTLINES = dict(zip(ANNOTATIONS, ("gold", "cyan", "lime", "silver", "magenta"), strict=True))
 _NAMED = ("encoder", "encoder paper", "encoder ours", "backbone", "method", "lesion")
@@ -149,31 +151,13 @@ def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
 
 
 def style() -> None:
-    """Set the look of all figures: legible at half a page's width, colorblind-safe, equal on all machines."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        palette=list(PALETTE),
-        font="DejaVu Sans",  # comes with matplotlib, so every machine has it
-        rc={
-            "figure.dpi": 100,
-            "figure.figsize": (6.4, 4.0),
-            "font.size": 12,
-            "axes.labelsize": 13,
-            "axes.titlesize": 13,
-            "legend.fontsize": 11,
-            "xtick.labelsize": 11,
-            "ytick.labelsize": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "pdf.fonttype": 42,
-            "svg.hashsalt": "ruranet",
-        },
-    )
+    """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before."""
+    plt.style.use(["default", STYLE])
 
 
-def show(frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = None, digits: int = 4) -> Styler:
+def show(
+    frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = None, within: str = "", digits: int = 4
+) -> Styler:
     """A table for a notebook, of which the HTML repeats byte for byte.
 
     Parameters
@@ -183,17 +167,20 @@ def show(frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = N
     caption : str
     best : dict, optional
         Column to ``"max"`` or ``"min"``: its best value is set in bold.
+    within : str
+        A column: the best value is that of each of its groups, such as each lesion.
     digits : int
         Decimals of floats. Missing values are shown as "–".
 
     Raises
     ------
     ValueError
-        If ``best`` names a column that is not there, or asks for anything but ``"max"`` or ``"min"``.
+        If ``best`` or ``within`` names a column that is not there, or ``best`` asks for anything but ``"max"`` or
+        ``"min"``.
     """
     best = best or {}
-    if unknown := [column for column in best if column not in frame]:
-        raise ValueError(f"best names {', '.join(unknown)}; the columns are {', '.join(frame)}")
+    if unknown := [column for column in (*best, within) if column and column not in frame]:
+        raise ValueError(f"best or within names {', '.join(unknown)}; the columns are {', '.join(frame)}")
     if set(best.values()) - {"max", "min"}:
         raise ValueError(f"best must ask for 'max' or 'min', got {best}")
     named = {column: frame[column].map(lambda key: DISPLAY.get(key, key)) for column in _NAMED if column in frame}
@@ -206,7 +193,8 @@ def show(frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = N
     styler.set_table_styles({column: [{"selector": "", "props": "text-align: left"}] for column in words})
     for column, which in best.items():
         highlight = styler.highlight_max if which == "max" else styler.highlight_min
-        highlight(subset=[column], props="font-weight: bold")
+        for rows in frame.groupby(within).groups.values() if within else [frame.index]:
+            highlight(subset=(rows, [column]), props="font-weight: bold")
     return styler
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from ruranet_utils import paths
-from ruranet_utils.config import ANNOTATIONS, get_profile
+from ruranet_utils.config import ANNOTATIONS, PROFILES, get_profile
 from ruranet_utils.models import load, load_all
 from ruranet_utils.progress import progress
 from ruranet_utils.sources.base import list_images
@@ -98,8 +98,10 @@ def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "o
         raise ValueError(f"unknown lesion {lesion!r}; valid lesions: {', '.join(ANNOTATIONS)}")
     if Path(model).suffix == ".safetensors":
         chosen = load(Path(model))
-    else:
+    elif model in PROFILES:
         chosen = load_all(paths.models(str(model)), [lesion])[lesion]
+    else:
+        raise ValueError(f"unknown model {str(model)!r}: expected a .safetensors file or one of {', '.join(PROFILES)}")
     if chosen.card["lesion"] != lesion:
         raise ValueError(f"{model} finds {chosen.card['lesion']}, not {lesion}")
     names, arrays, sizes_px = _read(images, chosen.card["image_size_px"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 
 import numpy as np
 import pandas as pd
 
 from ruranet_utils import paths, published
 from ruranet_utils.config import LESIONS, METHODS
+from ruranet_utils.provenance import git
 from ruranet_utils.store import write_atomically
 
 START, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 PROFILES = ("synthetic", "open")
+COLAB = "https://colab.research.google.com/github/"
 BROKEN = ("impossible", "contradicted")  # verdicts of notebook 07
 
 _ORACLE, _LABEL_FREE = ({"selection": selection} for selection in ("oracle", "label_free"))
@@ -172,16 +176,30 @@ def costs() -> str:
     run = json.loads((paths.figures("synthetic") / "run.json").read_text())
     facts = pd.DataFrame(notebook["costliest"] for notebook in run["notebooks"].values())
     trained = pd.read_csv(paths.figures("open") / "time_1.csv")["time_s"]
+    memory_gb, disk_gb = facts["peak_memory_mb"].max() * 2**20 / 1e9, {k: mb / 1e3 for k, mb in run["disk_mb"].items()}
     return (
         f"Computed by the committed runs on {run['machine']['cores']} CPU cores: `synthetic` {facts['computed'].sum()} "
-        f"steps in {facts['time_s'].sum() / 60:.1f} minutes with at most "
-        f"{facts['peak_memory_mb'].max() * 2**20 / 1e9:.1f} GB of memory; the {len(trained)} models of Table 1 in "
-        f"`open` were trained for {trained.sum() / 60:.0f} minutes in all, each on one core."
+        f"steps in {facts['time_s'].sum() / 60:.1f} minutes with at most {memory_gb:.1f} GB of memory, "
+        f"{disk_gb['store']:.1f} GB of finished steps and {disk_gb['environment']:.1f} GB of environment; the "
+        f"{len(trained)} models of Table 1 in `open` were trained for {trained.sum() / 60:.0f} minutes in all, each on "
+        "one core."
     )
 
 
+def colab() -> str:
+    """Where notebook 04 opens in Colab: Colab reads it from GitHub.
+
+    The repository is ``GITHUB_REPOSITORY`` or the remote ``origin``. Where neither is on GitHub, this is the page of
+    Colab that asks for the repository's address.
+    """
+    origin = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?$", git("remote", "get-url", "origin") or "")
+    repository = os.environ.get("GITHUB_REPOSITORY") or (origin and origin[1])
+    (notebook,) = paths.NOTEBOOKS.glob("04_*.ipynb")
+    return f"{COLAB}{repository}/blob/main/{notebook.relative_to(paths.ROOT)}" if repository else COLAB
+
+
 def readme(text: str) -> str:
-    """The README with its results renewed.
+    """The README with its results and the address of its badge renewed.
 
     Raises
     ------
@@ -190,6 +208,7 @@ def readme(text: str) -> str:
     """
     if START not in text or END not in text:
         raise ValueError(f"the README lacks {START!r} or {END!r}")
+    text = re.sub(rf"{re.escape(COLAB)}[^)]*", colab(), text)
     before, after = text.split(START)[0], text.split(END)[1]
     return f"{before}{START}\n\n{results()}\n\nOn the real images:\n\n{findings()}\n\n{costs()}\n\n{END}{after}"
 

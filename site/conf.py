@@ -67,7 +67,7 @@ site/files
 
 
 def complete(app, docname, source):
-    """Add what a page has in the site alone: the README its contents, a table a title, a notebook its alt texts."""
+    """Add what a page has in the site alone: the README its contents, a table a title; give a notebook's alt texts."""
     if docname == root_doc:
         source[0] += CONTENTS
     elif docname.startswith("figures/") or "/results/" in docname:
@@ -75,12 +75,9 @@ def complete(app, docname, source):
         title = f"---\norphan: true\n---\n# {name.replace('_', ' ').capitalize()}\n\n"
         source[0] = f"{title}{source[0]}\n[{docname}.csv]({name}.csv)\n"
     elif docname.startswith("notebooks/"):
-        notebook, heading = json.loads(source[0]), ""
+        notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            headings = [line for line in "".join(cell["source"]).splitlines() if line.startswith("#")]
-            if cell["cell_type"] == "markdown" and headings:
-                heading = headings[-1].strip("# ").replace("`", "")
-            cell["metadata"]["mystnb"] = {"image": {"alt": heading}}
+            cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         for cell, prompt in zip(code, ("Parameters", "Imports"), strict=False):  # the same in all notebooks
             cell["metadata"]["tags"] = ["hide-input"]

@@ -139,6 +139,6 @@ def test_the_clustering_module_names_every_lesion_and_size():
     fig, ax = plt.subplots()
     draw_clustering(ax, sizes)
     texts = [text.get_text() for text in ax.texts]
-    assert {*sizes.values(), "head $1$", "head $4$", "$f_2$", "k-medoids", *(DISPLAY[x] for x in LESIONS)} <= set(texts)
+    assert {*sizes.values(), "head $1$", "head $4$", "$x_2$", "k-medoids", *(DISPLAY[x] for x in LESIONS)} <= set(texts)
     assert texts.count("PCA") == len(LESIONS)
     plt.close(fig)

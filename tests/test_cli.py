@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from ruranet_utils import published
+from ruranet_utils.cli import main
 
 RURANET = Path(sys.executable).with_name("ruranet")
 
@@ -40,6 +42,26 @@ def test_wrong_usage_is_exit_code_2(tmp_path):
         assert ruranet(*arguments).returncode == 2, arguments
     done = ruranet("segment", tmp_path, "--lesion", "drusen")
     assert done.returncode == 2 and "hard_exudates" in done.stderr
+    done = ruranet("segment", tmp_path, "--model", "opne")
+    assert done.returncode == 2 and "'opne'" in done.stderr and "open, paper, folder" in done.stderr
+    done = ruranet("cluster", tmp_path, "--models", "opne")
+    assert done.returncode == 2 and "'opne'" in done.stderr
+
+
+def test_help_loads_no_heavy_library():
+    """It should be there at once: neither networks nor notebooks are loaded to print a few lines."""
+    code = "import sys, ruranet_utils.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "click" in loaded and not {"torch", "papermill", "nbformat", "kagglehub", "matplotlib"}.intersection(loaded)
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ruranet_utils.segment.segment", interrupted)
+    done = CliRunner().invoke(main, ["segment", __file__])
+    assert done.exit_code == 130 and done.stderr == "stopped\n"
 
 
 def test_notebooks_as_json():
@@ -112,7 +134,7 @@ def test_segment_without_a_model_says_how_to_train_one(tmp_path):
     photograph = tmp_path / "eye.png"
     Image.new("RGB", (96, 96)).save(photograph)
     done = ruranet("segment", photograph, RURANET_STORE=tmp_path)
-    assert done.returncode == 1 and "Train them once" in done.stderr
+    assert done.returncode == 1 and "make reproduce PROFILE=open ARGS='--only 02'" in done.stderr
 
 
 def test_data_as_json(tmp_path):

@@ -76,7 +76,7 @@ def test_a_dead_kernel_is_an_error_that_says_so(project):
     assert chaos.kill(run, "kernel") == "kernel"
     assert run.wait(180) == 1
     last = output(project).splitlines()[-1]
-    assert last == "error: the kernel of 02_backbone_study died, killed or out of memory; the same command continues"
+    assert last == "Error: the kernel of 02_backbone_study died, killed or out of memory; the same command continues"
     assert "Traceback" not in output(project)
     assert all_gone(project), "its workers end with it"
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import jupytext
 import nbformat
@@ -32,9 +33,26 @@ def test_all_notebooks_are_there():
 @each_notebook
 def test_text_and_notebook_are_a_pair(path):
     text = paths.NOTEBOOKS / "text" / f"{path.stem}.py"
-    from_text = jupytext.read(text)
-    sources = [(cell.cell_type, cell.source) for cell in nbformat.read(path, as_version=4).cells]
-    assert sources == [(cell.cell_type, cell.source) for cell in from_text.cells]
+    for one, other in zip(nbformat.read(path, as_version=4).cells, jupytext.read(text).cells, strict=True):
+        assert (one.cell_type, one.source, one.metadata) == (other.cell_type, other.source, other.metadata)
+
+
+@each_notebook
+def test_every_figure_is_described_for_those_who_cannot_see_it(path):
+    for cell in code_cells(path):
+        figures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        assert len(figures) == ("alt" in cell.metadata), cell.source
+        assert len(cell.metadata.get("alt", "one two three four five six seven eight").split()) >= 8, cell.source
+
+
+@each_notebook
+def test_every_figure_has_a_heading_and_a_sentence_that_says_what_to_see(path):
+    cells = nbformat.read(path, as_version=4).cells
+    for before, cell in pairwise(cells):
+        if "alt" in cell.metadata:
+            heading, _, caption = before.source.partition("\n")
+            assert before.cell_type == "markdown" and heading.startswith("## Figure"), cell.source
+            assert len(caption.split()) >= 8, cell.source
 
 
 @each_notebook
@@ -61,6 +79,8 @@ def test_anatomy(path):
     assert markdown[0].startswith(f"# {path.stem[:2]} ·") and "**Question.**" in markdown[0]
     assert any(re.search("paper versus ours", source, re.IGNORECASE) for source in markdown)
     assert "## Checks" in "\n".join(markdown) and "assert" in cells[-1].source
+    assert any("**Limits" in source for source in markdown)
+    assert markdown[-1].startswith("Next: [" if path != NOTEBOOKS[-1] else "This was the last")
 
 
 @each_notebook

@@ -7,10 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from ruranet_utils.report import (
+    PALETTE,
     draw_outlines,
     outline_legend,
     paper_versus_ours,
@@ -137,6 +139,13 @@ def test_style_is_the_same_whatever_was_set_before():
         assert plt.rcParams["svg.hashsalt"]
 
 
+def test_colors_are_the_colorblind_palette_of_seaborn():
+    assert tuple(sns.color_palette("colorblind").as_hex()) == PALETTE
+    with plt.rc_context():
+        style()
+        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(PALETTE)
+
+
 # --- paper_versus_ours -------------------------------------------------------------------------------------------
 
 
@@ -199,6 +208,13 @@ def test_best_value_is_bold(which, row):
     assert "other" in html
 
 
+def test_best_value_of_each_group_is_bold():
+    table = pd.DataFrame({"lesion": list("aabbc"), "score": [0.1, 0.2, 0.9, 0.8, np.nan]})
+    html = show(table, best={"score": "max"}, within="lesion").to_html()
+    bold = re.search(r"([^}]*)\{\s*font-weight: bold", html)[1]
+    assert re.findall(r"_row(\d)_col1", bold) == ["1", "2"]
+
+
 def test_tables_of_one_notebook_do_not_share_their_ids(frame):
     ids = {
         re.search(r'id="(T_\w+)"', show(f, c).to_html())[1] for f, c in ((frame, "a"), (frame, "b"), (frame[:1], "a"))
@@ -213,8 +229,10 @@ def test_plain_text_of_a_shown_table_repeats(frame):
 
 
 def test_show_errors(frame):
-    with pytest.raises(ValueError, match=r"best names dice; .*iou"):
+    with pytest.raises(ValueError, match=r"best or within names dice; .*iou"):
         show(frame, best={"dice": "max"})
+    with pytest.raises(ValueError, match=r"best or within names drusen; .*iou"):
+        show(frame, best={"iou": "max"}, within="drusen")
     with pytest.raises(ValueError, match="largest"):
         show(frame, best={"iou": "largest"})
 

@@ -79,11 +79,19 @@ def test_the_workflow_runs_what_the_project_runs():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((paths.ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda p: p.stem
+    ("schema", "pattern"),
+    [
+        ("github-workflows", ".github/workflows/*.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
+        ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
 )
-def test_issue_templates_are_forms(path):
-    form = yaml.safe_load(path.read_text())
-    assert form["name"] and form["description"]
-    kinds = {field["type"] for field in form["body"]}
-    assert kinds <= {"input", "textarea", "markdown", "dropdown", "checkboxes"}
-    assert len({field["id"] for field in form["body"]}) == len(form["body"])
+def test_files_for_other_services_keep_to_their_published_schemas(schema, pattern, tmp_path):
+    check = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", f"vendor.{schema}"]
+    files = sorted(paths.ROOT.glob(pattern))
+    done = subprocess.run([*check, *files], capture_output=True, text=True, check=False)
+    assert files and done.returncode == 0, done.stdout
+    broken = tmp_path / "broken.yml"
+    broken.write_text(files[0].read_text() + "\nmisspelled: 1\n")
+    assert subprocess.run([*check, broken], capture_output=True, check=False).returncode == 1

@@ -73,6 +73,7 @@ def test_run_json_tells_where_the_tables_come_from(small_run):
     run = json.loads((folder / "figures/synthetic/run.json").read_text())
     assert {"versions", "profile", "data", "notebooks", "parameters", "device"} <= set(run)
     assert run["versions"]["torch"] and set(run["data"]) == {"cohort_diagnosis.csv", "cohort_segmentation.csv"}
+    assert run["disk_mb"]["store"] > 0 and run["disk_mb"]["environment"] > 1000
     facts = run["notebooks"]["02_backbone_study"]
     assert facts["time_s"] > 0 and facts["peak_memory_mb"] > 100 and "commit" in facts
     # 02 and 04 ran again by themselves; what the first run said of the others is still there
@@ -125,7 +126,7 @@ def test_list(tmp_path):
 )
 def test_unknown_names_and_values_are_refused_before_anything_runs(tmp_path, arguments, complaints):
     done = reproduce(tmp_path, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for complaint in complaints:
         assert complaint in done.stderr

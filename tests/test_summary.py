@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -68,6 +69,34 @@ def test_a_changed_table_changes_the_readme(tmp_path, monkeypatch):
     table["iou ours"] += 0.0001
     table.to_csv(tmp_path / "open" / "table_2.csv", index=False)
     assert summary.results() not in (paths.ROOT / "README.md").read_text()
+
+
+def test_what_the_profile_needs_is_what_its_run_measured():
+    text = (paths.ROOT / "README.md").read_text()
+    run = json.loads((paths.ROOT / "figures/synthetic/run.json").read_text())
+    minutes = sum(notebook["costliest"]["time_s"] for notebook in run["notebooks"].values()) / 60
+    (row,) = re.findall(r"^\| `synthetic` \|.*", text, re.M)
+    assert row.endswith(f"| no | {minutes:.0f} min | {run['disk_mb']['store'] / 1000:.1f} GB |")
+    assert f"takes about {minutes:.0f} minutes" in text
+    assert f"The environment takes {run['disk_mb']['environment'] / 1000:.0f} GB more" in text
+
+
+@pytest.mark.parametrize(
+    ("origin", "variable", "address"),
+    [
+        ("https://github.com/them/eyes.git", "", "them/eyes/blob/main/notebooks/04_clustering.ipynb"),
+        ("git@github.com:them/eyes", "", "them/eyes/blob/main/notebooks/04_clustering.ipynb"),
+        (None, "us/dme", "us/dme/blob/main/notebooks/04_clustering.ipynb"),
+        ("https://example.org/them/eyes", "", ""),
+        (None, "", ""),
+    ],
+)
+def test_the_badge_opens_the_notebook_where_the_repository_is(monkeypatch, origin, variable, address):
+    monkeypatch.setenv("GITHUB_REPOSITORY", variable)
+    monkeypatch.setattr(summary, "git", lambda *arguments: origin)
+    assert summary.colab() == summary.COLAB + address
+    renewed = summary.readme((paths.ROOT / "README.md").read_text())
+    assert renewed.count(summary.COLAB) == 1 and f"({summary.COLAB}{address})" in renewed
 
 
 def test_a_readme_without_markers_is_refused():

@@ -90,7 +90,12 @@ counts = (
 counts.columns.name = None
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
 
-# %%
+# %% [markdown]
+# ## Figure · Who is in which cohort, seen by which camera
+#
+# Within a cohort, compare the bars of one camera: if they all carry one label, a method that knows the camera passes for one that knows the disease. How much that would be worth is measured below.
+
+# %% alt="Stacked horizontal bars: how many images of each cohort, camera and label are in the training, validation and test set."
 bars = counts.set_index(["cohort", "camera", "label"])[["train", "val", "test"]]
 bars.index = [" · ".join(key) for key in bars.index]
 ax = bars.iloc[::-1].plot.barh(stacked=True, figsize=(7, 0.7 + 0.45 * len(bars)), color=list(PALETTE[:3]), width=0.7)
@@ -122,32 +127,32 @@ show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit
 show(run.save_table(confounds(diagnosis.table), "table_confounds"), "Confounds of the diagnosis cohort")
 
 # %% [markdown]
-# ## What an image looks like
+# ## Figure · What an image looks like
 #
 # Eight images with the outlines of their lesions where they are annotated, four of each class where there are labels. Images of patients are drawn here but never written where git would pick them up.
 
-# %%
+# %% alt="Eight fundus images in two rows, four with and four without DME where there are labels, with the outlines of their lesions in one color for each kind."
 has_masks = diagnosis if diagnosis.masks is not None else segmentation
 kinds = (has_masks.manifest()[AREAS].fillna(0) > 0).sum(axis=1)
 shown = has_masks.table.assign(kinds=kinds, group=has_masks.table["label"].fillna(-1))
 shown = shown.sort_values("kinds", ascending=False, kind="stable")
 shown = shown.groupby("group").head(8 // shown["group"].nunique()).sort_values("group", ascending=False, kind="stable")
-fig, axes = plt.subplots(2, 4, figsize=(11, 5.6))
+fig, axes = plt.subplots(2, 4, figsize=(8, 5))
 labels = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
 for ax in axes.flat:
     ax.axis("off")
 for ax, row in zip(axes.flat, shown.index, strict=False):
     masks = has_masks.masks[row] if has_masks.masks is not None else None
-    draw_outlines(ax, has_masks.images[row], masks, f"{has_masks.table['image_id'][row]} · {labels[row]}")
+    draw_outlines(ax, has_masks.images[row], masks, f"{has_masks.table['image_id'][row]}\n{labels[row]}")
 outline_legend(fig, {lesion: DISPLAY[lesion] for lesion in has_masks.annotated})
 run.save_figure(fig, "fig_examples", shows_images=True)
 
 # %% [markdown]
-# ## How large is a lesion?
+# ## Figure · How large is a lesion?
 #
 # The area decides how hard a lesion is to segment: a microaneurysm covers a few pixels of the whole image.
 
-# %%
+# %% alt="Box plots on a logarithmic axis: the share of an image that each kind of lesion covers, from well below one percent to a few percent."
 names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in ANNOTATIONS]
 area = segmentation.manifest()[AREAS].astype(float) / run.profile.image_size_px**2 * 100
 area = area.set_axis(names, axis=1).melt(var_name="lesion", value_name="area_percent")
@@ -195,6 +200,9 @@ versus = pd.DataFrame(
     [(name, str(paper), str(here)) for name, (paper, here) in ours.items()], columns=["", "paper", "ours"]
 )
 show(run.save_table(versus.rename(columns={"": "quantity"}), "table_cohort_versus_paper"), "Cohort: paper versus ours")
+
+# %% [markdown]
+# **Limits.** Where a source does not say who its patients are, each photograph counts as one. A perceptual hash finds the same photograph twice, not the same eye on another day. The phantoms are painted, exactly annotated and cleaner than any clinic's photographs: they test the code, not the medicine.
 
 # %% [markdown]
 # ## Checks

@@ -108,15 +108,16 @@ scores = table_3(predictions, run.profile)
 columns = [*published.CLASSIFICATION, "auc"]
 paper = published.table_3().merge(pd.DataFrame({"protocol": PROTOCOLS}), how="cross")
 table = paper_versus_ours(scores, paper, ["backbone", "protocol"], columns)
-show(run.save_table(table, "table_3"), "Table 3 · paper versus ours", best={"auc ours": "max"})
+show(run.save_table(table, "table_3"), "Table 3 · paper versus ours", best={"auc ours": "max"}, within="protocol")
 
 # %% [markdown]
 # ## Figure · ROC curves and accuracies
 #
-# Left and middle: sensitivity against 1 - specificity; the dashed line is guessing. Images are ranked within their fold, since models of different folds score on different scales. Right: accuracy with its 95 % interval beside the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six is the best in part by luck.
+# Above: sensitivity against 1 - specificity; the dashed line is guessing. Images are ranked within their fold, since models of different folds score on different scales. Below: accuracy with its 95 % interval beside the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six is the best in part by luck.
 
-# %%
-fig, axes = plt.subplots(1, 3, figsize=(13, 4.4), width_ratios=[1, 1, 1.1])
+# %% alt="Above, ROC curves of six backbones on the hold-out and in cross-validation, beside the diagonal of guessing; below, their accuracies with intervals and the paper's as crosses."
+fig, axes = plt.subplot_mosaic("ab;cc", figsize=(8, 7.2), height_ratios=[1.35, 1], layout="constrained")
+axes = list(axes.values())
 for ax, protocol in zip(axes, PROTOCOLS, strict=False):
     ax.plot([0, 1], [0, 1], "--", color="gray")
     for backbone, color in zip(run.profile.classifiers, PALETTE, strict=False):
@@ -125,7 +126,7 @@ for ax, protocol in zip(axes, PROTOCOLS, strict=False):
         false_positive, true_positive, _ = roc_curve(part["label"], ranks)
         ax.plot(false_positive, true_positive, color=color, alpha=0.85, label=DISPLAY[backbone])
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal", title=f"{protocol}, n = {len(part)}")
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="upper left", ncol=6, bbox_to_anchor=(0.03, 0.02))
+_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncol=6, columnspacing=1, fontsize=10)
 for protocol, shift, color in zip(PROTOCOLS, (-0.13, 0.13), PALETTE, strict=False):
     part = scores[scores["protocol"] == protocol].reset_index()
     error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
@@ -135,8 +136,7 @@ axes[2].plot(printed, part.index, "kx", label="paper")
 axes[2].axvline(0.5, linestyle="--", color="gray")
 axes[2].set(xlabel="accuracy", xlim=(0, 1), yticks=part.index, yticklabels=part["backbone"].map(DISPLAY))
 axes[2].set_ylim(len(part) - 0.5, -0.5)
-_ = axes[2].legend(loc="upper right", ncol=3, bbox_to_anchor=(1.02, 1.13), columnspacing=1, handletextpad=0.2)
-fig.tight_layout()
+_ = axes[2].legend(loc="lower right", ncol=3, bbox_to_anchor=(1, 1), columnspacing=1, handletextpad=0.2)
 run.save_figure(fig, "fig_roc")
 
 # %% [markdown]
@@ -144,7 +144,7 @@ run.save_figure(fig, "fig_roc")
 #
 # One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides, and hold-outs of new patients would vary more, since these draws share images. The cross marks the hold-out of the table above.
 
-# %%
+# %% alt="Two rows of dots, accuracy and area under the ROC curve of twenty hold-outs; a cross marks the one of the table, a dashed line guessing."
 backbone = reference_backbone(run.profile)
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 draws = hold_out_draws(whole, diagnosis, run.profile).assign(backbone=backbone)
@@ -166,8 +166,8 @@ run.save_figure(fig, "fig_draws")
 #
 # Images of the cross-validation in five groups of equal size by predicted probability: the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
 
-# %%
-fig, axes = plt.subplots(2, 3, figsize=(9, 6), sharex=True, sharey=True)
+# %% alt="Six panels, one for each backbone: the share of images with DME against the predicted probability, with intervals, and the diagonal of a calibrated model."
+fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
 crossed = predictions[predictions["protocol"] == "cross-validation"]
 for ax, (backbone, part) in zip(axes.flat, crossed.groupby("backbone", sort=False), strict=False):
     ax.plot([0, 1], [0, 1], "--", color="gray")
@@ -181,7 +181,6 @@ for ax in axes.flat[len(run.profile.classifiers) :]:
     ax.axis("off")
 fig.supxlabel("predicted probability of DME")
 fig.supylabel("share with DME")
-fig.tight_layout()
 run.save_figure(fig, "fig_calibration")
 
 # %% [markdown]
@@ -189,9 +188,10 @@ run.save_figure(fig, "fig_calibration")
 #
 # Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.audit`, not printed in the paper). Below: ours. Shades are shares of each true class.
 
-# %%
+# %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
 printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}
-fig, axes = plt.subplots(3, len(run.profile.classifiers), figsize=(13, 6.6), sharex=True, sharey=True, squeeze=False)
+size = {"figsize": (8, 4.8), "layout": "constrained"}
+fig, axes = plt.subplots(3, len(run.profile.classifiers), sharex=True, sharey=True, squeeze=False, **size)
 for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
     for ax, backbone in zip(line, run.profile.classifiers, strict=True):
         if source == "paper":
@@ -202,16 +202,15 @@ for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
             matrix = confusion_matrix(part["label"], part["probability"] > 0.5)
         shares = matrix / matrix.sum(axis=1, keepdims=True)
         sns.heatmap(shares, annot=matrix, fmt="d", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=ax)
-        ax.set(xticklabels=["no DME", "DME"], yticklabels=["no DME", "DME"])
-        ax.set_title(DISPLAY[backbone] if source == "paper" else "", fontsize=12)
-    line[0].set_ylabel(source)
-fig.supxlabel("predicted")
-fig.supylabel("true")
-fig.tight_layout()
+        ax.set(xticklabels=["no", "yes"], yticklabels=["no", "yes"])
+        ax.set_title(DISPLAY[backbone] if source == "paper" else "", fontsize=11)
+    line[0].set_ylabel(source, fontsize=11)
+fig.supxlabel("predicted DME")
+fig.supylabel("true DME")
 run.save_figure(fig, "fig_confusion")
 
 # %% [markdown]
-# **What differs from the paper.** Other images, another number of them, `weights` as stated in the table. The paper does not say how it trained these networks. Networks that start at random on a hundred photographs measure how far one gets without ImageNet, not the backbone.
+# **Limits, and what differs from the paper.** Other images, another number of them, `weights` as stated in the table. The paper does not say how it trained these networks. Networks that start at random on a hundred photographs measure how far one gets without ImageNet, not the backbone.
 
 # %% [markdown]
 # ## Checks

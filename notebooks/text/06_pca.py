@@ -92,8 +92,8 @@ show(
 #
 # The cross is the paper's point: where it lies above our curve on the left, 50 components keep more of the paper's features than of ours.
 
-# %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+# %% alt="Over the number of components, left the cumulative explained variance, right the reconstruction error per feature and summed; crosses mark the paper's values at 50 components."
+fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
 k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
 left.plot(curve["k"], curve["explained_ratio"], color=PALETTE[0], label="ours")
 left.plot(k, ratio, "x", color=PALETTE[3], markersize=9, markeredgewidth=2, label="paper")
@@ -106,7 +106,7 @@ literal = right.twinx()
 literal.plot(curve["k"], curve["reconstruction_error"], ":", color=PALETTE[1], label="Eq. 6 (right axis)")
 literal.set(ylabel="error summed, Eq. 6", ylim=(0, None))
 handles = [handle for ax in (right, literal) for handle in ax.get_legend_handles_labels()[0]]
-right.legend(handles=handles, fontsize=10)
+right.legend(handles=handles, fontsize=9)
 fig.tight_layout()
 run.save_figure(fig, "fig_pca")
 
@@ -136,7 +136,7 @@ versus = pd.DataFrame(
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
 
 # %% [markdown]
-# **What differs from the paper.** The share that 50 components keep depends on how many rows there are and how alike the masked images look: empty masks all give the same feature, which PCA reconstructs for free.
+# **Limits, and what differs from the paper.** One backbone (the line above the first table names it). The share that 50 components keep depends on how many rows there are and how alike the masked images look: empty masks all give the same feature, which PCA reconstructs for free.
 
 # %% [markdown]
 # ## Checks

@@ -29,7 +29,9 @@
 #
 # $$\mathrm{round}\Big(\frac{TP}{TP + FP}\Big) = \text{precision}, \qquad \mathrm{round}\Big(\frac{TP}{TP + FN}\Big) = \text{recall},$$
 #
-# or the same for a mean over both classes. And since the true negatives are in the accuracy alone, for every mask
+# $$\mathrm{round}\Big(\frac{2\,TP}{2\,TP + FP + FN}\Big) = \mathrm{F1},$$
+#
+# or the same for a mean of both classes' scores (`macro`; `weighted` by the images of each class), or for that of three classes of which one has no image and therefore the score 0, that is, two thirds of the mean of two. And since the true negatives are in the accuracy alone, for every mask
 #
 # $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{n} = \text{accuracy}.$$
 #
@@ -98,8 +100,8 @@ show(run.save_table(rows, "table_audit_rows"), "Numbers of images and averages t
 #
 # Every number of images up to 400 that gives the printed row. Rows of one table should share one: Table 3 has 62, and Tables 4 and 5 have none in common. Two rows have no size at all (crosses).
 
-# %%
-fig, ax = plt.subplots(figsize=(9, 7.5))
+# %% alt="For every row of Tables 3, 4 and 5, the numbers of images up to 400 that can give it, as dots; dashed lines at 62, 150 and 302 images; two rows of Table 4 have none."
+fig, ax = plt.subplots(figsize=(8, 7.5))
 colors = {"Table 3": PALETTE[0], "Table 4": PALETTE[2], "Table 5": PALETTE[1]}
 for y, (table, sizes) in enumerate(zip(audited["table"], audited["sizes"], strict=True)):
     ax.plot(sizes or [12], [y] * max(1, len(sizes)), "o" if sizes else "x", color=colors[table])
@@ -265,6 +267,8 @@ show(run.save_table(summary, "table_audit"), "What arithmetic says about the pri
 
 # %% [markdown]
 # **Reading.** What the method rests on (Table 3's split, the result of DMH + GoogLeNet, the percentages of the text) is consistent in itself. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.
+#
+# **Limits.** More than 400 images were not tried, nor classes of unequal size. Consistent means possible, not true.
 #
 # `ruranet_utils.audit` takes any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
 

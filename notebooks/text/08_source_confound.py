@@ -92,10 +92,10 @@ show(run.save_table(counts.reset_index(), "table_confound_cohorts"), "Images of 
 #
 # An eye of class 1 by each camera, and without its lesions.
 
-# %%
+# %% alt="One eye in four pictures: one row for each camera, left as it is, right without its lesions."
 cameras = list(dict.fromkeys(table["camera"]))
-fig, axes = plt.subplots(1, 2 * len(cameras), figsize=(6.4 * len(cameras), 3.5), squeeze=False)
-for pair, camera in zip(np.split(axes[0], len(cameras)), cameras, strict=True):
+fig, axes = plt.subplots(len(cameras), 2, figsize=(6, 3.2 * len(cameras)), squeeze=False)
+for pair, camera in zip(axes, cameras, strict=True):
     first = np.flatnonzero((table["camera"] == camera) & (table["label"] == 1))[0]
     for ax, images, title in zip(pair, (pool.photographs.images, pool.cleaned), ("", ", lesions removed"), strict=True):
         ax.imshow(images[first].transpose(1, 2, 0))
@@ -116,7 +116,12 @@ features = pool_features(pool, backbone, run.profile, run.store)
 camera = camera_from_features(pool, features, run.profile).assign(backbone=backbone, weights=weights)
 show(run.save_table(camera, "table_confound_camera"), "Area under the ROC curve of telling the camera")
 
-# %%
+# %% [markdown]
+# ## Figure · How well the camera is told
+#
+# The further to the right of the dashed line, the better a method could name the camera instead of the disease.
+
+# %% alt="Area under the ROC curve of telling the camera from lesion features, from whole images and from images without their lesions, with intervals; guessing as a dashed line."
 fig, ax = plt.subplots(figsize=(6.4, 2.4))
 error = [camera["auc"] - camera["auc_low"], camera["auc_high"] - camera["auc"]]
 ax.errorbar(camera["auc"], camera["seen"], xerr=error, fmt="o", capsize=3)
@@ -140,11 +145,11 @@ show(
 # %% [markdown]
 # ## Figure · Accuracy grows with the tie
 #
-# Left, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Right: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are tied, the clusterings come near the paper's 0.84 (dotted), and the supervised method hardly errs. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
+# Top, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Bottom: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are tied, the clusterings come near the paper's 0.84 (dotted), and the supervised method hardly errs. The dashed line falls instead: what was learned from the camera is worth nothing where the camera does not tell the class. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
 
-# %%
+# %% alt="Three panels, from lesions, whole images and images without lesions: the accuracy of every method where class and camera are untied, partly tied and fully tied, with the paper's 0.84 as a dotted line."
 names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
-fig, axes = plt.subplots(1, len(features), figsize=(13, 4.6), sharey=True)
+fig, axes = plt.subplots(len(features), 1, figsize=(8, 3.1 * len(features)), sharex=True, layout="constrained")
 for ax, seen in zip(axes, features, strict=True):
     for number, method in enumerate(methods):
         part = scores.query("seen == @seen and method == @method").set_index("cohort").reindex(names)
@@ -155,9 +160,8 @@ for ax, seen in zip(axes, features, strict=True):
     ax.axhline(published.TEXT["accuracy"].value, color="black", linestyle=":", label="paper, DMH + GoogLeNet")
     ax.axhline(0.5, color="gray", linewidth=1)
     ax.set(title=seen, xticks=range(len(names)), xticklabels=names, ylim=(0.3, 1.03))
-axes[0].set_ylabel("accuracy")
-fig.tight_layout()
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.02))
+fig.supylabel("accuracy")
+_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
 run.save_figure(fig, "fig_confound")
 
 # %% [markdown]

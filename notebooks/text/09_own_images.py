@@ -135,16 +135,16 @@ show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 # %% [markdown]
 # ## Figure · The clusters
 #
-# Left: the photographs in the plane of the first two principal components of what k-medoids clusters. Right: the area that each lesion covers.
+# Above: the photographs in the plane of the first two principal components of what k-medoids clusters; two clouds with a gap between them are two groups, one cloud is cut where it is thinnest. Below: the area that each lesion covers.
 
-# %%
+# %% alt="Above, the photographs as points in the plane of two components, colored by cluster; below, the area of each lesion in every photograph as a tick, by cluster."
 labels, clustered = label_free_clusters(reduced, "kmedoids", run.profile, run.store)
 plane = PCA(n_components=2, svd_solver="full").fit_transform(clustered)
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
+fig, (above, below) = plt.subplots(2, 1, figsize=(7, 7.6))
 order, colors = ["fewer lesions", "more lesions"], list(PALETTE[:2])
-sns.scatterplot(x=plane[:, 0], y=plane[:, 1], hue=clusters["kmedoids"], hue_order=order, palette=colors, ax=left)
-left.set(xlabel="first component", ylabel="second component")
-left.legend(title="")
+sns.scatterplot(x=plane[:, 0], y=plane[:, 1], hue=clusters["kmedoids"], hue_order=order, palette=colors, ax=above)
+above.set(xlabel="first component", ylabel="second component")
+above.legend(title="")
 long = area.rename(columns=shows).assign(cluster=clusters["kmedoids"]).melt("cluster", var_name="lesion")
 sns.stripplot(
     long,
@@ -158,12 +158,12 @@ sns.stripplot(
     marker="|",
     size=9,
     linewidth=1,
-    ax=right,
+    ax=below,
     legend=False,
 )
-right.set(xlabel="share of the photograph covered (%)", ylabel="")
-right.set_xscale("symlog", linthresh=0.01)
-right.set_xlim(0, 2 * long["value"].max())
+below.set(xlabel="share of the photograph covered (%)", ylabel="")
+below.set_xscale("symlog", linthresh=0.01)
+below.set_xlim(0, 2 * long["value"].max())
 fig.tight_layout()
 run.save_figure(fig, "fig_clusters")
 
@@ -172,14 +172,14 @@ run.save_figure(fig, "fig_clusters")
 #
 # Those with the highest silhouette, more lesions above, fewer below, with the outlines of what was found. Photographs of patients are drawn here and stored only where git does not look.
 
-# %%
-fig, axes = plt.subplots(2, 4, figsize=(11, 5.8))
+# %% alt="Eight photographs with the outlines of the lesions found in them: above four of the cluster with more lesions, below four of the one with fewer."
+fig, axes = plt.subplots(2, 4, figsize=(8, 5))
 for line, cluster in zip(axes, reversed(order), strict=True):
     typical = clusters[clusters["kmedoids"] == cluster].nlargest(4, "kmedoids silhouette").index
     for ax in line:
         ax.axis("off")
     for ax, row in zip(line, typical, strict=False):
-        title = f"{photographs.table['image_id'][row]} · {cluster}"
+        title = f"{photographs.table['image_id'][row]}\n{cluster}"
         draw_outlines(ax, photographs.images[row], masks[row], title)
 outline_legend(fig, shows)
 run.save_figure(fig, "fig_lesions_found", shows_images=True)
@@ -188,6 +188,8 @@ run.save_figure(fig, "fig_lesions_found", shows_images=True)
 # ## Paper versus ours
 #
 # The paper reports an accuracy of 0.84 on photographs it does not identify. What two clusters mean on yours only labels can tell: with a `labels.csv` notebooks 03 to 05 run as well, and Table 4 says how far clusters and labels agree.
+#
+# **Limits.** The networks know one camera. The two clusters are made for the photographs at hand and always two, whether or not there are two kinds of photographs: a silhouette near 0 says that there are not.
 
 # %% [markdown]
 # ## Checks
@@ -195,3 +197,6 @@ run.save_figure(fig, "fig_lesions_found", shows_images=True)
 # %%
 assert masks.shape == (len(photographs), len(LESIONS), *photographs.images.shape[2:])
 assert len(listed) == len(photographs) and listed["image_id"].is_unique
+
+# %% [markdown]
+# This was the last notebook. [README](../README.md#what-came-out): all results in one table. [docs/own_images.md](../docs/own_images.md): how to lay out your folder.
