@@ -161,7 +161,7 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
     for name, x in places.items():
         ax.text(x, 0.9, sizes[name], ha="center", va="center", fontsize=9)
     ax.text(places["heads"], 9.7, "$L_{div} + \\lambda L_{cluster}$ (Eq. 3)", ha="center", va="center", fontsize=10)
-    ax.text(places["mean"], 7.0, "$\\frac{1}{4}\\sum w_i f_i$ (Eq. 2)", ha="center", va="center", fontsize=10)
+    ax.text(places["clusters"], 7.0, "$\\frac{1}{4}\\sum w_i f_i$ (Eq. 2)", ha="right", va="center", fontsize=10)
 
 
 def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:

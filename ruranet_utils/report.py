@@ -147,7 +147,7 @@ def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
     """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
     handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
     if handles:
-        fig.legend(handles=handles, loc="lower center", ncol=len(handles))
+        fig.legend(handles=handles, loc="lower center", ncol=len(handles), columnspacing=1, fontsize=10)
 
 
 def style() -> None:

@@ -1,4 +1,4 @@
-"""The audit on invented tables of which the truth is known, against slow loops and scikit-learn."""
+"""The audit and its search (grim) on tables of which the truth is known, against slow loops and scikit-learn."""
 
 from itertools import product
 
@@ -8,16 +8,8 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from ruranet_utils import published
-from ruranet_utils.audit import (
-    AVERAGES,
-    SCORES,
-    audit_classification,
-    audit_segmentation,
-    confusion_matrices,
-    decimals_of,
-    possible_sizes,
-    rounds_to,
-)
+from ruranet_utils.audit import audit_classification, audit_segmentation
+from ruranet_utils.grim import AVERAGES, SCORES, confusion_matrices, decimals_of, possible_sizes, rounds_to
 
 
 def scikit_learn_scores(n_positive, n_negative, tp, fp, fn, tn, average):

@@ -1,5 +1,6 @@
 """What may be committed, and what has to be there for a reader who comes from elsewhere."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,10 @@ def test_files_for_other_services_keep_to_their_published_schemas(schema, patter
     broken = tmp_path / "broken.yml"
     broken.write_text(files[0].read_text() + "\nmisspelled: 1\n")
     assert subprocess.run([*check, broken], capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("path", sorted((paths.ROOT / "figures/synthetic").glob("fig_*.pdf")), ids=lambda path: path.stem)
+def test_figures_are_readable_at_half_a_pages_width(path):
+    """No wider than 8 inches: letters of 9 points and more keep 4 points at 3.5 inches, those of 12 keep 5."""
+    (width_pt,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", path.read_bytes())
+    assert float(width_pt) / 72 <= 8.2  # margins, cut tightly, may add to the figure's own width

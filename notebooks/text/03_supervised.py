@@ -48,10 +48,10 @@ workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
-from ruranet_utils.audit import confusion_matrices
 from ruranet_utils.backbones import find_weights, reference_backbone
 from ruranet_utils.config import DISPLAY
 from ruranet_utils.features import image_features
+from ruranet_utils.grim import confusion_matrices
 from ruranet_utils.intervals import ratio_interval
 from ruranet_utils.report import PALETTE, paper_versus_ours, show
 from ruranet_utils.run import start
@@ -186,7 +186,7 @@ run.save_figure(fig, "fig_calibration")
 # %% [markdown]
 # ## Figure · Confusion matrices
 #
-# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.audit`, not printed in the paper). Below: ours. Shades are shares of each true class.
+# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.grim`, not printed in the paper). Below: ours. Shades are shares of each true class.
 
 # %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
 printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}

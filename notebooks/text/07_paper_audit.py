@@ -53,8 +53,9 @@ workers = None  # processes that compute side by side, each with one thread
 
 # %%
 from ruranet_utils import published
-from ruranet_utils.audit import audit_classification, audit_segmentation, confusion_matrices, possible_sizes, rounds_to
+from ruranet_utils.audit import audit_classification, audit_segmentation
 from ruranet_utils.config import DISPLAY, METHODS
+from ruranet_utils.grim import confusion_matrices, possible_sizes, rounds_to
 from ruranet_utils.published import CLASSIFICATION, TEXT
 from ruranet_utils.report import PALETTE, show
 from ruranet_utils.run import start
