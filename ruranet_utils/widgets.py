@@ -58,7 +58,7 @@ def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) ->
         found = chances > threshold
         union = (truth | found).sum()
         iou = f"{(truth & found).sum() / union:.2f}" if union else "undefined, nothing to find and nothing found"
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
+        fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
         for ax, mask, title in ((left, truth, "truth"), (right, found, f"found, IoU {iou}")):
             ax.imshow(image, interpolation="nearest")
             ax.set_title(title)
@@ -105,7 +105,7 @@ def weigh_lesions(
         method = "kmedoids" if features[1] == "dmh" else features[1]
         clusters = Clustering(method, random_state=seed).fit_predict(weighted)
         accuracy, silhouette = matched_accuracy(labels, clusters), silhouette_score(weighted, clusters)
-        _, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+        _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
         plane = PCA(n_components=2, svd_solver="full").fit_transform(weighted)
         for cluster in (0, 1):
             for label, marker in ((0, "o"), (1, "^")):

@@ -36,12 +36,13 @@ PAGE = """async () => {
     }
 }"""
 
-# what is cut off, or scrolls, and is no box of code, output, table or equation
+# what is cut off, or scrolls, and is no box of code, figure, output, table or equation
 CUT = """() => [...document.querySelectorAll("main, header, footer, main *, header *, footer *")].filter(element => {
     const {overflowX, textOverflow} = getComputedStyle(element);
     return element.scrollWidth > element.clientWidth + 1 && overflowX !== "visible" && textOverflow !== "ellipsis"
         && element.checkVisibility()
-        && !element.matches("pre, .cell_output > .output, .pst-scrollable-table-container, .math, .math *");
+        && !element.matches("pre, .cell_output:has(> img), .cell_output > .output, .math, .math *")
+        && !element.matches(".pst-scrollable-table-container");
 }).map(element => element.outerHTML.slice(0, 120))"""
 
 
