@@ -127,7 +127,7 @@ def draw_scse(ax, table: pd.DataFrame, module: str) -> None:
         ax.text(5, y + (2.1 if y > 5 else -1.6), f"{branch}: {title}", ha="center", va="center", fontsize=11)
     _arrow(ax, (1.2, 5), (8.8, 5))
     _box(ax, 1.2, 5, f"F_cat = [F_d, F_e]\n{whole['input']}", "0.93")
-    _box(ax, 8.8, 5, f"F_out = C·F + S·F\n{whole['output']}", "0.93")
+    _box(ax, 8.8, 5, f"F_out = C·F_cat + S·F_cat\n{whole['output']}", "0.93")
 
 
 def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
@@ -166,7 +166,7 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
 
 def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
     """From the middle of a box to that of the next one; the boxes are drawn over its ends."""
-    ax.annotate("", (0.52 * start[0] + 0.48 * end[0], 0.52 * start[1] + 0.48 * end[1]), start, arrowprops=_HEAD)
+    ax.annotate("", (0.4 * start[0] + 0.6 * end[0], 0.4 * start[1] + 0.6 * end[1]), start, arrowprops=_HEAD)
     ax.plot(*zip(start, end, strict=True), color="0.4", linewidth=1.2, zorder=0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -156,7 +156,12 @@ def style() -> None:
 
 
 def show(
-    frame: pd.DataFrame, caption: str = "", best: dict[str, str] | None = None, within: str = "", digits: int = 4
+    frame: pd.DataFrame,
+    caption: str = "",
+    best: dict[str, str] | None = None,
+    within: str = "",
+    first: Sequence[str] = (),
+    digits: int = 4,
 ) -> Styler:
     """A table for a notebook, of which the HTML repeats byte for byte.
 
@@ -169,22 +174,24 @@ def show(
         Column to ``"max"`` or ``"min"``: its best value is set in bold.
     within : str
         A column: the best value is that of each of its groups, such as each lesion.
+    first : sequence of str
+        Columns to show before the others: what is read first, where the table is wider than the page.
     digits : int
         Decimals of floats. Missing values are shown as "–".
 
     Raises
     ------
     ValueError
-        If ``best`` or ``within`` names a column that is not there, or ``best`` asks for anything but ``"max"`` or
-        ``"min"``.
+        If ``best``, ``within`` or ``first`` name a column that is not there, or ``best`` asks for anything but
+        ``"max"`` or ``"min"``.
     """
     best = best or {}
-    if unknown := [column for column in (*best, within) if column and column not in frame]:
-        raise ValueError(f"best or within names {', '.join(unknown)}; the columns are {', '.join(frame)}")
+    if unknown := [column for column in (*best, within, *first) if column and column not in frame]:
+        raise ValueError(f"best, within or first name {', '.join(unknown)}; the columns are {', '.join(frame)}")
     if set(best.values()) - {"max", "min"}:
         raise ValueError(f"best must ask for 'max' or 'min', got {best}")
     named = {column: frame[column].map(lambda key: DISPLAY.get(key, key)) for column in _NAMED if column in frame}
-    frame = frame.assign(**named).reset_index(drop=True)
+    frame = frame.assign(**named).reset_index(drop=True)[[*first, *frame.columns.difference(first, sort=False)]]
     # the id must differ between the tables of a notebook, or the bold cells of one show in another
     uuid = hashlib.sha256(f"{caption}{best}{frame.to_csv()}".encode()).hexdigest()[:8]
     styler = _Table(frame, uuid=uuid, caption=caption or None, precision=digits, na_rep=MISSING).hide(axis="index")

@@ -215,6 +215,12 @@ def test_best_value_of_each_group_is_bold():
     assert re.findall(r"_row(\d)_col1", bold) == ["1", "2"]
 
 
+def test_columns_to_be_read_first_stand_in_front(frame):
+    html = show(frame, best={"iou": "max"}, first=["iou", "encoder"]).to_html()
+    assert re.findall(r"col_heading[^>]*>(\w+)<", html) == ["iou", "encoder", "n", "note"]
+    assert re.findall(r"_row(\d)_col(\d)[^{]*\{\s*font-weight: bold", html) == [("0", "0")]
+
+
 def test_tables_of_one_notebook_do_not_share_their_ids(frame):
     ids = {
         re.search(r'id="(T_\w+)"', show(f, c).to_html())[1] for f, c in ((frame, "a"), (frame, "b"), (frame[:1], "a"))
@@ -229,9 +235,9 @@ def test_plain_text_of_a_shown_table_repeats(frame):
 
 
 def test_show_errors(frame):
-    with pytest.raises(ValueError, match=r"best or within names dice; .*iou"):
+    with pytest.raises(ValueError, match=r"best, within or first name dice; .*iou"):
         show(frame, best={"dice": "max"})
-    with pytest.raises(ValueError, match=r"best or within names drusen; .*iou"):
+    with pytest.raises(ValueError, match=r"best, within or first name drusen; .*iou"):
         show(frame, best={"iou": "max"}, within="drusen")
     with pytest.raises(ValueError, match="largest"):
         show(frame, best={"iou": "largest"})

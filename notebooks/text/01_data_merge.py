@@ -14,16 +14,18 @@
 # %% [markdown]
 # # 01 · What are we looking at? The cohort
 #
+# DME, diabetic macular edema, is a swelling of the central retina (the macula) in diabetes. Fundus photographs show the back of the eye, and in it the lesions of diabetic retinopathy: bright ones (hard exudates, soft exudates) and red ones (microaneurysms, hemorrhages). A *profile* is one set of data and settings. `synthetic`: eyes painted by code, here called phantoms, which anybody can make; `open`: IDRiD and SRahim, two public sets of photographs; `paper`: the six sources of the paper.
+#
 # **Question.** Which photographs enter the study, who do they belong to, what is annotated on them, and how are they split?
 #
 # | | |
 # | --- | --- |
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
-# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
+# | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area`, `table_cohort_versus_paper` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
 # | Needs | synthetic: 15 s, 1.1 GB · open: 1 min, 1.5 GB; on two CPU cores, `run.json` |
 #
-# Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set has both.
+# Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set that we found has both for the same photograph.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -106,7 +108,7 @@ run.save_figure(ax.figure, "fig_cohort")
 # %% [markdown]
 # ## What was left out
 #
-# Photographs that occur twice, byte by byte or by their perceptual hash, enter once; if their labels contradict each other, none of them does.
+# Photographs that occur twice, byte by byte or by their perceptual hash (a few bits that stay the same when an image is scaled or saved again), enter once; if their labels contradict each other, none of them does.
 
 # %%
 audits = [cohort.audit for cohort in (segmentation, diagnosis) if cohort.audit is not None]
@@ -121,7 +123,7 @@ show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit
 # %% [markdown]
 # ## What tells the label without looking at the retina
 #
-# If the source or the camera of an image predicts its label, a method that recognizes the camera looks like a diagnosis. `accuracy` is that of saying of every image what most images of its group are, `guessing` that of saying the same of all images. **Read it before believing Table 4.**
+# If the source or the camera of an image predicts its label, a method that recognizes the camera looks like a diagnosis. `cramers v` is the strength of the association, from 0 to 1. `accuracy` is that of saying of every image what most images of its group are, `guessing` that of saying the same of all images. **Read it before believing Table 4.**
 
 # %%
 show(run.save_table(confounds(diagnosis.table), "table_confounds"), "Confounds of the diagnosis cohort")
@@ -148,9 +150,9 @@ outline_legend(fig, {lesion: DISPLAY[lesion] for lesion in has_masks.annotated})
 run.save_figure(fig, "fig_examples", shows_images=True)
 
 # %% [markdown]
-# ## Figure · How large is a lesion?
+# ## Figure · How much of an image does each kind of lesion cover?
 #
-# The area decides how hard a lesion is to segment: a microaneurysm covers a few pixels of the whole image.
+# Small lesions are hard to segment: of the whole image all microaneurysms together cover a few pixels. Area is not everything: edema of the phantoms covers most and has the least contrast ([02](02_backbone_study.ipynb)).
 
 # %% alt="Box plots on a logarithmic axis: the share of an image that each kind of lesion covers, from well below one percent to a few percent."
 names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in ANNOTATIONS]

@@ -29,7 +29,7 @@
 #
 # 0.5 is guessing. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
 #
-# - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb)); ours has 31 of each class where the cohort is large enough, else a fifth.
+# - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb) shows how one can know); ours has 31 of each class where the cohort is large enough, else a fifth.
 # - **cross-validation**: five folds of patients. Every image is scored once, by a model that has not seen its patient; of the other four folds one chooses the epoch. More test images, so intervals are narrower; they hold for these five models, not for others trained on other patients.
 
 # %% tags=["parameters"]
@@ -102,13 +102,20 @@ scores = table_3(predictions, run.profile)
 # %% [markdown]
 # ## Table 3 · Paper versus ours
 #
-# Precision, recall and F1 are those of the positive class, as in the paper, at a probability of one half. `balanced accuracy` is the mean recall of both classes; the cohort has half of each, the test sets nearly. `brier` is the mean squared error of the probability: 0.25 is what saying "one half" to every image costs. `epoch` and `validation auc` are of the epochs that were kept: where the latter lies far above the AUC of the test images, few validation images have flattered the choice. The paper's numbers are of one hold-out and stand beside both of ours.
+# Precision, recall and F1 are those of the positive class, as in the paper, at a probability of one half. `balanced accuracy` is the mean recall of both classes; the cohort has half of each, the test sets nearly. `brier` is the mean squared error of the probability: 0.25 is what saying "one half" to every image costs. `epoch` and `validation auc` are of the epochs that were kept (means over the folds): where the latter lies far above the AUC of the test images, few validation images have flattered the choice. The paper's numbers are of one hold-out and stand beside both of ours.
 
 # %%
 columns = [*published.CLASSIFICATION, "auc"]
+LEAD = ["backbone", "protocol", "auc paper", "auc ours", "auc_low", "auc_high", "accuracy paper", "accuracy ours"]
 paper = published.table_3().merge(pd.DataFrame({"protocol": PROTOCOLS}), how="cross")
 table = paper_versus_ours(scores, paper, ["backbone", "protocol"], columns)
-show(run.save_table(table, "table_3"), "Table 3 · paper versus ours", best={"auc ours": "max"}, within="protocol")
+show(
+    run.save_table(table, "table_3"),
+    "Table 3 · paper versus ours",
+    best={"auc ours": "max"},
+    within="protocol",
+    first=LEAD,
+)
 
 # %% [markdown]
 # ## Figure · ROC curves and accuracies
@@ -120,11 +127,12 @@ fig, axes = plt.subplot_mosaic("ab;cc", figsize=(8, 7.2), height_ratios=[1.35, 1
 axes = list(axes.values())
 for ax, protocol in zip(axes, PROTOCOLS, strict=False):
     ax.plot([0, 1], [0, 1], "--", color="gray")
-    for backbone, color in zip(run.profile.classifiers, PALETTE, strict=False):
+    for number, backbone in enumerate(run.profile.classifiers):
         part = predictions.query("backbone == @backbone and protocol == @protocol")
         ranks = part.groupby("fold")["probability"].rank(pct=True)
         false_positive, true_positive, _ = roc_curve(part["label"], ranks)
-        ax.plot(false_positive, true_positive, color=color, alpha=0.85, label=DISPLAY[backbone])
+        look = {"color": PALETTE[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8}
+        ax.plot(false_positive, true_positive, label=DISPLAY[backbone], **look)
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal", title=f"{protocol}, n = {len(part)}")
 _ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncol=6, columnspacing=1, fontsize=10)
 for protocol, shift, color in zip(PROTOCOLS, (-0.13, 0.13), PALETTE, strict=False):
@@ -142,9 +150,9 @@ run.save_figure(fig, "fig_roc")
 # %% [markdown]
 # ## Figure · What would another hold-out have said?
 #
-# One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides, and hold-outs of new patients would vary more, since these draws share images. The cross marks the hold-out of the table above.
+# One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides, and hold-outs of new patients would vary more, since these draws share images. The cross is the same logistic regression on the hold-out that the table above uses.
 
-# %% alt="Two rows of dots, accuracy and area under the ROC curve of twenty hold-outs; a cross marks the one of the table, a dashed line guessing."
+# %% alt="Two rows of dots, accuracy and area under the ROC curve of twenty hold-outs; a cross marks the hold-out that the table uses, a dashed line guessing."
 backbone = reference_backbone(run.profile)
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 draws = hold_out_draws(whole, diagnosis, run.profile).assign(backbone=backbone)
@@ -164,7 +172,7 @@ run.save_figure(fig, "fig_draws")
 # %% [markdown]
 # ## Figure · Are the probabilities right?
 #
-# Images of the cross-validation in five groups of equal size by predicted probability: the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
+# Images of the cross-validation in up to five groups of about equal size by predicted probability (equal probabilities stay together): the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
 
 # %% alt="Six panels, one for each backbone: the share of images with DME against the predicted probability, with intervals, and the diagonal of a calibrated model."
 fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
@@ -176,7 +184,7 @@ for ax, (backbone, part) in zip(axes.flat, crossed.groupby("backbone", sort=Fals
         low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
         x, y = group["probability"].mean(), group["label"].mean()
         ax.errorbar([x], [y], [[y - low], [high - y]], fmt="o", capsize=2, color=PALETTE[0])
-    ax.set(title=DISPLAY[backbone], xlim=(0, 1), ylim=(0, 1.02), aspect="equal", xticks=(0, 0.5, 1))
+    ax.set(title=DISPLAY[backbone], xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal", xticks=(0, 0.5, 1))
 for ax in axes.flat[len(run.profile.classifiers) :]:
     ax.axis("off")
 fig.supxlabel("predicted probability of DME")
@@ -210,7 +218,7 @@ fig.supylabel("true DME")
 run.save_figure(fig, "fig_confusion")
 
 # %% [markdown]
-# **Limits, and what differs from the paper.** Other images, another number of them, `weights` as stated in the table. The paper does not say how it trained these networks. Networks that start at random on a hundred photographs measure how far one gets without ImageNet, not the backbone.
+# **Limits, and what differs from the paper.** Other images, another number of them, `weights` as stated in the table. The paper does not say how it trained these networks. Networks that start at random and see so few photographs (`table_3_splits`) measure how far one gets without ImageNet, not the backbone.
 
 # %% [markdown]
 # ## Checks

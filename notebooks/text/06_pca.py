@@ -20,12 +20,12 @@
 # | --- | --- |
 # | Paper | Section 2.2, Eq. 6 |
 # | Reads | the masks of notebook 02, the features of notebook 04 |
-# | Writes | `table_pca`, `table_pca_smallest_k` (csv, md); `fig_pca` |
+# | Writes | `table_pca`, `table_pca_smallest_k`, `table_pca_versus_paper` (csv, md); `fig_pca` |
 # | Needs | synthetic: 15 s, 1.1 GB · open: 20 s, 1.5 GB; on two CPU cores, `run.json` |
 #
 # $$\mathrm{ReconstructionError}(k) = \frac{1}{N}\sum_{n=1}^{N} \lVert X^{(n)} - W_k W_k^T X^{(n)} \rVert_2^2 \qquad (6)$$
 #
-# For standardized features Eq. 6 is the unexplained variance summed over the dimensions. Divided by their number it is exactly one minus the explained ratio, and so are the paper's two numbers: 1 - 0.9432 = 0.0568. They are one measurement, not two, and both normalizations are drawn below.
+# $X^{(n)}$ is the standardized feature vector of row $n$ of $N$ (one row for each image and lesion), and the columns of $W_k$ are the first $k$ principal directions. For standardized features Eq. 6 is the unexplained variance summed over the features. Divided by the number of those that vary it is exactly one minus the explained ratio, and so are the paper's two numbers: 1 - 0.9432 = 0.0568. They are one measurement, not two, and both normalizations are drawn below.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -81,10 +81,11 @@ masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
 features = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
 features = features[diagnosis.table["split"] != "test"]
 curve = variance_curve(features, k_max=100)
+varying = int((features.reshape(-1, features.shape[2]).std(axis=0) > 0).sum())
 curve_table = run.save_table(curve, "table_pca")
 show(
     curve_table[curve_table["k"].isin([1, 2, 5, 10, 20, 50, 100])],
-    f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features",
+    f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features, {varying} vary",
 )
 
 # %% [markdown]
@@ -118,6 +119,8 @@ show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components need
 
 # %% [markdown]
 # ## Paper versus ours
+#
+# `n` are images, `rows` the four lesions of each.
 
 # %%
 kept = curve.set_index("k").loc[min(k, curve["k"].max())]

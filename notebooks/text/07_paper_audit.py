@@ -23,7 +23,7 @@
 # | Writes | `table_audit`, `table_audit_rows`, `table_audit_text` (csv, md); `fig_audit_sizes` |
 # | Needs | 15 s, 1 GB; no data, no weights, the same on every profile |
 #
-# An accuracy over $n$ images is a whole number of right answers divided by $n$. So for a row to be possible there must be whole numbers $TP, FP, FN, TN$ with
+# An accuracy over $n$ images is a whole number of right answers divided by $n$ (the GRIM test: granularity-related inconsistency of means). So for a row to be possible there must be whole numbers $TP, FP, FN, TN$ with
 #
 # $$n = TP + FP + FN + TN, \qquad \mathrm{round}\Big(\frac{TP + TN}{n}\Big) = \text{accuracy},$$
 #
@@ -31,7 +31,7 @@
 #
 # $$\mathrm{round}\Big(\frac{2\,TP}{2\,TP + FP + FN}\Big) = \mathrm{F1},$$
 #
-# or the same for a mean of both classes' scores (`macro`; `weighted` by the images of each class), or for that of three classes of which one has no image and therefore the score 0, that is, two thirds of the mean of two. And since the true negatives are in the accuracy alone, for every mask
+# with round to the four decimals that the paper prints, or the same for a mean of both classes' scores (`macro`; `weighted` by the images of each class), or for that of three classes of which one has no image and therefore the score 0, that is, two thirds of the mean of two. And since the true negatives are in the accuracy alone, for every mask
 #
 # $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{n} = \text{accuracy}.$$
 #
@@ -211,7 +211,7 @@ claims = [
         "Table 4",
         f"no confusion matrix gives {' and '.join(impossible)}",
         verdicts[not impossible],
-        "At least one number of these two rows is not what it says.",
+        "In each of these two rows at least one number is not what it says.",
     ),
     (
         "DMH + GoogLeNet is a result on 302 images",
@@ -267,7 +267,7 @@ summary = pd.DataFrame(claims, columns=["claim", "where", "check", "verdict", "i
 show(run.save_table(summary, "table_audit"), "What arithmetic says about the printed claims")
 
 # %% [markdown]
-# **Reading.** What the method rests on (Table 3's split, the result of DMH + GoogLeNet, the percentages of the text) is consistent in itself. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.
+# **Reading.** Each of Table 3's rows, the result of DMH + GoogLeNet and the percentages of the text are consistent in themselves. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.
 #
 # **Limits.** More than 400 images were not tried, nor classes of unequal size. Consistent means possible, not true.
 #

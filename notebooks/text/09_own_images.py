@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Sections 2.1 and 2.2, Eq. 1 to 6 |
 # | Reads | the diagnosis cohort of notebook 01; the models of notebook 02 |
-# | Writes | `clusters`, `table_clusters` (csv, md); `fig_clusters`; `fig_lesions_found` |
+# | Writes | `clusters`, `table_clusters`, `table_lesions_found` (csv, md); `fig_clusters`; `fig_lesions_found` |
 # | Needs | synthetic: 15 s, 1.1 GB · open: 20 s, 1.7 GB (lesions already found); on two CPU cores, `run.json` |
 #
 # On the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). On the other profiles it is the cohort that notebooks 03 to 05 diagnose, looked at without its labels. **Research only: a cluster is no diagnosis.**
@@ -75,7 +75,7 @@ run = start(
 # %% [markdown]
 # ## Lesions
 #
-# Each lesion has its own network. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number.
+# Each lesion has its own network. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number. A photograph counts as one with the lesion if a single pixel was found, rightly or not.
 
 # %%
 segmentation, photographs = run.cohorts
@@ -89,7 +89,7 @@ shows = {card["lesion"]: (card["note"] or DISPLAY[card["lesion"]]).capitalize() 
 found = pd.DataFrame(
     {
         "lesion": LESIONS,
-        "photographs with it": (area > 0).sum().to_numpy(),
+        "photographs with any pixel": (area > 0).sum().to_numpy(),
         "n": len(photographs),
         "median area (%)": area.where(area > 0).median().to_numpy(),
         "encoder": [card["encoder"] for card in cards],
@@ -103,7 +103,7 @@ show(run.save_table(found, "table_lesions_found"), "What the networks find")
 # %% [markdown]
 # ## Two clusters
 #
-# Features of the masked photographs are reduced by PCA, then clustered by k-medoids with and without the projection heads (DMH). The weights of the lesions are those with the largest silhouette. The silhouette, in [-1, 1], says how far apart the two clusters are; near 0 there is one cloud cut in two.
+# Features of the masked photographs are reduced by PCA, then clustered by k-medoids with and without the projection heads (DMH). The weights of the lesions are those with the largest silhouette. The silhouette, in [-1, 1], says how far apart the two clusters are; near 0 there is one cloud cut in two. PCA is fitted on all photographs here, in [04](04_clustering.ipynb) on those outside the test split; where the accuracy of DMH differs between the two, its clusters do not repeat.
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -126,7 +126,7 @@ for method, space in spaces.items():
 show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two clusters, features of {DISPLAY[backbone]}")
 
 # %% [markdown]
-# `clusters.csv` has a row for each photograph: its cluster by both methods, its own silhouette (below 0: nearer to the other cluster) and the area of each lesion in percent. The clusters are named by the mean area of all lesions together, stand-ins aside.
+# `clusters.csv` has a row for each photograph: its cluster by both methods, its own silhouette (below 0: nearer to the other cluster) and the area of each lesion in percent. The clusters are named by the mean area of all lesions together (in `open` without the optic disc, which stands in for edema).
 
 # %%
 listed = run.save_table(clusters.join(area.add_suffix(" (%)")), "clusters")
@@ -135,7 +135,7 @@ show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 # %% [markdown]
 # ## Figure · The clusters
 #
-# Above: the photographs in the plane of the first two principal components of what k-medoids clusters; two clouds with a gap between them are two groups, one cloud is cut where it is thinnest. Below: the area that each lesion covers.
+# Above: the photographs in the plane of the first two principal components of what k-medoids clusters; two clouds with a gap between them are two groups, one cloud is cut halfway between the two medoids, wherever that is. Below: the area that each lesion covers.
 
 # %% alt="Above, the photographs as points in the plane of two components, colored by cluster; below, the area of each lesion in every photograph as a tick, by cluster."
 labels, clustered = label_free_clusters(reduced, "kmedoids", run.profile, run.store)
@@ -163,14 +163,14 @@ sns.stripplot(
 )
 below.set(xlabel="share of the photograph covered (%)", ylabel="")
 below.set_xscale("symlog", linthresh=0.01)
-below.set_xlim(0, 2 * long["value"].max())
+below.set_xlim(-0.001, 2 * long["value"].max())
 fig.tight_layout()
 run.save_figure(fig, "fig_clusters")
 
 # %% [markdown]
 # ## Figure · The most typical photographs of each cluster
 #
-# Those with the highest silhouette, more lesions above, fewer below, with the outlines of what was found. Photographs of patients are drawn here and stored only where git does not look.
+# Those with the highest silhouette, more lesions above, fewer below, with the outlines of what was found, which may be wrong: networks that have learned little take the bright optic disc for exudates. Photographs of patients are drawn here and stored only where git does not look.
 
 # %% alt="Eight photographs with the outlines of the lesions found in them: above four of the cluster with more lesions, below four of the one with fewer."
 fig, axes = plt.subplots(2, 4, figsize=(8, 5))
@@ -189,7 +189,7 @@ run.save_figure(fig, "fig_lesions_found", shows_images=True)
 #
 # The paper reports an accuracy of 0.84 on photographs it does not identify. What two clusters mean on yours only labels can tell: with a `labels.csv` notebooks 03 to 05 run as well, and Table 4 says how far clusters and labels agree.
 #
-# **Limits.** The networks know one camera. The two clusters are made for the photographs at hand and always two, whether or not there are two kinds of photographs: a silhouette near 0 says that there are not.
+# **Limits.** The networks know the cameras that they were trained on: one in `open`, two painted ones in `synthetic`. The two clusters are made for the photographs at hand and always two, whether or not there are two kinds of photographs: a silhouette near 0 says that there are not.
 
 # %% [markdown]
 # ## Checks
