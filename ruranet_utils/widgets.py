@@ -105,7 +105,7 @@ def weigh_lesions(
         method = "kmedoids" if features[1] == "dmh" else features[1]
         clusters = Clustering(method, random_state=seed).fit_predict(weighted)
         accuracy, silhouette = matched_accuracy(labels, clusters), silhouette_score(weighted, clusters)
-        _, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+        _, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
         plane = PCA(n_components=2, svd_solver="full").fit_transform(weighted)
         for cluster in (0, 1):
             for label, marker in ((0, "o"), (1, "^")):
@@ -113,7 +113,7 @@ def weigh_lesions(
                 name = f"cluster {cluster}, diagnosis {label}"
                 left.scatter(*plane[chosen].T, color=PALETTE[cluster], marker=marker, alpha=0.7, label=name)
         left.set(xlabel="first component", ylabel="second component", title=_title(features))
-        left.legend(fontsize=9)
+        left.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
         right.scatter(search.silhouette, every, s=14, color="0.7", label="81 weightings")
         for name, index, color in (("label_free", label_free(search), 2), ("oracle", oracle(search, labels), 1)):
             place = search.silhouette[index], every[index]
@@ -121,7 +121,7 @@ def weigh_lesions(
         right.scatter(silhouette, accuracy, s=70, color=PALETTE[3], marker="D", label="these weights")
         right.set(xlabel="silhouette", ylabel=f"accuracy (n = {len(labels)})", ylim=(0.45, 1.02))
         right.set_title(f"accuracy {accuracy:.3f}, silhouette {silhouette:.3f}")
-        right.legend(fontsize=9, loc="upper left")
+        right.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
         plt.show()
 
     options = [(_title(key), key) for key in spaces]

@@ -146,7 +146,7 @@ for ax in axes.flat:
 for ax, row in zip(axes.flat, shown.index, strict=False):
     masks = has_masks.masks[row] if has_masks.masks is not None else None
     draw_outlines(ax, has_masks.images[row], masks, f"{has_masks.table['image_id'][row]}\n{labels[row]}")
-outline_legend(fig, {lesion: DISPLAY[lesion] for lesion in has_masks.annotated})
+outline_legend(fig, {name: has_masks.lesion_notes.get(name, DISPLAY[name]) for name in has_masks.annotated})
 run.save_figure(fig, "fig_examples", shows_images=True)
 
 # %% [markdown]

@@ -194,7 +194,7 @@ paper = published.table_2().rename(columns={"encoder": "encoder paper"})
 table_2 = paper_versus_ours(chosen[["lesion", *scores, "encoder ours", *columns]], paper, ["lesion"], scores)
 table_2.insert(1, "encoder paper", table_2["lesion"].map(paper.set_index("lesion")["encoder paper"]))
 table_2.insert(2, "encoder ours", table_2.pop("encoder ours"))
-show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=["lesion", "encoder paper", *LEAD[1:]])
+show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[*table_2.columns[:3], *LEAD[2:]])
 
 # %% [markdown]
 # ## Beside the field

@@ -156,7 +156,7 @@ for ax, seen in zip(axes, features, strict=True):
         error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
         look = {"color": PALETTE[min(number, 4)], "linestyle": "--" if method == TRANSFERRED else "-"}
         place = np.arange(len(names)) + 0.08 * (number - 2.5)
-        label = "logistic regression, scored on the untied" if method == TRANSFERRED else DISPLAY.get(method, method)
+        label = "logistic regression, on the untied" if method == TRANSFERRED else DISPLAY.get(method, method)
         ax.errorbar(place, part["accuracy"], error, marker="o", label=label, **look)
     ax.axhline(published.TEXT["accuracy"].value, color="black", linestyle=":", label="paper, DMH + GoogLeNet")
     ax.axhline(0.5, color="gray", linewidth=1)
