@@ -4,6 +4,7 @@ It asks SLURM for workers with one GPU each, prints the command that sends the r
 ``--show`` prints the job script and asks for nothing.
 """
 
+import shutil
 import sys
 
 from dask_jobqueue import SLURMCluster
@@ -14,6 +15,10 @@ WORKERS = 8  # jobs, each with one worker on one GPU
 PROFILE = "open"
 
 if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["--show"]):
+        sys.exit(__doc__)
+    if not sys.argv[1:] and not shutil.which("sbatch"):
+        sys.exit("there is no sbatch here: run this where jobs are submitted")
     cluster = SLURMCluster(
         cores=1,
         processes=1,

@@ -1,6 +1,7 @@
 """What the printed numbers of a table imply: can its rows be true?
 
-Nothing here knows the paper: every function takes a table. A table of true scores is never contradicted.
+Nothing here knows the paper: every function takes a table. A table of true scores is never contradicted, if it
+is of one of the sizes and of the share of class 1 that are tried.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from sys import stderr
 from typing import TextIO
@@ -70,7 +71,11 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
     from ruranet_utils.segment import segment as find  # loads torch
 
     try:
-        found = [find(images, lesion, model) for lesion in lesions]
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"masks cannot be written: {error}", param_hint="--out") from None
+    try:
+        found = [find(images, lesion, model) for lesion in dict.fromkeys(lesions)]
         for one in found:
             one.save(out)
     except ValueError as error:
@@ -91,7 +96,8 @@ def cluster(context: click.Context, folder: Path, models: str, seed: int, as_jso
     """Sort a folder of photographs into two clusters (notebook 09).
 
     The folder is laid out as docs/own_images.md says; no label is needed. Prints for each photograph its cluster, how
-    well it lies there, and the area of each lesion.
+    well it lies there, and the area of each lesion. If there is a labels.csv, equally many photographs of each class
+    are taken.
     """
     parameters = {"data_dir": str(folder), "models": models, "seed": str(seed)}
     with redirect_stdout(stderr):
@@ -102,11 +108,16 @@ def cluster(context: click.Context, folder: Path, models: str, seed: int, as_jso
 
 @main.command()
 @click.argument("table", type=click.File())
-@click.option("--decimals", type=int, help="To which the scores are printed, if zeros at their ends were lost.")
+@click.option(
+    "--decimals", type=click.IntRange(min=1), help="To which the scores are printed, if zeros at their ends were lost."
+)
 @click.option("--positive-share", default=0.5, help="Share of the images in class 1.")
+@click.option("--max-images", default=400, help="Most images that may have been scored.")
 @as_json
 @click.pass_context
-def audit(context: click.Context, table: TextIO, decimals: int, positive_share: float, as_json: bool):
+def audit(
+    context: click.Context, table: TextIO, decimals: int, positive_share: float, max_images: int, as_json: bool
+) -> None:
     """Can the scores of a published table be true?
 
     TABLE is a CSV file, or - for stdin. With a column accuracy and any of precision, recall and f1, as shares of one,
@@ -115,13 +126,18 @@ def audit(context: click.Context, table: TextIO, decimals: int, positive_share: 
     reproduce --only 07.
     """
     from ruranet_utils.audit import audit_classification, audit_segmentation
+    from ruranet_utils.grim import SCORES
 
     try:
         printed = _read(table)
         if "iou" in printed:
+            known, tried = ("iou", "accuracy", "precision"), "every number of pixels"
             audited = audit_segmentation(printed, decimals)
         else:
-            audited = audit_classification(printed, decimals, positive_share=positive_share)
+            known, tried = ("accuracy", *SCORES), f"2 to {max_images} images, {positive_share:g} of them in class 1"
+            audited = audit_classification(printed, decimals, range(2, max_images + 1), positive_share)
+        unknown = [name for name in printed.select_dtypes("number") if name not in known]
+        click.echo(f"tried: {tried}; columns not checked: {', '.join(unknown) or 'none'}", err=True)
     except (ValueError, ParserWarning) as error:
         raise click.BadParameter(str(error), param_hint="TABLE") from None
     if not as_json and "sizes" in audited:
@@ -134,10 +150,14 @@ def audit(context: click.Context, table: TextIO, decimals: int, positive_share: 
 
 def _read(table: TextIO) -> pd.DataFrame:
     """A table of scores as people write it: blanks after commas, capitals, F1 in several spellings."""
+    text = table.read()
+    head = text.partition("\n")[0]
+    if not head.strip() or ("," not in head and (";" in head or "\t" in head)):
+        raise ValueError(f"expected a header with commas between the columns, got {head[:60]!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("error", ParserWarning)  # rows longer than the header would lose their ends
-        printed = pd.read_csv(table, skipinitialspace=True, index_col=False)
-    printed.columns = printed.columns.str.strip().str.lower().str.replace(r"^f1[ _-]score$", "f1", regex=True)
+        printed = pd.read_csv(StringIO(text), skipinitialspace=True, index_col=False)
+    printed.columns = printed.columns.str.strip().str.lower().str.replace(r"^f1[ _-]?score$", "f1", regex=True)
     if taken := sorted({"verdict", "sizes", "averages", "matrices"}.intersection(printed)):
         raise ValueError(f"rename the columns {', '.join(taken)}: the audit writes columns of these names")
     return printed

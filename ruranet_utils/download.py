@@ -105,6 +105,8 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
                 "no photograph is packed so tightly"
             )
     total = sum(member.file_size for member in members)
+    if not total:
+        raise ValueError(f"{archive} holds no file")
     if total > MAX_UNPACKED_BYTES:
         raise ValueError(f"{archive} unpacks to {total:,} bytes, expected at most {MAX_UNPACKED_BYTES:,}")
 

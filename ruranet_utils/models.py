@@ -18,6 +18,7 @@ from ruranet_utils.patches import image_batches
 from ruranet_utils.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
+CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "threshold", "sha256"}  # read from a card
 CODE = [backbones, training, patches, segmentation]  # what the parameters of a model depend on
 
 
@@ -102,6 +103,8 @@ def load(path: Path) -> Model:
         with safe_open(path, "np") as file:
             card = json.loads(file.metadata()["card"])
             state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if missing := CARD.difference(card):
+            raise ValueError(f"the card lacks {', '.join(sorted(missing))}")
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no segmentation model with a card: {error}") from error
     if card.get("sha256") != _digest(state):
@@ -119,11 +122,11 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
     """
     missing = [lesion for lesion in lesions if not (folder / _name(lesion, attention)).is_file()]
     if missing:
-        notebook = "02" if attention else "05"
+        notebook = "02" if attention else "05"  # of a profile whose data show the lesion
         raise FileNotFoundError(
             f"no trained model for {', '.join(missing)}: expected {', '.join(_name(x, attention) for x in missing)} in "
-            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only {notebook}') or copy the "
-            "files there (docs/own_images.md)"
+            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only {notebook}', if its data "
+            "have masks of them) or copy the files there (docs/own_images.md)"
         )
     return {lesion: load(folder / _name(lesion, attention)) for lesion in lesions}
 

@@ -9,7 +9,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def store() -> Path:
     """Folder of the content-addressed store (``RURANET_STORE``, else ``data/store``)."""
-    return Path(os.environ.get("RURANET_STORE", ROOT / "data" / "store"))
+    return from_root(os.environ.get("RURANET_STORE") or "data/store")
 
 
 def models(profile: str) -> Path:
@@ -19,7 +19,7 @@ def models(profile: str) -> Path:
 
 def figures(results: str) -> Path:
     """Folder of the tables and figures of one run, ``Profile.results`` below ``RURANET_FIGURES`` (else ``figures``)."""
-    return Path(os.environ.get("RURANET_FIGURES", ROOT / "figures")) / results
+    return from_root(os.environ.get("RURANET_FIGURES") or "figures") / results
 
 
 def weights_dir() -> Path | None:

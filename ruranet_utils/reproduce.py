@@ -21,6 +21,8 @@ from ruranet_utils.provenance import describe_run
 from ruranet_utils.sources import folder
 from ruranet_utils.store import write_atomically
 
+WORDS = ("profile", "data_dir", "encoders", "classifiers", "extractors", "models")  # a folder may be named 2024_11
+
 
 def notebooks(only: Sequence[str] = ()) -> list[Path]:
     """The numbered notebooks in order, or those whose names start with one of ``only``.
@@ -82,13 +84,17 @@ def applicable(chosen: list[Path], parameters: dict) -> list[Path]:
 def allow_instructions(profile: Profile) -> None:
     """Let the kernels started from here on use what the profile says, or the user's ``RURANET_INSTRUCTIONS``."""
     instructions = os.environ.setdefault("RURANET_INSTRUCTIONS", profile.instructions)
+    if instructions not in ("avx2", "native"):
+        raise click.UsageError(f"RURANET_INSTRUCTIONS must be 'avx2' or 'native', got {instructions!r}")
     for name, value in AVX2.items() if instructions == "native" else ():
         if os.environ.get(name) == value:
             del os.environ[name]
 
 
-def parse_value(text: str):
-    """A command-line value as Python reads it; what is no literal is a string."""
+def parse_value(name: str, text: str):
+    """A command-line value as Python reads it; a string if it is no literal, or the parameter is one of ``WORDS``."""
+    if name in WORDS and text != "None":
+        return text
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -118,7 +124,7 @@ def main(
     output = sys.stdout
     if as_json:
         click.get_current_context().with_resource(redirect_stdout(sys.stderr))
-    parameters = {"profile": profile, **{name: parse_value(value) for name, value in pairs}}
+    parameters = {"profile": profile, **{name: parse_value(name, value) for name, value in pairs}}
     try:
         chosen = notebooks(only)
         if show_list:
@@ -129,6 +135,8 @@ def main(
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
         check_parameters(chosen, parameters)
         chosen = applicable(chosen, parameters)
+        if not chosen:
+            raise ValueError("no notebook is left to run")
         if dask is not None:
             with engine.connect(dask) as client:
                 if not client.nthreads():
@@ -144,6 +152,10 @@ def main(
     used = profile_of(parameters)
     allow_instructions(used)
     results = paths.figures(used.results)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"results cannot be written (RURANET_FIGURES): {error}") from None
     ran, start = {}, time.perf_counter()
     for number, path in enumerate(chosen, start=1):
         title = f"[{number}/{len(chosen)}] {path.stem}"
@@ -173,11 +185,11 @@ def _run_or_exit(path: Path, parameters: dict, executed: Path) -> dict:
     try:
         return run_notebook(path, parameters, executed)
     except PapermillExecutionError as error:
+        said = f"{error.ename}: {error.evalue}"
         last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
-        raise click.ClickException(
-            f"{path.stem}, cell {error.exec_count} failed: {error.ename}: {error.evalue}\n{last}\n"
-            f"The notebook up to there: {executed / path.name}"
-        ) from None
+        where = f"The notebook up to there: {executed / path.name}"
+        more = f"{last}\n" if last.strip() != said else ""
+        raise click.ClickException(f"{path.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
     except DeadKernelError:
         raise click.ClickException(
             f"the kernel of {path.stem} died, killed or out of memory; the same command continues"

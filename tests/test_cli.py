@@ -95,10 +95,21 @@ def test_a_table_as_people_write_it():
         assert done.returncode == 1 and "impossible" in done.stdout, head
 
 
+def test_audit_says_what_it_tried_and_what_it_did_not_check():
+    """A true row of 2000 images is impossible for 400 of them; a score of an unknown name is not passed over."""
+    table = "n,accuracy,precision,recall,f1,specificity\n2000,0.8205,0.8290,0.8205,0.8193,0.9\n"
+    done = ruranet("audit", "-", "--decimals", 4, stdin=table)
+    assert done.returncode == 1 and "tried: 2 to 400 images" in done.stderr
+    assert "not checked: n, specificity" in done.stderr
+    done = ruranet("audit", "-", "--decimals", 4, "--max-images", 2000, stdin=table.replace(",f1", ",F1score"))
+    assert done.returncode == 0 and "tried: 2 to 2000 images" in done.stderr
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "accuracy;recall\n0,8;0,7\n",
         "a,b\n1,2\n",
         "accuracy,recall\n84,79\n",
         "method,iou,accuracy\nA,0.9,0.7,0.95\n",
@@ -128,6 +139,11 @@ def test_segment_writes_masks_and_prints_areas(untrained, phantoms, tmp_path):
     mask = np.asarray(Image.open(out / "eye 1_hemorrhages.png"))
     assert row["area_percent"] == pytest.approx(100 * (mask > 0).mean())
     assert (out / "eye 1_hemorrhages_overlay.png").exists()
+
+
+def test_segment_refuses_a_folder_it_cannot_write_to_before_it_computes(tmp_path):
+    done = ruranet("segment", __file__, "--out", "/proc/found")
+    assert done.returncode == 2 and "for --out" in done.stderr and "/proc/found" in done.stderr
 
 
 def test_segment_without_a_model_says_how_to_train_one(tmp_path):

@@ -149,3 +149,13 @@ def test_every_file_is_declared_once(root):
     records = folder.records(root)
     assert [record.image_id for record in records] == sorted(NAMES)
     assert {record.source for record in records} == {"folder"} and not any(record.mask_paths for record in records)
+
+
+def test_a_photograph_of_nobody_known_counts_as_a_patient(root):
+    given = ["P1", " ", "", "P1 "] * 3
+    write_labels(
+        root,
+        [f"{name},{number % 2},{patient}" for number, (name, patient) in enumerate(zip(NAMES, given, strict=True))],
+    )
+    found = {record.image_id: record.patient_id for record in folder.records(root)}
+    assert found == {name: patient.strip() or name for name, patient in zip(NAMES, given, strict=True)}

@@ -91,6 +91,10 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
     save_file(state, changed)
     with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model with a card"):
         load(changed)
+    for card, said in (("[]", "lacks attention, encoder"), ('{"lesion": "edema"}', "lacks attention"), ("7", "card")):
+        save_file(state, changed, {"card": card})
+        with pytest.raises(ValueError, match=said):
+            load(changed)
     changed.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model"):
         load(changed)

@@ -121,6 +121,7 @@ def test_list(tmp_path):
         (["-p", "epochs", "0"], ["epochs", "0"]),
         (["--profile", "folder"], ["needs data_dir", "own_images.md"]),
         (["--profile", "folder", "-p", "data_dir", "no/such"], ["expected the folder", "no/such/images"]),
+        (["--profile", "folder", "-p", "data_dir", "2024_11"], ["2024_11/images"]),
         (["-p", "data_dir", "/tmp"], ["data_dir belongs to the profile folder, not to synthetic"]),
     ],
 )
@@ -161,7 +162,12 @@ def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
     ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("resnet18,vgg16", "resnet18,vgg16"), ("None", None), ("'3'", "3")]
 )
 def test_command_line_values_are_read_as_python(text, value):
-    assert parse_value(text) == value
+    assert parse_value("epochs", text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("2024_11", "2024_11"), ("1e3", "1e3"), ("None", None)])
+def test_a_folder_may_have_the_name_of_a_number(text, value):
+    assert parse_value("data_dir", text) == value
 
 
 @pytest.fixture

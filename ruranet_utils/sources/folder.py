@@ -89,5 +89,6 @@ def _labels(file: Path, images: dict[str, Path]) -> pd.DataFrame:
     files = {path.name: name for name, path in images.items()}
     table = table.set_index(table["image"].str.strip().replace(files))
     check_labels(table["label"], images, file, ("0", "1"))
-    patient = table["patient"] if "patient" in table else table.index.to_series()
+    own = table.index.to_series()  # a photograph of nobody known counts as a patient
+    patient = table["patient"].str.strip().replace("", None).fillna(own) if "patient" in table else own
     return pd.DataFrame({"label": table["label"].astype(int).astype(object), "patient": patient, "rule": "labels.csv"})
