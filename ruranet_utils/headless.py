@@ -54,8 +54,9 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
             cwd=paths.NOTEBOOKS,
             kernel_name="python3",
             progress_bar=False,
-            # A kernel of this machine, for this process: its warning of an unencrypted port is noise.
-            extra_arguments=["--log-level=ERROR"],
+            # A kernel of this machine, for this process: its warning of an unencrypted port is noise, and so is what
+            # it logs of a shutdown in the middle of a cell. Errors of cells arrive as such.
+            extra_arguments=["--log-level=CRITICAL"],
         )
     finally:
         watch.done.set()
