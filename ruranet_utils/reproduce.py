@@ -143,7 +143,7 @@ def main(
                     raise ConnectionError(f"the scheduler at {dask} has no workers (docs/cluster.md)")
                 print(f"{len(client.nthreads())} workers at {dask}", flush=True)
             os.environ["RURANET_DASK"] = dask
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     except OSError as error:
         raise click.ClickException(str(error)) from None
