@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
-# | Needs | synthetic: 35 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
+# | Needs | synthetic: 30 s, 1.3 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
 # If class and camera agree in a share $q$ of the images, then whoever looks at nothing but the camera is right in
 #
@@ -145,7 +145,7 @@ show(
 # %% [markdown]
 # ## Figure · Accuracy grows with the tie
 #
-# Top, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Bottom: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are fully tied, the clusterings come within 0.12 of the paper's 0.84 (dotted), and the supervised method hardly errs. The dashed line are the same supervised models, scored where class and camera are untied: what they learned from the camera is worth nothing there. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
+# Top, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Bottom: no lesion is in them. There, where nothing is tied, the methods do hardly better than guessing; where class and camera are fully tied, the clusterings come within 0.12 of the paper's 0.84 (dotted), and the supervised method hardly errs. The dashed line is that of the same supervised models, scored where class and camera are untied: what they learned from the camera is worth nothing there. 95 % intervals by bootstrap over patients, given the clusters and models, not adjusted for the number of comparisons.
 
 # %% alt="Three panels, from lesions, whole images and images without lesions: the accuracy of every method where class and camera are untied, partly tied and fully tied, with the paper's 0.84 as a dotted line."
 names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
