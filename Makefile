@@ -22,7 +22,7 @@ help:
 	@echo "make clean       remove the environment, the site and the store"
 
 reproduce: .venv/stamp
-	$(RUN) ruranet_utils.reproduce --profile $(PROFILE) $(ARGS)
+	$(RUN) ruranet_utils.running.reproduce --profile $(PROFILE) $(ARGS)
 
 test: .venv/stamp
 	$(RUN) ruff check .
@@ -66,7 +66,7 @@ notebooks/%.ipynb: notebooks/text/%.py
 	.venv/bin/jupytext --quiet --update --to ipynb --output $@ $<
 
 readme: .venv/stamp
-	$(RUN) ruranet_utils.summary
+	$(RUN) ruranet_utils.reporting.readme
 
 lock: $(UV)
 	$(UV) lock

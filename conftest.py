@@ -2,7 +2,9 @@
 
 import os
 
-import ruranet_utils  # noqa: F401  fixes the processor's instructions before a test imports numpy
+from ruranet_utils.storage.machine import prepare_process
+
+prepare_process()  # before a test imports numpy
 
 # Progress bars are for people; nbval compares what a cell prints.
 os.environ["TQDM_DISABLE"] = "1"

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from measure import RESULTS, measure, save
 
-from ruranet_utils import paths, report
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.config import DISPLAY, LESIONS, METHODS, get_profile
-from ruranet_utils.dmh import DMH, train_heads
-from ruranet_utils.features import lesion_features
-from ruranet_utils.store import Store
-from ruranet_utils.weighting import WEIGHT_GRID, aggregate, search_weights
+from ruranet_utils.clustering.dmh import DMH, train_heads
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.weighting import WEIGHT_GRID, aggregate, search_weights
+from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.profiles import DISPLAY, LESIONS, METHODS, get_profile
+from ruranet_utils.reporting import figures
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Store
 
 N_PAPER, SIZES, N_COMPONENTS = 302, (300, 3_000, 10_000), 50
 BACKBONES = ("mobilenet_v2", "googlenet")
@@ -86,7 +87,7 @@ def _against_recomputing(steps: list[dict]) -> pd.DataFrame:
 
 
 def _draw(growth: pd.DataFrame) -> None:
-    report.style()
+    figures.style()
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, column, label in ((axes[0], "time_s", "time (s)"), (axes[1], "peak_mb", "highest memory (MB)")):
         for method, rows in growth.groupby("method", sort=False):
@@ -99,7 +100,7 @@ def _draw(growth: pd.DataFrame) -> None:
     axes[1].set_ylim(100, 4000)
     axes[1].legend(loc="lower left", ncol=2)
     fig.tight_layout()
-    report.save_figure(fig, "fig_clustering_growth", RESULTS)
+    figures.save_figure(fig, "fig_clustering_growth", RESULTS)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from measure import save
 from PIL import Image
 from skimage.measure import label
 
-from ruranet_utils import paths
-from ruranet_utils.config import DISPLAY, LESIONS
-from ruranet_utils.merge import NEAR_BITS
-from ruranet_utils.photographs import perceptual_hash
-from ruranet_utils.sources import idrid, srahim
-from ruranet_utils.sources.files import MASK_COVERAGE, read_image, read_mask
+from ruranet_utils.data.decoding import perceptual_hash
+from ruranet_utils.data.duplicates import NEAR_BITS
+from ruranet_utils.data.reading import MASK_COVERAGE, read_image, read_mask
+from ruranet_utils.data.sources import idrid, srahim
+from ruranet_utils.profiles import DISPLAY, LESIONS
+from ruranet_utils.storage import paths
 
 SIZE_PX = 512
 COPIES = [(200, 50), (350, 95), (500, 70), (900, 60)]  # width in px, JPEG quality

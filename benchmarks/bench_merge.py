@@ -13,11 +13,12 @@ from joblib import Parallel, delayed
 from measure import RESULTS, measure, save
 from PIL import Image
 
-from ruranet_utils import paths, report
-from ruranet_utils.cohort import load_cohorts
-from ruranet_utils.config import get_profile
-from ruranet_utils.store import Store
-from ruranet_utils.synthetic import make_patient
+from ruranet_utils.data.cohort import load_cohorts
+from ruranet_utils.data.phantoms.eye import make_patient
+from ruranet_utils.profiles import get_profile
+from ruranet_utils.reporting import figures
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Store
 
 SIZES = (1_250, 2_500, 5_000, 10_000)
 TURNS = 24  # of 15 degrees; to the duplicate search they are different photographs
@@ -84,7 +85,7 @@ def _grow(folder: Path, n: int) -> pd.DataFrame:
 
 
 def _draw(growth: pd.DataFrame) -> None:
-    report.style()
+    figures.style()
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, column, label, limits in (
         (axes[0], "time_s", "time (s)", (1, 300)),
@@ -101,7 +102,7 @@ def _draw(growth: pd.DataFrame) -> None:
     axes[1].plot(SIZES, images_mb, "--", color="gray", label="the pixels alone")
     axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.27))
     fig.tight_layout()
-    report.save_figure(fig, "fig_merge_growth", RESULTS)
+    figures.save_figure(fig, "fig_merge_growth", RESULTS)
 
 
 if __name__ == "__main__":

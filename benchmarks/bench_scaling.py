@@ -17,16 +17,16 @@ from joblib.externals.loky import get_reusable_executor
 from measure import RESULTS, measure, save
 from torch.utils.flop_counter import FlopCounterMode
 
-from ruranet_utils import diagnosis, features, segmentation, segmenter
-from ruranet_utils.backbones import feature_extractor
-from ruranet_utils.cohort import load_cohorts
-from ruranet_utils.config import LESIONS, METHODS, get_profile
-from ruranet_utils.diagnosis import diagnose, project
-from ruranet_utils.features import lesion_features
-from ruranet_utils.models import MIRRORS
-from ruranet_utils.reduction import reduce
-from ruranet_utils.segmenter import LesionSegmenter
-from ruranet_utils.store import Store
+from ruranet_utils.clustering.study import diagnose, project
+from ruranet_utils.data.cohort import load_cohorts
+from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.features.reduction import reduce
+from ruranet_utils.networks.backbones import feature_extractor
+from ruranet_utils.profiles import LESIONS, METHODS, get_profile
+from ruranet_utils.segmentation import segmenter, unet
+from ruranet_utils.segmentation.model_file import MIRRORS
+from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.storage.store import Store
 
 SIZES = (10**4, 10**6, 10**8)
 N_LESIONS = len(LESIONS)
@@ -107,7 +107,7 @@ def _timed(function: Callable) -> Callable:
 
 
 def _store_cost() -> dict:
-    for module in (features, segmenter, diagnosis):
+    for module in (extract, segmenter, study):
         module.digest_arrays = _timed(module.digest_arrays)
     names = {name: "mobilenet_v2,resnet18" for name in ("encoders", "extractors")}
     profile = get_profile("synthetic", workers=1, **names)
@@ -140,7 +140,7 @@ def _unit_cost(stage: str, inputs: tuple[int, ...], passes: int, kept: int) -> d
     if "features" in stage:
         network = feature_extractor("mobilenet_v2", None, 0)
     else:
-        network = segmentation.build("mobilenet_v2", "scse", profile)
+        network = unet.build("mobilenet_v2", "scse", profile)
     network.eval()
     batch = torch.rand(inputs)
     with torch.inference_mode():

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from ruranet_utils import AVX2, paths
-from ruranet_utils.config import get_profile
-from ruranet_utils.patches import Annotated
-from ruranet_utils.sources import idrid
-from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
+from ruranet_utils import AVX2
+from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
+from ruranet_utils.data.sources import idrid
+from ruranet_utils.profiles import get_profile
+from ruranet_utils.segmentation.patches import Annotated
+from ruranet_utils.storage import paths
 
 EPOCHS = 3  # the first one, which warms up, does not count
 
@@ -78,7 +79,8 @@ def _plain(records: list, side_px: int, weights: Path) -> float:
 
 def _train(data: Annotated, side_px: int, threads: int) -> dict:
     """Images per second of all epochs but the first, in a process of its own."""
-    from ruranet_utils import segmentation, training
+    from ruranet_utils.networks import training
+    from ruranet_utils.segmentation import unet
 
     profile = get_profile("open", image_size_px=side_px, patch_size_px=side_px, patches_per_image=1, threads=threads)
     one = Annotated(data.images[:1], data.masks[:1], data.aspect[:1])
@@ -90,12 +92,12 @@ def _train(data: Annotated, side_px: int, threads: int) -> dict:
         record_end(record, trainer, module)
 
     training.Record.on_train_epoch_end = remember
-    segmentation.fit(data, one, "mobilenet_v2", "scse", replace(profile, epochs=EPOCHS))
+    unet.fit(data, one, "mobilenet_v2", "scse", replace(profile, epochs=EPOCHS))
     time_s, waited_s = np.sum(rows[1:], axis=0)
     return {
         "images/s": (EPOCHS - 1) * len(data.images) / time_s,
         "waiting": waited_s / time_s,
-        "precision": training.precision(profile),
+        "precision": precision(profile),
     }
 
 

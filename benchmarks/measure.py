@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.report import save_table
+from ruranet_utils.reporting.tables import save_table
 
 RESULTS = Path(__file__).parent / "results"
 os.environ["TQDM_DISABLE"] = "1"

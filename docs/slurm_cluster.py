@@ -9,7 +9,7 @@ import sys
 
 from dask_jobqueue import SLURMCluster
 
-from ruranet_utils import paths
+from ruranet_utils.storage import paths
 
 WORKERS = 8  # jobs, each with one worker on one GPU
 PROFILE = "open"
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         # "native" as make reproduce sets it for every profile but synthetic; a worker that differs refuses to work
         job_script_prologue=[f"cd {paths.ROOT}", "export RURANET_INSTRUCTIONS=native"],
         python=str(paths.ROOT / ".venv/bin/python"),
-        worker_command="ruranet_utils.worker",
+        worker_command="ruranet_utils.storage.dask_worker",
         log_directory=str(paths.store() / "slurm"),
     )
     if "--show" in sys.argv:

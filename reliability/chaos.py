@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 
 from reliability.runs import RESULTS, SMALL, copy_project, finish, outcome, pairs, reproduce
-from ruranet_utils.report import save_table
+from ruranet_utils.reporting.tables import save_table
 
 VICTIMS = ("everything", "command", "kernel", "worker")
 PATIENCE_S = 20  # for a run to notice that its kernel or worker is dead
@@ -125,7 +125,7 @@ def _command(process: psutil.Process) -> str:
 
 def finished(folder: Path) -> dict[str, int]:
     """The steps in the store and when each was finished (ns)."""
-    return {str(record): record.stat().st_mtime_ns for record in (folder / "data/store").glob("*/*.json")}
+    return {str(record): record.stat().st_mtime_ns for record in (folder / "data/store").glob("2/*/*.json")}
 
 
 def n_repeated(before: dict[str, int], after: dict[str, int]) -> int:

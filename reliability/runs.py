@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from ruranet_utils import paths
+from ruranet_utils.storage import paths
 
 RESULTS = Path(__file__).parent / "results"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
@@ -43,7 +43,7 @@ def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str]
     folder : Path
         From :func:`copy_project`; store and figures go there.
     arguments : sequence of str
-        For ``ruranet_utils.reproduce``.
+        For ``ruranet_utils.running.reproduce``.
     prefix : sequence of str
         Command that starts the command.
     **variables : str
@@ -57,7 +57,7 @@ def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str]
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     with (folder.parent / "output.txt").open("a") as output:
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "ruranet_utils.reproduce", *arguments],
+            [*prefix, sys.executable, "-m", "ruranet_utils.running.reproduce", *arguments],
             cwd=folder,
             env={**kept, "PYTHONPATH": str(folder), **variables},
             stdout=output,

@@ -14,8 +14,8 @@ import click
 import pandas as pd
 
 from reliability.runs import ELSEWHERE, RESULTS, SMALL, copy_project, finish, kind, outcome, pairs, reproduce
-from ruranet_utils import paths
-from ruranet_utils.report import save_table
+from ruranet_utils.reporting.tables import save_table
+from ruranet_utils.storage import paths
 
 OTHER_USER = ("unshare", "--user", "--map-user=1234")
 SURVIVES_ALL = 4  # decimals of a table

@@ -13,10 +13,11 @@ import click
 import pandas as pd
 from pandas.errors import ParserWarning
 
-from ruranet_utils import __version__, paths
-from ruranet_utils.config import ANNOTATIONS, get_profile
-from ruranet_utils.download import main as data
-from ruranet_utils.reproduce import main as reproduce
+from ruranet_utils import __version__
+from ruranet_utils.data.download import main as data
+from ruranet_utils.profiles import ANNOTATIONS, get_profile
+from ruranet_utils.running.reproduce import main as reproduce
+from ruranet_utils.storage import paths
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
@@ -68,7 +69,7 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
     Writes a mask and an overlay for each photograph and lesion, both as large as the photograph, and prints which share
     of it the lesion covers.
     """
-    from ruranet_utils.segment import segment as find  # loads torch
+    from ruranet_utils.segmentation.apply import segment as find  # loads torch
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -125,8 +126,8 @@ def audit(
     checks what holds for every mask. Exit code 1 if a row is impossible. The tables of RURANET++ itself: ruranet
     reproduce --only 07.
     """
-    from ruranet_utils.audit import audit_classification, audit_segmentation
-    from ruranet_utils.grim import SCORES
+    from ruranet_utils.evidence.audit import audit_classification, audit_segmentation
+    from ruranet_utils.evidence.grim import SCORES
 
     try:
         printed = _read(table)

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from ruranet_utils import paths, segmentation
-from ruranet_utils.cohort import load_cohorts
-from ruranet_utils.config import get_profile
-from ruranet_utils.models import Model
-from ruranet_utils.store import Store
+from ruranet_utils.data.cohort import load_cohorts
+from ruranet_utils.profiles import get_profile
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.model_file import Model
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def untrained(tmp_path_factory, tiny):
     store = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RURANET_STORE", str(store))
-        network = segmentation.build("mobilenet_v2", "scse", tiny)
+        network = unet.build("mobilenet_v2", "scse", tiny)
         state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
         card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
         card |= tiny.settings("encoder_depth", "image_size_px")

@@ -59,7 +59,7 @@ def test_ctrl_c_is_exit_code_130(monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ruranet_utils.segment.segment", interrupted)
+    monkeypatch.setattr("ruranet_utils.segmentation.apply.segment", interrupted)
     done = CliRunner().invoke(main, ["segment", __file__])
     assert done.exit_code == 130 and done.stderr == "stopped\n"
 

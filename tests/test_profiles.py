@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from ruranet_utils.config import (
+from ruranet_utils.profiles import (
     ANNOTATIONS,
     CLASSIFIERS,
     DISPLAY,

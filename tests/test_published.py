@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ruranet_utils import published
-from ruranet_utils.config import CLASSIFIERS, DISPLAY, ENCODERS, EXTRACTORS, LESIONS, METHODS
+from ruranet_utils.profiles import CLASSIFIERS, DISPLAY, ENCODERS, EXTRACTORS, LESIONS, METHODS
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper" / "ruranet_pp.txt"
 LESION_AS_PRINTED = {

@@ -31,7 +31,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -42,17 +42,17 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils.config import ANNOTATIONS, DISPLAY
-from ruranet_utils.merge import confounds
-from ruranet_utils.photographs import AREAS, LOSSES
-from ruranet_utils.published import TEXT
-from ruranet_utils.report import PALETTE, draw_outlines, outline_legend, show
-from ruranet_utils.run import start
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from ruranet_utils.data.decoding import AREAS, LOSSES
+from ruranet_utils.data.duplicates import confounds
+from ruranet_utils.profiles import ANNOTATIONS, DISPLAY
+from ruranet_utils.published import TEXT
+from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend
+from ruranet_utils.reporting.tables import show
+from ruranet_utils.running.start import start
 
 run = start(
     profile=profile,

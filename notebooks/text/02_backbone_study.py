@@ -31,7 +31,7 @@
 #
 # with the sigmoid $\sigma$, the product of elements $\odot$, and learned 1 × 1 convolutions $W_1$, $W_2$ and $w$.
 #
-# The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, $p_t = p$ where $y = 1$, else $1 - p$, and $\alpha_t$ the weight of a pixel of its class ($\alpha$ for the lesion, $1 - \alpha$ for the rest; $\alpha$ and $\gamma$ of each profile stand in `ruranet_utils/config.py`):
+# The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, $p_t = p$ where $y = 1$, else $1 - p$, and $\alpha_t$ the weight of a pixel of its class ($\alpha$ for the lesion, $1 - \alpha$ for the rest; $\alpha$ and $\gamma$ of each profile stand in `ruranet_utils/profiles.py`):
 #
 # $$\mathrm{DiceLoss} = 1 - \frac{2 \sum p\,y}{\sum p + \sum y}$$
 #
@@ -43,7 +43,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -54,24 +54,25 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import paths, published
-from ruranet_utils.anatomy import attention_maps, draw_scse, layers
-from ruranet_utils.backbones import as_float, normalize
-from ruranet_utils.config import ANNOTATIONS, DISPLAY
-from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study
-from ruranet_utils.models import load
-from ruranet_utils.report import PALETTE, paper_versus_ours, show
-from ruranet_utils.run import start
-from ruranet_utils.segment import segment
-from ruranet_utils.segmentation import restore
-from ruranet_utils.segmenter import LesionSegmenter
-from ruranet_utils.widgets import browse_lesions
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from ruranet_utils import published
+from ruranet_utils.networks.backbones import as_float, normalize
+from ruranet_utils.profiles import ANNOTATIONS, DISPLAY
+from ruranet_utils.reporting.diagrams import attention_maps, draw_scse, layers
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import paper_versus_ours, show
+from ruranet_utils.reporting.widgets import browse_lesions
+from ruranet_utils.running.start import start
+from ruranet_utils.segmentation.apply import segment
+from ruranet_utils.segmentation.model_file import load
+from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.segmentation.study import best_encoders, compare_protocols, encoder_study
+from ruranet_utils.segmentation.unet import restore
+from ruranet_utils.storage import paths
 
 run = start(
     profile=profile,

@@ -36,7 +36,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -47,20 +47,20 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import published
-from ruranet_utils.backbones import find_weights, reference_backbone
-from ruranet_utils.config import DISPLAY
-from ruranet_utils.features import image_features
-from ruranet_utils.grim import confusion_matrices
-from ruranet_utils.intervals import ratio_interval
-from ruranet_utils.report import PALETTE, paper_versus_ours, show
-from ruranet_utils.run import start
-from ruranet_utils.supervised import PROTOCOLS, deal, hold_out_draws, predict, table_3
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from ruranet_utils import published
+from ruranet_utils.evidence.grim import confusion_matrices
+from ruranet_utils.features.extract import image_features
+from ruranet_utils.networks.weights import find_weights, reference_backbone
+from ruranet_utils.profiles import DISPLAY
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import paper_versus_ours, show
+from ruranet_utils.running.start import start
+from ruranet_utils.statistics.intervals import ratio_interval
+from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
 from sklearn.metrics import confusion_matrix, roc_curve
 
 run = start(
@@ -194,7 +194,7 @@ run.save_figure(fig, "fig_calibration")
 # %% [markdown]
 # ## Figure · Confusion matrices
 #
-# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.grim`, not printed in the paper). Below: ours. Shades are shares of each true class.
+# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.evidence.grim`, not printed in the paper). Below: ours. Shades are shares of each true class.
 
 # %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
 printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}

@@ -43,7 +43,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -54,26 +54,26 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import published
-from ruranet_utils.anatomy import draw_clustering
-from ruranet_utils.backbones import find_weights, reference_backbone
-from ruranet_utils.comparisons import compare
-from ruranet_utils.config import DISPLAY, LESIONS, METHODS
-from ruranet_utils.diagnosis import diagnose, lesion_channel, project_all, stability, weight_search_all
-from ruranet_utils.features import image_features, lesion_features
-from ruranet_utils.lesions import lesion_masks
-from ruranet_utils.metrics import match_clusters, matched_accuracy
-from ruranet_utils.progress import progress
-from ruranet_utils.reduction import planes, reduce
-from ruranet_utils.report import PALETTE, paper_versus_ours, show
-from ruranet_utils.run import start
-from ruranet_utils.weighting import WEIGHT_GRID, label_free, oracle
-from ruranet_utils.widgets import weigh_lesions
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from ruranet_utils import published
+from ruranet_utils.clustering.study import diagnose, lesion_channel, project_all, stability, weight_search_all
+from ruranet_utils.clustering.weighting import WEIGHT_GRID, label_free, oracle
+from ruranet_utils.features.extract import image_features, lesion_features
+from ruranet_utils.features.reduction import planes, reduce
+from ruranet_utils.networks.weights import find_weights, reference_backbone
+from ruranet_utils.profiles import DISPLAY, LESIONS, METHODS
+from ruranet_utils.reporting.diagrams import draw_clustering
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import paper_versus_ours, show
+from ruranet_utils.reporting.widgets import weigh_lesions
+from ruranet_utils.running.start import start
+from ruranet_utils.segmentation.study import lesion_masks
+from ruranet_utils.statistics.comparisons import compare
+from ruranet_utils.statistics.metrics import match_clusters, matched_accuracy
+from ruranet_utils.storage.progress import progress
 from scipy.stats import false_discovery_control
 
 run = start(

@@ -31,7 +31,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -42,18 +42,18 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils.backbones import find_weights, reference_backbone
-from ruranet_utils.config import DISPLAY
-from ruranet_utils.features import lesion_features
-from ruranet_utils.lesions import lesion_masks
-from ruranet_utils.published import TEXT
-from ruranet_utils.reduction import smallest_k, variance_curve
-from ruranet_utils.report import PALETTE, show
-from ruranet_utils.run import start
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.features.reduction import smallest_k, variance_curve
+from ruranet_utils.networks.weights import find_weights, reference_backbone
+from ruranet_utils.profiles import DISPLAY
+from ruranet_utils.published import TEXT
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import show
+from ruranet_utils.running.start import start
+from ruranet_utils.segmentation.study import lesion_masks
 
 run = start(
     profile=profile,

@@ -41,7 +41,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -52,17 +52,17 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import published
-from ruranet_utils.audit import audit_classification, audit_segmentation
-from ruranet_utils.config import DISPLAY, METHODS
-from ruranet_utils.grim import confusion_matrices, possible_sizes, rounds_to
-from ruranet_utils.published import CLASSIFICATION, TEXT
-from ruranet_utils.report import PALETTE, show
-from ruranet_utils.run import start
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from ruranet_utils import published
+from ruranet_utils.evidence.audit import audit_classification, audit_segmentation
+from ruranet_utils.evidence.grim import confusion_matrices, possible_sizes, rounds_to
+from ruranet_utils.profiles import DISPLAY, METHODS
+from ruranet_utils.published import CLASSIFICATION, TEXT
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import show
+from ruranet_utils.running.start import start
 
 run = start(
     profile=profile,
@@ -271,7 +271,7 @@ show(run.save_table(summary, "table_audit"), "What arithmetic says about the pri
 #
 # **Limits.** More than 400 images were not tried, nor classes of unequal size. Consistent means possible, not true.
 #
-# `ruranet_utils.audit` takes any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
+# `ruranet_utils.evidence.audit` takes any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
 
 # %% [markdown]
 # ## Checks

@@ -35,7 +35,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -46,16 +46,23 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import published
-from ruranet_utils.backbones import find_weights, reference_backbone
-from ruranet_utils.config import DISPLAY, METHODS
-from ruranet_utils.confound import SUPERVISED, TRANSFERRED, camera_from_features, compare_ties, make_pool, pool_features
-from ruranet_utils.report import PALETTE, show
-from ruranet_utils.run import start
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from ruranet_utils import published
+from ruranet_utils.evidence.confound import (
+    SUPERVISED,
+    TRANSFERRED,
+    camera_from_features,
+    compare_ties,
+    make_pool,
+    pool_features,
+)
+from ruranet_utils.networks.weights import find_weights, reference_backbone
+from ruranet_utils.profiles import DISPLAY, METHODS
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.tables import show
+from ruranet_utils.running.start import start
 
 run = start(
     profile=profile,

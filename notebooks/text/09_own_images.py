@@ -29,7 +29,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/config.py)
+# None below: the profile's own value (ruranet_utils/profiles.py)
 n_images = None  # of the diagnosis cohort, half of each class
 epochs = None  # of a segmentation training
 n_seeds = None  # models of each lesion and encoder, to see the spread
@@ -40,21 +40,21 @@ models = None  # profile whose segmentation models find the lesions of which you
 workers = None  # processes that compute side by side, each with one thread
 
 # %%
-from ruranet_utils import paths
-from ruranet_utils.backbones import find_weights, reference_backbone
-from ruranet_utils.config import DISPLAY, LESIONS
-from ruranet_utils.diagnosis import label_free_clusters, project, score
-from ruranet_utils.features import lesion_features
-from ruranet_utils.lesions import lesion_masks
-from ruranet_utils.models import load_all
-from ruranet_utils.reduction import reduce
-from ruranet_utils.report import PALETTE, draw_outlines, outline_legend, show
-from ruranet_utils.run import start
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from ruranet_utils.clustering.study import label_free_clusters, project, score
+from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.features.reduction import reduce
+from ruranet_utils.networks.weights import find_weights, reference_backbone
+from ruranet_utils.profiles import DISPLAY, LESIONS
+from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend
+from ruranet_utils.reporting.tables import show
+from ruranet_utils.running.start import start
+from ruranet_utils.segmentation.model_file import load_all
+from ruranet_utils.segmentation.study import lesion_masks
+from ruranet_utils.storage import paths
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples, silhouette_score
 

@@ -1,6 +1,6 @@
 """Dynamic multi-projection head clustering (DMH): how the heads are trained, and the whole as one estimator.
 
-The outputs of the heads go on to Eq. 2 (:mod:`ruranet_utils.weighting`) and k-medoids, like any features.
+The outputs of the heads go on to Eq. 2 (:mod:`ruranet_utils.clustering.weighting`) and k-medoids, like any features.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.heads import (
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.heads import (
     ProjectionHeads,
     clustering_loss,
     diversity_loss,
@@ -25,8 +25,8 @@ from ruranet_utils.heads import (
     total_loss,
     update_threshold,
 )
-from ruranet_utils.reduction import require_finite
-from ruranet_utils.weighting import aggregate
+from ruranet_utils.clustering.weighting import aggregate
+from ruranet_utils.features.reduction import require_finite
 
 READINGS = ("images", "clusters")
 # Most images whose similarities are looked at together: their matrix has the square of this number of entries.
@@ -52,8 +52,8 @@ class HeadsResult:
         Outputs of the trained heads, each of length 1.
     history : DataFrame, one row per epoch
         ``epoch`` from 1, ``loss_diversity`` (Eq. 4), ``loss_cluster`` (Eq. 5, before lambda), ``threshold``
-        (T used in that epoch), ``similarity`` (:func:`ruranet_utils.heads.inter_head_similarity`), all before that
-        epoch's step; means over its batches where there is more than one.
+        (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`),
+        all before that epoch's step; means over its batches where there is more than one.
     """
 
     embedding: np.ndarray
@@ -80,7 +80,7 @@ def train_heads(
     Parameters
     ----------
     features : ndarray of float, shape (n_images, n_lesions, k)
-        Reduced features (:func:`ruranet_utils.reduction.reduce`).
+        Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
     epochs : int
         Each with newly estimated medoids and one step of Adam on all images, or on each random batch of at most
         ``BATCH_SIZE``.
@@ -97,10 +97,10 @@ def train_heads(
         What the controller steers to, and T at the start. 0.5, a cosine of 60 degrees, lies halfway between
         unrelated and equal heads.
     rule : str
-        As for :func:`ruranet_utils.heads.update_threshold`.
+        As for :func:`ruranet_utils.clustering.heads.update_threshold`.
     reading : {"images", "clusters"}
         What Eq. 4 compares: the heads' outputs, image by image, or their
-        :func:`ruranet_utils.heads.soft_clusters`.
+        :func:`ruranet_utils.clustering.heads.soft_clusters`.
 
     Raises
     ------
@@ -182,13 +182,13 @@ class DMH(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : ndarray of float, shape (n_images, n_lesions, k)
-            Reduced features (:func:`ruranet_utils.reduction.reduce`).
+            Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
         y : ignored
 
         Raises
         ------
         ValueError
-            As for :func:`train_heads` and :func:`ruranet_utils.weighting.aggregate`.
+            As for :func:`train_heads` and :func:`ruranet_utils.clustering.weighting.aggregate`.
         """
         settings = {name: getattr(self, name) for name in ("epochs", "lam", "rule", "reading")}
         result = train_heads(X, **settings, seed=self.random_state)

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 from sklearn_extra.cluster import CLARA, KMedoids
 
-from ruranet_utils.reduction import one_thread
+from ruranet_utils.features.reduction import one_thread
 
 CLUSTERERS = ("kmedoids", "kmeans", "agglomerative")
 VARIANTS = ("default", "released")
@@ -24,7 +24,7 @@ CLARA_SAMPLE, CLARA_DRAWS = 500, 5
 class Clustering(ClusterMixin, BaseEstimator):
     """Cluster images by one feature vector each.
 
-    DMH is k-medoids on the outputs of its heads: :class:`ruranet_utils.dmh.DMH`.
+    DMH is k-medoids on the outputs of its heads: :class:`ruranet_utils.clustering.dmh.DMH`.
 
     Parameters
     ----------

@@ -8,17 +8,22 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import clustering, dmh, heads, weighting
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.comparisons import compare, mean_pairwise_ari
-from ruranet_utils.config import Profile
-from ruranet_utils.intervals import accuracy_interval
-from ruranet_utils.metrics import both_averages, clustering_scores, match_clusters
-from ruranet_utils.progress import progress
-from ruranet_utils.store import Store, digest_arrays
-from ruranet_utils.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
+from ruranet_utils.clustering import dmh, weighting
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import Profile
+from ruranet_utils.statistics.comparisons import compare, mean_pairwise_ari
+from ruranet_utils.statistics.intervals import accuracy_interval
+from ruranet_utils.statistics.metrics import both_averages, clustering_scores, match_clusters
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Store, digest_arrays
 
+_ESTIMATORS = ("features.reduction", "clustering.estimators", "clustering.weighting")
+_DMH = (*_ESTIMATORS, "clustering.heads", "clustering.dmh")
+HEADS, STABILITY = Step("projection_heads", 1, _DMH), Step("stability", 1, (*_DMH, "clustering.study"))
+SEARCH = Step("weight_search", 1, _ESTIMATORS)
 SELECTIONS = ("equal", "label_free", "held_out", "oracle")
 
 
@@ -28,7 +33,7 @@ def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsRes
     Parameters
     ----------
     reduced : ndarray of float, shape (n_images, n_lesions, k)
-        From :func:`ruranet_utils.reduction.reduce`.
+        From :func:`ruranet_utils.features.reduction.reduce`.
     """
     return project_all({"": reduced}, profile, store)[""]
 
@@ -48,7 +53,7 @@ def project_all(
         for key, reduced in spaces.items()
     }
     results = {}
-    found = store.fetch_all("projection_heads", jobs, [dmh, heads, clustering], profile.workers)
+    found = store.fetch_all(HEADS, jobs, profile.workers)
     for key, arrays in found.items():
         history = pd.DataFrame(arrays["history"], columns=dmh.HISTORY).astype({"epoch": int})
         results[key] = dmh.HeadsResult(embedding=arrays["embedding"], history=history)
@@ -90,16 +95,16 @@ def diagnose(
     embedded : ndarray of float, shape (n_images, n_lesions, k)
         Reduced features, or for ``"dmh"`` the outputs of :func:`project`.
     method : str
-        One of ``config.METHODS``.
+        One of ``profiles.METHODS``.
     cohort : Cohort
         The images' labels and patients.
 
     Returns
     -------
     list of four dict
-        ``method``, ``selection``, ``lesion_weights`` (in the order of ``config.LESIONS``), what :func:`score` returns,
-        and ``predicted``: the class of every image. ``held_out`` has two weightings, hence no score that looks at the
-        features.
+        ``method``, ``selection``, ``lesion_weights`` (in the order of ``profiles.LESIONS``), what :func:`score`
+        returns, and ``predicted``: the class of every image. ``held_out`` has two weightings, hence no score that looks
+        at the features.
     """
     search = weight_search(embedded, method, profile, store)
     chosen = {
@@ -144,7 +149,7 @@ def weight_search_all(
         algorithm = "kmedoids" if method == "dmh" else method
         settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
         jobs[name, method] = settings, partial(compute, embedded, algorithm)
-    found = store.fetch_all("weight_search", jobs, [clustering, weighting], profile.workers)
+    found = store.fetch_all(SEARCH, jobs, profile.workers)
     return {key: WeightSearch(**arrays) for key, arrays in found.items()}
 
 
@@ -155,7 +160,7 @@ def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, 
     ----------
     reduced : ndarray of float, shape (n_images, n_lesions, k)
     method : str
-        One of ``config.METHODS``; ``"dmh"`` trains its heads anew for each seed.
+        One of ``profiles.METHODS``; ``"dmh"`` trains its heads anew for each seed.
     n_seeds : int
         At least 2; the seeds are 0, 1, ...
     """
@@ -171,7 +176,7 @@ def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, 
 
     settings = {**profile.settings("threads", "dmh_epochs", "dmh_lambda"), "method": method, "n_seeds": n_seeds}
     settings["reduced"] = digest_arrays(reduced)
-    return mean_pairwise_ari(store.fetch("stability", settings, compute, [dmh, heads, clustering, weighting])["labels"])
+    return mean_pairwise_ari(store.fetch(STABILITY, settings, compute)["labels"])
 
 
 def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float]:
@@ -186,8 +191,8 @@ def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort, profile: P
     Returns
     -------
     dict of float
-        The scores of :func:`ruranet_utils.metrics.clustering_scores`, ``accuracy_low`` and ``accuracy_high`` (95 %,
-        bootstrap over patients) and ``n``.
+        The scores of :func:`ruranet_utils.statistics.metrics.clustering_scores`, ``accuracy_low`` and
+        ``accuracy_high`` (95 %, bootstrap over patients) and ``n``.
     """
     scores = clustering_scores(features, cohort.labels, clusters)
     return {**scores, **_interval(match_clusters(cohort.labels, clusters), cohort, profile)}

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ruranet_utils.clustering import PAM_LIMIT, Clustering
-from ruranet_utils.config import LESION_WEIGHTS, LESIONS
-from ruranet_utils.metrics import UNMATCHED, match_clusters, matched_accuracy
-from ruranet_utils.reduction import one_thread, reduce
+from ruranet_utils.clustering.estimators import PAM_LIMIT, Clustering
+from ruranet_utils.features.reduction import one_thread, reduce
+from ruranet_utils.profiles import LESION_WEIGHTS, LESIONS
+from ruranet_utils.statistics.metrics import UNMATCHED, match_clusters, matched_accuracy
 
 WEIGHT_GRID = np.array(list(product(LESION_WEIGHTS, repeat=len(LESIONS))))
 
@@ -82,7 +82,7 @@ def search_weights(
     lesion_features : ndarray of float, shape (n_images, 4, d)
         Reduced features, or for DMH the outputs of its heads.
     method : str
-        As for :class:`ruranet_utils.clustering.Clustering`.
+        As for :class:`ruranet_utils.clustering.estimators.Clustering`.
     seed : int
     n_components : int, optional
         Reduce to as many components after the aggregation, as the released code does; the features are then those of
@@ -91,7 +91,7 @@ def search_weights(
     Raises
     ------
     ValueError
-        As for :func:`aggregate` and :meth:`ruranet_utils.clustering.Clustering.fit`.
+        As for :func:`aggregate` and :meth:`ruranet_utils.clustering.estimators.Clustering.fit`.
     """
     labels, scores = [], []
     for weights in WEIGHT_GRID:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,15 +11,19 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import merge, paths, phantom_rendering, phantom_vessels, sources, synthetic
-from ruranet_utils.config import ANNOTATIONS, LESIONS, Profile
-from ruranet_utils.photographs import AREAS, LOSSES, Photographs, decode
-from ruranet_utils.progress import progress
-from ruranet_utils.sources import folder, idrid, srahim
-from ruranet_utils.sources.base import Record
-from ruranet_utils.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
-from ruranet_utils.store import Store, digest_arrays
+from ruranet_utils.data import duplicates, sources
+from ruranet_utils.data.decoding import AREAS, LOSSES, Photographs, decode
+from ruranet_utils.data.phantoms import eye
+from ruranet_utils.data.sources import folder, idrid, srahim
+from ruranet_utils.data.sources.base import Record
+from ruranet_utils.data.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS, Profile
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Store, digest_arrays
 
+PHANTOMS = Step("phantoms", 1, ("data.phantoms.vessels", "data.phantoms.painting", "data.phantoms.eye", "data.cohort"))
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
 AUDIT = ("assumed", "width_px", "height_px", "retina_score", "field_of_view", "duplicate_of", "dropped")
 
@@ -38,7 +41,7 @@ class Cohort:
     images : ndarray of uint8, shape (n, 3, h, w)
         Read-only and mapped from the store, so that a cohort may be larger than memory, until a part is taken.
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
-        The same; in the order of ``config.ANNOTATIONS``; ``None`` where nothing is annotated.
+        The same; in the order of ``profiles.ANNOTATIONS``; ``None`` where nothing is annotated.
     lesion_notes : dict of str to str
         What a lesion's masks show where that is not the lesion itself.
     audit : DataFrame or None
@@ -146,14 +149,14 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
         Its ``seed``, ``n_images``, ``image_size_px`` and ``split``.
     store : Store
     camera, lesions
-        As for :func:`ruranet_utils.synthetic.make_patient`.
+        As for :func:`ruranet_utils.data.phantoms.eye.make_patient`.
     """
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
         room = dict.fromkeys(CLASSES, profile.n_images // 2)
         with progress(total=profile.n_images, desc="painting", unit="image") as bar:
             for index in itertools.count(1):
-                for phantom in synthetic.make_patient(index, profile.image_size_px, profile.seed, camera, lesions):
+                for phantom in eye.make_patient(index, profile.image_size_px, profile.seed, camera, lesions):
                     if room[phantom.label]:
                         room[phantom.label] -= 1
                         bar.update()
@@ -162,8 +165,7 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
                     return
 
     settings = {**profile.settings("seed", "n_images", "image_size_px"), "camera": camera, "lesions": lesions}
-    code = [phantom_vessels, phantom_rendering, synthetic, sys.modules[__name__]]
-    arrays = store.fetch_rows("phantoms", settings, rows, profile.n_images, code)
+    arrays = store.fetch_rows(PHANTOMS, settings, rows, profile.n_images)
     table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
     table["width_px"] = table["height_px"] = profile.image_size_px
@@ -172,7 +174,7 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     return Cohort(table, arrays["images"], arrays["masks"])
 
 
-def _phantom_arrays(phantom: synthetic.Phantom) -> dict[str, np.ndarray]:
+def _phantom_arrays(phantom: eye.Phantom) -> dict[str, np.ndarray]:
     about = {
         "image_id": f"{phantom.patient_id}_{phantom.eye}",
         "source": "synthetic",
@@ -224,7 +226,7 @@ def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.Da
     table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
     if len(set(table["source"])) > 1:
         table["patient_id"] = table["source"] + "/" + table["patient_id"]
-    table = merge.settle(table, merge.duplicates(table))
+    table = duplicates.settle(table, duplicates.duplicates(table))
     return table[[*COLUMNS, *AUDIT, *table.columns.intersection([*AREAS, *LOSSES])]], photographs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,13 +13,15 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.config import ANNOTATIONS, Profile
-from ruranet_utils.progress import progress
-from ruranet_utils.sources import files
-from ruranet_utils.sources.base import Record
-from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
-from ruranet_utils.store import Arrays, Store, digest_file, release
+from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
+from ruranet_utils.data.sources.base import Record
+from ruranet_utils.profiles import ANNOTATIONS, Profile
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, Store, digest_file, release
 
+DECODING = Step("photographs", 1, ("data.reading", "data.decoding"))
+CHOICE = Step("chosen_photographs", 1, ())
 HASH_SIDE = 16
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
@@ -60,7 +61,7 @@ class Photographs:
         if len(rows) < len(self.facts):
             settings = {"key": self.key, "rows": rows.tolist(), "names": names}
             copy = partial(_rows, arrays, rows)
-            arrays = store.fetch_rows("chosen_photographs", settings, copy, len(rows), [sys.modules[__name__]])
+            arrays = store.fetch_rows(CHOICE, settings, copy, len(rows))
         return replace(self, facts=facts, images=arrays["images"], masks=arrays.get("masks"))
 
 
@@ -94,8 +95,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
         return iter(progress(done, desc="decoding", total=len(records), unit="image"))
 
     settings = {"files": contents, "image_size_px": profile.image_size_px}
-    code = [files, sys.modules[__name__]]
-    arrays = store.fetch_rows("photographs", settings, rows, len(records), code)
+    arrays = store.fetch_rows(DECODING, settings, rows, len(records))
     facts = pd.DataFrame(arrays["size_px"], columns=["width_px", "height_px"])
     facts.insert(0, "sha256", [image for image, _ in contents])
     facts["phash"] = [bits.tobytes().hex() for bits in arrays["phash"]]
@@ -105,7 +105,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
         for column, values in zip([*AREAS, *LOSSES], [*arrays["area_px"].T, *arrays["lost"].T], strict=True):
             facts[column] = pd.Series(values).where(has_masks).convert_dtypes()
     _warn_of_others(records, facts)
-    return Photographs(facts, arrays["images"], arrays.get("masks"), store.path("photographs", settings, code).stem)
+    return Photographs(facts, arrays["images"], arrays.get("masks"), store.path(DECODING, settings).stem)
 
 
 def _rows(arrays: Arrays, rows: np.ndarray) -> Iterator[Arrays]:

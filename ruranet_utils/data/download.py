@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from ruranet_utils import paths
-from ruranet_utils.sources import PAPER, srahim
-from ruranet_utils.sources.base import Source
+from ruranet_utils.data.sources import PAPER, srahim
+from ruranet_utils.data.sources.base import Source
+from ruranet_utils.storage import paths
 
 REMOTE = {source.name: source for source in (*PAPER, srahim.SOURCE)}
 MAX_UNPACKED_BYTES = 50 * 2**30

@@ -23,7 +23,7 @@ def duplicates(facts: pd.DataFrame) -> np.ndarray:
     Parameters
     ----------
     facts : DataFrame
-        With ``sha256`` and ``phash``, as from :func:`ruranet_utils.photographs.decode`.
+        With ``sha256`` and ``phash``, as from :func:`ruranet_utils.data.decoding.decode`.
 
     Returns
     -------

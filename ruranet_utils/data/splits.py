@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import LinearConstraint, milp
+from sklearn.model_selection import StratifiedGroupKFold
 
 SPLITS = ("train", "val", "test")
 CLASSES = (0, 1)
+MOST_FOLDS = 20
 
 
 def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
     """Cut a cohort by patient, each class in the same proportions as far as whole patients allow.
 
-    Patients with the same number of images of each class are of one kind. How many patients of each kind go to each
-    side is the solution of an integer program: the images of each class on each side are as near as possible to the
-    fractions, rounded by the largest remainder (Hamilton), and after that so are the patients of each kind; no side
-    lacks a class if that can be had. Which patients of a kind these are is drawn.
+    The test side is so many folds of scikit-learn's ``StratifiedGroupKFold``, the validation side so many folds of
+    what is left.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns ``patient_id`` and ``label`` (0 or 1); the order of the rows does not matter.
+        With the columns ``image_id``, ``patient_id`` and ``label`` (0 or 1); the order of the rows does not matter.
     fractions : sequence of float, shape (3,)
         Of training, validation and test images; they add up to 1.
     seed : int
@@ -31,55 +32,35 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     Returns
     -------
     Series of str
-        ``"train"``, ``"val"`` or ``"test"`` for each row, with the index of the table. Where each patient has one
-        image, the ratio of the classes on a side is that of the cohort to within one image.
+        ``"train"``, ``"val"`` or ``"test"`` for each row, with the index of the table.
 
     Raises
     ------
     ValueError
         If a side holds no image of a class, with the counts.
     """
-    counts = pd.crosstab(table["patient_id"], table["label"].astype(int)).reindex(columns=CLASSES, fill_value=0)
-    kinds, kind = np.unique(counts.to_numpy(), axis=0, return_inverse=True)
-    patients = _patients_per_side(kinds, np.bincount(kind.ravel()), fractions)
-    side = np.empty(len(counts), dtype=int)
-    rng = np.random.default_rng(seed)
-    for number, per_side in enumerate(patients.T):
-        side[rng.permutation(np.flatnonzero(kind.ravel() == number))] = np.repeat(range(len(SPLITS)), per_side)
-    filled = patients @ kinds
-    if not filled.all():
-        listed = pd.DataFrame(filled, index=SPLITS, columns=CLASSES).to_dict("index")
-        missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(filled == 0)]
-        raise ValueError(f"{'; '.join(missing)}: {listed} from {len(counts)} patients, expected both in each")
-    return table["patient_id"].map(dict(zip(counts.index, np.take(SPLITS, side), strict=True)))
+    split, rest = pd.Series("train", table.index), table.sort_values("image_id")
+    for name, share in (("test", fractions[2]), ("val", fractions[1] / (fractions[0] + fractions[1]))):
+        chosen = rest.index[_in_folds(rest, share, seed)]
+        split[chosen], rest = name, rest.drop(chosen)
+    counts = pd.crosstab(split, table["label"].astype(int)).reindex(index=SPLITS, columns=CLASSES, fill_value=0)
+    if not counts.to_numpy().all():
+        missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(counts.to_numpy() == 0)]
+        listed, n_patients = counts.to_dict("index"), table["patient_id"].nunique()
+        raise ValueError(f"{'; '.join(missing)}: {listed} from {n_patients} patients, expected both in each")
+    return split
 
 
-def _patients_per_side(kinds: np.ndarray, n_patients: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    """Patients of each kind on each side, shape (3, n_kinds), from the images of each class that a kind has."""
-    n_kinds, n_sides = len(kinds), len(SPLITS)
-    wanted = [_apportion(total, fractions) for total in (*(kinds.T @ n_patients), *n_patients)]
-    wanted = np.column_stack(wanted).ravel()  # side by side: images of each class, patients of each kind
-    counted = np.kron(np.eye(n_sides), np.vstack([kinds.T, np.eye(n_kinds)]))
-    cost = np.tile(np.concatenate([np.ones(len(CLASSES)), np.full(n_kinds, 1e-3)]), n_sides)
-    n, off = counted.shape[1], np.eye(len(wanted))  # unknowns: patients, and how far each count is off
-    everybody = np.kron(np.ones((1, n_sides)), np.eye(n_kinds))
-    is_image = cost == 1
-    for fewest in (1, 0):
-        solved = milp(
-            np.concatenate([np.zeros(n), cost]),
-            integrality=np.arange(n + len(wanted)) < n,
-            constraints=[
-                LinearConstraint(np.hstack([everybody, np.zeros((n_kinds, len(wanted)))]), n_patients, n_patients),
-                LinearConstraint(np.hstack([counted, -off]), ub=wanted),
-                LinearConstraint(np.hstack([counted, off]), lb=wanted),
-                LinearConstraint(np.hstack([counted, 0 * off])[is_image], lb=fewest),
-            ],
-            # Enough but for many patients who all differ; a limit of time would not repeat.
-            options={"node_limit": 1000},
-        )
-        if solved.x is not None:
-            break
-    return solved.x[:n].round().astype(int).reshape(n_sides, n_kinds)
+def _in_folds(table: pd.DataFrame, share: float, seed: int) -> np.ndarray:
+    """Whether each row lies in the folds that make up about a share of a table."""
+    smallest = table.groupby("label")["patient_id"].nunique().min()  # more folds than that leave some without a class
+    share = Fraction(share).limit_denominator(max(2, min(MOST_FOLDS, smallest)))
+    chosen = np.zeros(len(table), dtype=bool)
+    if min(table["label"].value_counts()) >= share.denominator > 1:
+        folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
+        for _, rows in islice(folds.split(table, table["label"].astype(int), table["patient_id"]), share.numerator):
+            chosen[rows] = True
+    return chosen
 
 
 def _apportion(total: int, fractions: Sequence[float]) -> np.ndarray:

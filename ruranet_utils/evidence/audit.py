@@ -11,7 +11,15 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ruranet_utils.grim import AVERAGES, MOST_IMAGES, SCORES, TooManyMatrices, confusion_matrices, decimals_of, shares
+from ruranet_utils.evidence.grim import (
+    AVERAGES,
+    MOST_IMAGES,
+    SCORES,
+    TooManyMatrices,
+    confusion_matrices,
+    decimals_of,
+    shares,
+)
 
 
 def audit_classification(
@@ -27,9 +35,9 @@ def audit_classification(
     table : DataFrame
         ``accuracy`` and any of ``precision``, ``recall``, ``f1``, as fractions of one. Other columns are kept in front.
     decimals : int, optional
-        To which the scores are printed; by default as :func:`ruranet_utils.grim.decimals_of` finds.
+        To which the scores are printed; by default as :func:`ruranet_utils.evidence.grim.decimals_of` finds.
     sizes, positive_share
-        As for :func:`ruranet_utils.grim.confusion_matrices`.
+        As for :func:`ruranet_utils.evidence.grim.confusion_matrices`.
 
     Returns
     -------

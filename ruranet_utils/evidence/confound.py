@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ruranet_utils.clustering import CLUSTERERS, Clustering
-from ruranet_utils.cohort import Cohort, synthetic_cohort
-from ruranet_utils.config import LESIONS, METHODS, Profile
-from ruranet_utils.diagnosis import label_free_clusters, project
-from ruranet_utils.features import image_features, lesion_features
-from ruranet_utils.inpainting import lesion_holes, without_lesions
-from ruranet_utils.intervals import accuracy_interval, auc_interval
-from ruranet_utils.lesions import lesion_masks
-from ruranet_utils.metrics import match_clusters
-from ruranet_utils.phantom_rendering import CAMERAS
-from ruranet_utils.progress import progress
-from ruranet_utils.reduction import one_thread, reduce
-from ruranet_utils.store import Store
-from ruranet_utils.supervised import linear_probe, patient_folds
+from ruranet_utils.clustering.estimators import CLUSTERERS, Clustering
+from ruranet_utils.clustering.study import label_free_clusters, project
+from ruranet_utils.data.cohort import Cohort, synthetic_cohort
+from ruranet_utils.data.phantoms.painting import CAMERAS
+from ruranet_utils.evidence.inpainting import lesion_holes, without_lesions
+from ruranet_utils.features.extract import image_features, lesion_features
+from ruranet_utils.features.reduction import one_thread, reduce
+from ruranet_utils.profiles import LESIONS, METHODS, Profile
+from ruranet_utils.segmentation.study import lesion_masks
+from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
+from ruranet_utils.statistics.metrics import match_clusters
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.store import Store
+from ruranet_utils.supervised.study import linear_probe, patient_folds
 
 N_EYES = 160
 # Share of class 1 that the second camera has photographed; of class 0 it has the rest.
@@ -43,7 +43,7 @@ class Pool:
     ----------
     photographs : Cohort
     masks : ndarray of bool, shape (n, n_lesions, h, w)
-        Of ``config.LESIONS``: what the lesion features see.
+        Of ``profiles.LESIONS``: what the lesion features see.
     cleaned : ndarray of uint8, shape (n, 3, h, w)
         The same photographs without lesions.
     cohorts : dict of str to ndarray of int
@@ -67,7 +67,7 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     Parameters
     ----------
     segmentation, diagnosis : Cohort
-        From :func:`ruranet_utils.cohort.load_cohorts`.
+        From :func:`ruranet_utils.data.cohort.load_cohorts`.
     profile : Profile
     store : Store
     """

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 from skimage.restoration import inpaint_biharmonic
 
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, LESIONS
-from ruranet_utils.progress import progress
-from ruranet_utils.store import Store, digest_arrays
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Store, digest_arrays
 
+REMOVAL = Step("lesions_removed", 1, ("evidence.inpainting",))
 MARGIN_PX = 3  # around a lesion, where its edge still shows
 REMOVED = [row for row, name in enumerate(ANNOTATIONS) if name != "edema"]  # on real images "edema" is the disc
 
@@ -50,7 +51,7 @@ def lesion_holes(cohort: Cohort, found: np.ndarray) -> np.ndarray:
     cohort : Cohort
         Its masks are taken, too, where it has any.
     found : ndarray of bool, shape (n, n_lesions, h, w)
-        In the order of ``config.LESIONS``. Edema is left in place: on real images its masks show the optic disc.
+        In the order of ``profiles.LESIONS``. Edema is left in place: on real images its masks show the optic disc.
 
     Returns
     -------
@@ -81,4 +82,4 @@ def without_lesions(images: np.ndarray, holes: np.ndarray, store: Store) -> np.n
             yield {"images": remove_lesions(image, hole)}
 
     settings = {"images": digest_arrays(images), "holes": digest_arrays(holes)}
-    return store.fetch_rows("lesions_removed", settings, rows, len(images), [sys.modules[__name__]])["images"]
+    return store.fetch_rows(REMOVAL, settings, rows, len(images))["images"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -11,15 +10,18 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from ruranet_utils import backbones
-from ruranet_utils.backbones import as_float, feature_extractor, find_weights, normalize
-from ruranet_utils.clustering import VARIANTS
-from ruranet_utils.config import Profile
-from ruranet_utils.progress import progress
-from ruranet_utils.store import Store, digest_arrays
-from ruranet_utils.training import prepare
+from ruranet_utils.networks.backbones import as_float, feature_extractor, normalize
+from ruranet_utils.networks.device import device_settings, prepare
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import Profile
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Store, digest_arrays
 
 BATCH_SIZE = 16
+VARIANTS = ("default", "released")
+_CODE = ("networks.backbones", "networks.device", "features.extract")
+LESION_FEATURES, IMAGE_FEATURES = Step("lesion_features", 1, _CODE), Step("image_features", 1, _CODE)
 
 
 def lesion_features(
@@ -38,7 +40,7 @@ def lesion_features(
     masks : ndarray of bool, shape (n_images, n_lesions, h, w)
         An empty mask gives the feature of the black image; no image is skipped.
     names : sequence of str
-        Backbones of ``config.EXTRACTORS``.
+        Backbones of ``profiles.EXTRACTORS``.
     profile : Profile
     store : Store
     variant : {"default", "released"}
@@ -71,17 +73,16 @@ def lesion_features(
 
     data = {"images": digest_arrays(images), "masks": digest_arrays(masks), "variant": variant}
     jobs = {name: ({**_settings(name, profile), **data}, partial(compute, name)) for name in names}
-    arrays = store.fetch_all("lesion_features", jobs, _CODE, profile.workers)
+    arrays = store.fetch_all(LESION_FEATURES, jobs, profile.workers)
     return {name: arrays[name]["features"] for name in names}
 
 
 def image_features(images: np.ndarray, backbone: str, profile: Profile, store: Store) -> np.ndarray:
     """One feature vector per unmasked image: float32, shape (n_images, dim). See :func:`lesion_features`."""
     return store.fetch(
-        "image_features",
+        IMAGE_FEATURES,
         {**_settings(backbone, profile), "images": digest_arrays(images)},
         lambda: {"features": _extract(iter(images), len(images), backbone, profile)},
-        _CODE,
     )["features"]
 
 
@@ -92,7 +93,7 @@ def resize(images: np.ndarray, size_px: int) -> torch.Tensor:
 
 
 def _settings(backbone: str, profile: Profile) -> dict:
-    settings = profile.settings("seed", "threads", "device", "feature_size_px")
+    settings = {**profile.settings("seed", "feature_size_px"), **device_settings(profile)}
     return {**settings, "backbone": backbone, "weights": find_weights(backbone, profile).digest}
 
 
@@ -113,6 +114,3 @@ def _extract(
                 bar.update(len(batch))
                 batch = []
     return np.concatenate(vectors)
-
-
-_CODE = [backbones, sys.modules[__name__]]

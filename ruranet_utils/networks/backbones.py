@@ -1,22 +1,15 @@
-"""The paper's encoders, classifiers and feature extractors, and where their weights come from (offline first)."""
+"""The paper's encoders, classifiers and feature extractors, built from published definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
-from torchvision import models
 
-from ruranet_utils import paths
-from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS, Profile
-from ruranet_utils.store import digest_file
+from ruranet_utils.networks.device import seeded
+from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,97 +20,13 @@ State = Mapping[str, torch.Tensor]
 _HEADS = ("fc.", "classifier.", "aux1.", "aux2.")
 
 
-class WeightsNotFoundError(FileNotFoundError):
-    """ImageNet weights were asked for, are not at hand, and random ones are not allowed."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a backbone starts from: ImageNet parameters in a file, or random ones (``file`` is ``None``)."""
-
-    file: Path | None
-
-    @property
-    def origin(self) -> str:
-        """``"ImageNet"`` or ``"random"``, as printed in every table."""
-        return "ImageNet" if self.file else "random"
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file, or ``"random"``: what a stored result depends on."""
-        return _digest(self.file, self.file.stat().st_mtime_ns) if self.file else "random"
-
-    def load(self) -> State | None:
-        """Parameters in torchvision's naming, or ``None`` for random ones."""
-        return torch.load(self.file, map_location="cpu", weights_only=True) if self.file else None
-
-
-def find_weights(backbone: str, profile: Profile) -> Weights:
-    """Look for a backbone's ImageNet weights if the profile asks for them.
-
-    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, then torchvision's cache and host.
-
-    Parameters
-    ----------
-    backbone : str
-        A name of ``config.ENCODERS``, ``config.CLASSIFIERS`` or ``config.EXTRACTORS``.
-    profile : Profile
-        Its ``weights`` and ``allow_random_weights``.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the weights are neither in ``RURANET_WEIGHTS_DIR`` nor downloadable and random ones are not allowed.
-    ValueError
-        If the backbone is unknown.
-    """
-    check_name(backbone, sorted({*ENCODERS, *CLASSIFIERS, *EXTRACTORS}))
-    if profile.weights == "random":
-        return Weights(None)
-    folder = paths.weights_dir()
-    file = folder / f"{backbone}.pth" if folder else None
-    if file and file.is_file():
-        return Weights(file)
-    found = _download(backbone)
-    if isinstance(found, Path):
-        return Weights(found)
-    if profile.allow_random_weights:
-        return Weights(None)
-    looked = f"not in RURANET_WEIGHTS_DIR ({folder})" if folder else "RURANET_WEIGHTS_DIR is not set"
-    raise WeightsNotFoundError(
-        f"ImageNet weights of {backbone}: {looked}, and the download failed ({found}). Put {backbone}.pth "
-        "into a folder named by RURANET_WEIGHTS_DIR, or allow random weights (allow_random_weights=True)."
-    ) from found
-
-
-def reference_backbone(profile: Profile) -> str:
-    """The paper's feature extractor, GoogLeNet, or the profile's first one with ImageNet weights where it has none."""
-    return min(profile.extractors, key=lambda name: (find_weights(name, profile).file is None, name != "googlenet"))
-
-
-@cache
-def _download(backbone: str) -> Path | OSError:
-    """File of torchvision's weights, fetched at most once, or the error that prevented it."""
-    weights = models.get_model_weights(backbone).DEFAULT
-    try:
-        weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        return error
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-
-
-@cache
-def _digest(file: Path, modified_ns: int) -> str:
-    return digest_file(file)
-
-
 def unet(encoder: str, attention: str | None, depth: int, state: State | None, seed: int) -> nn.Module:
     """U-Net for one lesion: one logit per pixel.
 
     Parameters
     ----------
     encoder : str
-        One of ``config.ENCODERS``.
+        One of ``profiles.ENCODERS``.
     attention : {"scse", None}
         SCSE on the concatenated skip connections (Roy et al. 2018, doi:10.1007/978-3-030-00928-1_48), or none.
     depth : int
@@ -133,6 +42,8 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
         ``(n, 3, h, w)`` float32, normalized by ImageNet's mean and deviation, sides divisible by ``2**depth``,
         to ``(n, 1, h, w)`` logits.
     """
+    import segmentation_models_pytorch as smp  # a second, which finished steps should not cost
+
     check_name(encoder, ENCODERS)
     with seeded(seed):
         model = smp.Unet(
@@ -155,7 +66,7 @@ def classifier(backbone: str, state: State | None, seed: int) -> nn.Module:
     Parameters
     ----------
     backbone : str
-        One of ``config.CLASSIFIERS``.
+        One of ``profiles.CLASSIFIERS``.
     state, seed
         As for :func:`unet`.
 
@@ -178,7 +89,7 @@ def feature_extractor(backbone: str, state: State | None, seed: int) -> nn.Modul
     Parameters
     ----------
     backbone : str
-        One of ``config.EXTRACTORS``.
+        One of ``profiles.EXTRACTORS``.
     state, seed
         As for :func:`unet`.
 
@@ -204,6 +115,8 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 
 def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[int], nn.Module]) -> nn.Module:
+    from torchvision import models  # as long to load as torch itself
+
     options = {"aux_logits": False, "init_weights": True} if backbone == "googlenet" else {}
     with seeded(seed):
         model = models.get_model(backbone, weights=None, **options)
@@ -224,14 +137,6 @@ def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[
 def memory_format(backbone: str) -> torch.memory_format:
     """Order of pixels in memory: channels last is faster, except for the wide layers of VGG on a CPU."""
     return torch.contiguous_format if backbone.startswith("vgg") else torch.channels_last
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside a block and leave its global state as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def check_name(name: str, known) -> None:

@@ -16,11 +16,11 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from tqdm import tqdm
 
-from ruranet_utils import release_memory
-from ruranet_utils.backbones import seeded
-from ruranet_utils.config import Profile
-from ruranet_utils.progress import progress
-from ruranet_utils.store import write_atomically
+from ruranet_utils.networks.device import precision, prepare, seeded
+from ruranet_utils.profiles import Profile
+from ruranet_utils.storage.artefacts import write_atomically
+from ruranet_utils.storage.machine import release_memory
+from ruranet_utils.storage.progress import progress
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -187,7 +187,7 @@ def _logger(description: str):
 
 
 def adam(parameters, learning_rate: float) -> torch.optim.Adam:
-    """Adam as in the paper (Section 3.1): beta of 0.9 and 0.999."""
+    """Adam as in the paper (Section 2.1): beta of 0.9 and 0.999."""
     return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), fused=True)
 
 
@@ -196,24 +196,3 @@ def check_finite(loss: torch.Tensor, batch: str) -> torch.Tensor:
     if not torch.isfinite(loss):
         raise ValueError(f"the loss became {loss.item()} in {batch}: lower the learning rate or look at its images")
     return loss
-
-
-def prepare(profile: Profile) -> torch.device:
-    """Set torch's threads to those of the profile and return its device; ``"auto"`` is the GPU where there is one."""
-    torch.set_num_threads(profile.threads)
-    if profile.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(profile.device)
-
-
-def precision(profile: Profile) -> str:
-    """Lightning's name of the precision to train in.
-
-    ``"auto"`` is mixed with bfloat16 on a GPU and on a processor that computes in it and may (the package holds
-    processors to AVX2, see ``RURANET_INSTRUCTIONS``); elsewhere it is float32.
-    """
-    if profile.precision != "auto":
-        return {"float32": "32-true", "bfloat16": "bf16-mixed"}[profile.precision]
-    able = {"avx512_bf16", "amx_bf16"} & {name for name, has in torch.cpu.get_capabilities().items() if has}
-    fast = prepare(profile).type == "cuda" or (able and torch.backends.cpu.get_cpu_capability() != "AVX2")
-    return "bf16-mixed" if fast else "32-true"

@@ -12,7 +12,7 @@ import torch
 from segmentation_models_pytorch.base.modules import SCSEModule
 from torch import nn
 
-from ruranet_utils.config import DISPLAY, LESIONS
+from ruranet_utils.profiles import DISPLAY, LESIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def layers(model: nn.Module, size_px: int) -> pd.DataFrame:
     Parameters
     ----------
     model : Module
-        From :func:`ruranet_utils.segmentation.build`.
+        From :func:`ruranet_utils.segmentation.unet.build`.
     size_px : int
         Side of the image that is sent through.
 

@@ -1,4 +1,4 @@
-"""The README's measured numbers, from the committed files: ``python -m ruranet_utils.summary`` (``make readme``)."""
+"""The README's measured numbers, from the committed files (``make readme``)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import re
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import paths, published
-from ruranet_utils.config import LESIONS, METHODS
-from ruranet_utils.provenance import git
-from ruranet_utils.store import write_atomically
+from ruranet_utils import published
+from ruranet_utils.profiles import LESIONS, METHODS
+from ruranet_utils.running.provenance import git
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import write_atomically
 
 START, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 PROFILES = ("synthetic", "open")

@@ -1,28 +1,18 @@
-"""What a run leaves behind: tables and figures whose bytes repeat, and the comparison with the paper."""
+"""Tables of which the bytes repeat, and the comparison with the paper."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib import rc_params_from_file
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pandas.io.formats.style import Styler
 
-from ruranet_utils.config import ANNOTATIONS, DISPLAY
-from ruranet_utils.store import write_atomically
+from ruranet_utils.profiles import DISPLAY
+from ruranet_utils.storage.store import write_atomically
 
-STYLE = Path(__file__).with_name("figures.mplstyle")
-PALETTE = tuple(rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"])
 MISSING = "–"
-OUTLINES = dict(zip(ANNOTATIONS, ("gold", "cyan", "lime", "silver", "magenta"), strict=True))
 _NAMED = ("encoder", "encoder paper", "encoder ours", "backbone", "method", "lesion")
 
 
@@ -54,33 +44,9 @@ def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) ->
     printed = printed.where(rounded.notna(), MISSING).astype(str)
     align = ["right" if pd.api.types.is_numeric_dtype(dtype) else "left" for dtype in rounded.dtypes]
     markdown = printed.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
-    _write(folder / f"{name}.csv", rounded.to_csv(index=False, lineterminator="\n").encode())
-    _write(folder / f"{name}.md", markdown.encode())
+    write_bytes(folder / f"{name}.csv", rounded.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(folder / f"{name}.md", markdown.encode())
     return rounded
-
-
-def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False) -> None:
-    """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``, each in one step, without dates or versions.
-
-    Parameters
-    ----------
-    fig : Figure
-        Left open.
-    name : str
-        File name without ending.
-    folder : Path
-        Created if it does not exist.
-    photographs : bool
-        Whether the figure shows photographs of patients, which may not be published: it then goes to
-        ``folder / "photographs"``, which git ignores.
-    """
-    folder = folder / "photographs" if photographs else folder
-    png, pdf = io.BytesIO(), io.BytesIO()
-    fig.savefig(png, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
-    undated = {"Creator": None, "Producer": None, "CreationDate": None}
-    fig.savefig(pdf, format="pdf", dpi=200, bbox_inches="tight", metadata=undated)
-    _write(folder / f"{name}.png", png.getvalue())
-    _write(folder / f"{name}.pdf", pdf.getvalue())
 
 
 def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
@@ -124,37 +90,6 @@ def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], 
     return both[[*keys, *(f"{column} {side}" for column in columns for side in ("paper", "ours")), *further]]
 
 
-def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: str = "") -> None:
-    """Show an image with the outline of each lesion in its color of ``OUTLINES``.
-
-    Parameters
-    ----------
-    ax : Axes
-    image : ndarray of uint8, shape (3, h, w)
-    masks : ndarray of bool, shape (n_lesions, h, w), or None
-        In the order of ``config.ANNOTATIONS``.
-    title : str
-    """
-    ax.imshow(image.transpose(1, 2, 0))
-    for mask, color in zip(masks if masks is not None else (), OUTLINES.values(), strict=False):
-        if mask.any():
-            ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
-    ax.set_title(title, fontsize=9)
-    ax.axis("off")
-
-
-def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
-    """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
-    handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
-    if handles:
-        fig.legend(handles=handles, loc="lower center", ncol=len(handles), columnspacing=1, fontsize=10)
-
-
-def style() -> None:
-    """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before."""
-    plt.style.use(["default", STYLE])
-
-
 def show(
     frame: pd.DataFrame,
     caption: str = "",
@@ -168,7 +103,7 @@ def show(
     Parameters
     ----------
     frame : DataFrame
-        Names of encoders, backbones, methods and lesions are shown as ``config.DISPLAY`` spells them.
+        Names of encoders, backbones, methods and lesions are shown as ``profiles.DISPLAY`` spells them.
     caption : str
     best : dict, optional
         Column to ``"max"`` or ``"min"``: its best value is set in bold.
@@ -211,5 +146,6 @@ class _Table(Styler):
         return self.to_string(delimiter="  ")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step."""
     write_atomically(path, lambda file: file.write_bytes(content))

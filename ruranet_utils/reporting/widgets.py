@@ -12,13 +12,13 @@ from ipywidgets import Dropdown, FloatSlider, IntSlider, Widget, interact
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, DISPLAY, LESIONS, Profile
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.models import Model
-from ruranet_utils.report import PALETTE
-from ruranet_utils.weighting import WeightSearch, aggregate, label_free, oracle
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.weighting import WeightSearch, aggregate, label_free, oracle
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import ANNOTATIONS, DISPLAY, LESIONS, Profile
+from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.segmentation.model_file import Model
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em"}}
 

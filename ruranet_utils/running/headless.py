@@ -14,8 +14,10 @@ import papermill
 import psutil
 from tqdm import tqdm
 
-from ruranet_utils import paths
-from ruranet_utils.provenance import describe_code
+from ruranet_utils.running.provenance import describe_code
+from ruranet_utils.storage import paths
+
+SAY_EVERY_S = 20
 
 
 def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
@@ -32,8 +34,9 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
     Returns
     -------
     dict
-        ``commit``, ``uncommitted_changes``, ``time_s``, ``peak_memory_mb``, and the numbers of steps ``computed``
-        and ``found`` in the store.
+        ``commit``, ``uncommitted_changes``, ``time_s``, ``peak_memory_mb``, the numbers of steps ``computed`` and
+        ``found`` in the store, what :func:`ruranet_utils.running.provenance.describe_process` says of the kernel, and
+        the ``weights`` that it used, by backbone.
 
     Raises
     ------
@@ -62,14 +65,18 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
         watch.done.set()
         watch.join()
         watch.look()
-        steps = events(journal)
+        noted = events(journal)
         journal.unlink(missing_ok=True)
+    steps = [event for event in noted if "found" in event]
+    weights = [event["weights"] for event in noted if "weights" in event]
     return {
         **describe_code(),
         "time_s": round(watch.time_s, 1),
         "peak_memory_mb": round(watch.peak_bytes / 2**20),
         "computed": sum(not step["found"] for step in steps),
         "found": sum(step["found"] for step in steps),
+        **next((event["started"] for event in noted if "started" in event), {}),
+        "weights": dict(sorted((name, used) for one in weights for name, used in one.items())),
     }
 
 
@@ -79,7 +86,7 @@ class Watch(threading.Thread):
     def __init__(self, title: str, journal: Path):
         super().__init__(daemon=True)
         self.title, self.journal = title, journal
-        self.start_s, self.peak_bytes, self.steps = time.perf_counter(), 0, 0
+        self.start_s, self.peak_bytes, self.said_s = time.perf_counter(), 0, 0.0
         self.done = threading.Event()
 
     @property
@@ -91,17 +98,34 @@ class Watch(threading.Thread):
         """Look once a second until ``done`` is set."""
         while not self.done.wait(1.0):
             self.look()
-            if sys.stdout.isatty():
-                print(f"\r{self.title}  {tqdm.format_interval(self.time_s)}  {self.steps} steps", end="", flush=True)
+            self.say()
 
     def look(self):
-        """Count the steps in the journal and measure memory; pages that processes share count once (PSS)."""
-        self.steps = len(events(self.journal))
+        """Measure memory; pages that processes share count once (PSS)."""
         try:
             processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
             self.peak_bytes = max(self.peak_bytes, sum(map(_memory, processes)))
         except psutil.NoSuchProcess:
             pass
+
+    def say(self):
+        """Print the time and the step, on one line of a terminal, or a line every ``SAY_EVERY_S`` into a file."""
+        line = f"{self.title}  {tqdm.format_interval(self.time_s)}  {progress_of(events(self.journal))}"
+        if sys.stdout.isatty():
+            print(f"\r{line:<100}", end="", flush=True)
+        elif self.time_s - self.said_s >= SAY_EVERY_S:
+            self.said_s = self.time_s
+            print(line, flush=True)
+
+
+def progress_of(noted: list[dict]) -> str:
+    """Which of how many jobs a notebook has done, of the last kind of step that it has planned."""
+    planned = [(number, event) for number, event in enumerate(noted) if "planned" in event]
+    if not planned:
+        return ""
+    number, plan = planned[-1]
+    done = [event for event in noted[number:] if event.get("step") == plan["step"] and event.get("found") is False]
+    return f"{plan['step'].replace('_', ' ')} {len(done)} of {plan['planned']}"
 
 
 def _memory(process: psutil.Process) -> int:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ruranet_utils import paths
-from ruranet_utils.config import Profile
-from ruranet_utils.store import digest_file
+from ruranet_utils.profiles import Profile
+from ruranet_utils.storage import machine, paths
+from ruranet_utils.storage.artefacts import digest_file
+from ruranet_utils.storage.steps import LIBRARIES
 
-LIBRARIES = (
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scikit-learn-extra",
-    "segmentation-models-pytorch",
-    "torch",
-    "torchvision",
-)
+if TYPE_CHECKING:
+    import torch
 
 
 def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], before: dict) -> dict:
@@ -34,7 +30,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
     parameters : dict
         Which the notebooks made the profile of.
     ran : dict
-        What :func:`ruranet_utils.headless.run_notebook` returned, by notebook.
+        What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
         The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
         had the same parameters: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
@@ -48,33 +44,36 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "profile": profile.settings(*profile.__dataclass_fields__),
-        "device": _device(profile.device),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
         "disk_mb": {"store": _size_mb(paths.store()), "environment": _size_mb(Path(sys.prefix))},
-        "instructions": os.environ.get("RURANET_INSTRUCTIONS", profile.instructions),
         "data": _digests(paths.figures(profile.results)),
-        "weights": _weights(),
         "notebooks": dict(sorted({**earlier, **ran}.items())),
     }
 
 
-def _device(device: str) -> str:
-    import torch  # large, and needed here alone
+def describe_process(device: torch.device) -> dict:
+    """What the results of this process depend on besides the code: python, ``versions``, device and instructions."""
+    import torch
 
-    used = device != "cpu" and torch.cuda.is_available()
-    return torch.cuda.get_device_name() if used else "cpu"
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "instructions": machine.instructions(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("pandas", *LIBRARIES.values())},
+    }
+
+
+def _processor() -> str:
+    """The processor's name as Linux and macOS know it, else its kind."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _digests(results: Path) -> dict[str, str]:
     """SHA-256 of the manifests written by notebook 01, which hold the SHA-256 of every image."""
     return {file.name: digest_file(file) for file in sorted(results.glob("cohort_*.csv"))}
-
-
-def _weights() -> dict[str, str]:
-    place = paths.weights_dir()
-    return {file.name: digest_file(file) for file in sorted(place.glob("*.pth"))} if place else {}
 
 
 def _size_mb(folder: Path) -> int:

@@ -15,11 +15,12 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from ruranet_utils import AVX2, engine, paths
-from ruranet_utils.config import PROFILES, Profile, get_profile
-from ruranet_utils.provenance import describe_run
-from ruranet_utils.sources import folder
-from ruranet_utils.store import write_atomically
+from ruranet_utils.data.sources import folder
+from ruranet_utils.profiles import PROFILES, Profile, get_profile
+from ruranet_utils.running.provenance import describe_run
+from ruranet_utils.storage import paths, workers
+from ruranet_utils.storage.artefacts import write_atomically
+from ruranet_utils.storage.machine import prepare_process
 
 WORDS = ("profile", "data_dir", "encoders", "classifiers", "extractors", "models")  # a folder may be named 2024_11
 
@@ -58,7 +59,7 @@ def check_parameters(chosen: list[Path], parameters: dict) -> None:
 
 
 def profile_of(parameters: dict) -> Profile:
-    """The profile that a notebook makes of these parameters; see :func:`ruranet_utils.config.get_profile`."""
+    """The profile that a notebook makes of these parameters; see :func:`ruranet_utils.profiles.get_profile`."""
     return get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
 
 
@@ -81,14 +82,25 @@ def applicable(chosen: list[Path], parameters: dict) -> list[Path]:
     return [path for path in chosen if path not in left_out]
 
 
-def allow_instructions(profile: Profile) -> None:
-    """Let the kernels started from here on use what the profile says, or the user's ``RURANET_INSTRUCTIONS``."""
-    instructions = os.environ.setdefault("RURANET_INSTRUCTIONS", profile.instructions)
-    if instructions not in ("avx2", "native"):
-        raise click.UsageError(f"RURANET_INSTRUCTIONS must be 'avx2' or 'native', got {instructions!r}")
-    for name, value in AVX2.items() if instructions == "native" else ():
-        if os.environ.get(name) == value:
-            del os.environ[name]
+def read_run(results: Path) -> dict:
+    """The ``run.json`` of a folder of results, or nothing."""
+    file = results / "run.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
+    """How long each notebook took when it computed most, by its name, and a sentence about all of them under ``""``.
+
+    From the ``run.json`` that the run will renew, or from the committed one.
+    """
+    run = read_run(paths.figures(profile.results)) or read_run(paths.ROOT / "figures" / profile.results)
+    times_s = {name: facts["costliest"]["time_s"] for name, facts in run.get("notebooks", {}).items()}
+    known = {path.stem: times_s[path.stem] for path in chosen if path.stem in times_s}
+    if not known:
+        return {"": "no earlier run to estimate the time from"}
+    where = f"{run['machine']['cores']} cores on {run['finished'][:10]}"
+    whole = f"expected: {tqdm.format_interval(sum(known.values()))} where nothing is in the store ({where}), less else"
+    return {"": whole, **{name: f"about {tqdm.format_interval(time_s)} " for name, time_s in known.items()}}
 
 
 def parse_value(name: str, text: str):
@@ -138,7 +150,7 @@ def main(
         if not chosen:
             raise ValueError("no notebook is left to run")
         if dask is not None:
-            with engine.connect(dask) as client:
+            with workers.connect(dask) as client:
                 if not client.nthreads():
                     raise ConnectionError(f"the scheduler at {dask} has no workers (docs/cluster.md)")
                 print(f"{len(client.nthreads())} workers at {dask}", flush=True)
@@ -150,24 +162,26 @@ def main(
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
     used = profile_of(parameters)
-    allow_instructions(used)
+    prepare_process(used.instructions)  # of the kernels, which inherit it
     results = paths.figures(used.results)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"results cannot be written (RURANET_FIGURES): {error}") from None
+    expected = estimate(chosen, used)
+    print(expected[""], flush=True)
     ran, start = {}, time.perf_counter()
     for number, path in enumerate(chosen, start=1):
         title = f"[{number}/{len(chosen)}] {path.stem}"
-        print(f"{title} …", flush=True)
+        print(f"{title}  {expected.get(path.stem, '')}…", flush=True)
         ran[path.stem] = facts = _run_or_exit(path, parameters, results / "notebooks")
         print(
             f"\r{title}  {tqdm.format_interval(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
-            f"{facts['computed']} steps computed, {facts['found']} found",
+            f"{facts['computed']} steps computed, {facts['found']} found".ljust(100),
             flush=True,
         )
     file = results / "run.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
+    before = read_run(results)
     described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
     write_atomically(file, lambda file: file.write_text(described + "\n"))
     print(f"done in {tqdm.format_interval(time.perf_counter() - start)}: {results}", flush=True)
@@ -176,11 +190,11 @@ def main(
 
 
 def _run_or_exit(path: Path, parameters: dict, executed: Path) -> dict:
-    """:func:`ruranet_utils.headless.run_notebook`; whatever ends it ends the command, with a message, no traceback."""
+    """Run one notebook; whatever ends it ends the command, with a message and no traceback."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
-    from ruranet_utils.headless import run_notebook
+    from ruranet_utils.running.headless import run_notebook
 
     try:
         return run_notebook(path, parameters, executed)

@@ -6,19 +6,21 @@ import ast
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from sys import stderr
 
-import numpy as np
 import pandas as pd
-import torch
 from IPython import get_ipython
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from ruranet_utils import paths, report
-from ruranet_utils.cohort import Cohort, load_cohorts
-from ruranet_utils.config import PROFILES, Profile, get_profile
-from ruranet_utils.store import Store
-from ruranet_utils.training import prepare
+from ruranet_utils.data.cohort import Cohort, load_cohorts
+from ruranet_utils.networks.device import prepare
+from ruranet_utils.profiles import PROFILES, Profile, get_profile
+from ruranet_utils.reporting import figures, tables
+from ruranet_utils.running.provenance import describe_process
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.machine import FIXED, prepare_process
+from ruranet_utils.storage.store import Store, note
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Run:
         return load_cohorts(self.profile, self.store)
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Write ``<name>.csv`` and ``.md`` to the profile's folder; see :func:`ruranet_utils.report.save_table`."""
-        return report.save_table(frame, name, paths.figures(self.profile.results))
+        """Write ``<name>.csv`` and ``.md`` to the profile's folder."""
+        return tables.save_table(frame, name, paths.figures(self.profile.results))
 
     def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
         """Write ``<name>.png`` and ``.pdf``; images of patients go where git does not look."""
         photographs = shows_images and self.profile.name != "synthetic"
-        report.save_figure(fig, name, paths.figures(self.profile.results), photographs=photographs)
+        figures.save_figure(fig, name, paths.figures(self.profile.results), photographs=photographs)
 
 
 def start(profile: str = "synthetic", **parameters) -> Run:
@@ -55,7 +57,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     Parameters
     ----------
     profile : str
-        One of ``config.PROFILES``.
+        One of ``profiles.PROFILES``.
     **parameters
         Fields of :class:`Profile`; ``None`` keeps the profile's own value.
 
@@ -70,17 +72,26 @@ def start(profile: str = "synthetic", **parameters) -> Run:
         valid = ", ".join(["profile", *parameters])
         raise ValueError(f"unknown parameter {', '.join(unknown)}; this notebook's parameters: {valid}")
     chosen = get_profile(profile, **parameters)
+    prepare_process(chosen.instructions)
     device = prepare(chosen)
     threadpool_limits(chosen.threads)
-    report.style()
+    figures.style()
     pd.set_option("display.max_columns", 40, "display.width", 200)
     changed = {
         name: value for name, value in parameters.items() if value not in (None, getattr(PROFILES[profile], name))
     }
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
     print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
-    print(f"{device} · torch {torch.__version__.split('+')[0]} · numpy {np.__version__}")
-    return Run(chosen, Store(paths.store(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
+    about = describe_process(device)
+    print(
+        " · ".join(
+            [about["device"], about["instructions"], *(f"{x} {about['versions'][x]}" for x in ("torch", "numpy"))]
+        )
+    )
+    note(started=about)
+    if chosen.instructions == "avx2" and about["instructions"] != FIXED:
+        print(f"instructions not fixed ({FIXED}), the last digits may differ: start Jupyter by `make lab`", file=stderr)
+    return Run(chosen, Store(paths.steps(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
 
 
 def _injected() -> set[str]:

@@ -10,12 +10,12 @@ import pandas as pd
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from ruranet_utils import paths
-from ruranet_utils.config import ANNOTATIONS, PROFILES, get_profile
-from ruranet_utils.models import load, load_all
-from ruranet_utils.progress import progress
-from ruranet_utils.sources.base import list_images
-from ruranet_utils.sources.files import read_image
+from ruranet_utils.data.reading import read_image
+from ruranet_utils.data.sources.base import list_images
+from ruranet_utils.profiles import ANNOTATIONS, PROFILES, get_profile
+from ruranet_utils.segmentation.model_file import load, load_all
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.progress import progress
 
 OUTLINE = np.array([0, 255, 255], dtype=np.uint8)  # cyan, which no retina has
 
@@ -34,7 +34,7 @@ class Found:
     sizes_px : ndarray of int, shape (n, 2)
         Height and width of the photographs.
     card : dict
-        Of the model; see :class:`ruranet_utils.models.Model`.
+        Of the model; see :class:`ruranet_utils.segmentation.model_file.Model`.
     """
 
     names: tuple[str, ...]
@@ -79,7 +79,7 @@ def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "o
     images : path or ndarray
         A file, a folder of files, or an array of uint8 of shape (n, 3, h, w).
     lesion : str
-        One of ``config.ANNOTATIONS``.
+        One of ``profiles.ANNOTATIONS``.
     model : str or Path
         A profile whose model is taken, or the file of a model.
 

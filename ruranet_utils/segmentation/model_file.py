@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +11,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ruranet_utils import backbones, patches, segmentation, training
-from ruranet_utils.config import Profile
-from ruranet_utils.patches import image_batches
-from ruranet_utils.store import Arrays, Store, digest_arrays, write_atomically
+from ruranet_utils.networks.device import device_settings
+from ruranet_utils.profiles import Profile
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.patches import image_batches
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
 CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "threshold", "sha256"}  # read from a card
-CODE = [backbones, training, patches, segmentation]  # what the parameters of a model depend on
+APPLIED = ("networks.backbones", "networks.device", "segmentation.unet", "segmentation.model_file")
+APPLICATION = Step("kept_model_masks", 1, APPLIED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Model:
     Attributes
     ----------
     state : dict of str to ndarray
-        Parameters, as :func:`ruranet_utils.segmentation.fit` returns them.
+        Parameters, as :func:`ruranet_utils.segmentation.training.fit` returns them.
     card : dict
         ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``, ``threshold``; ``trained_on``
         (sources), ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
@@ -64,11 +66,11 @@ class Model:
         ndarray of float32, shape (batch, h, w)
         """
         adapted = replace(profile, **{name: self.card[name] for name in ("encoder_depth", "image_size_px")})
-        network = segmentation.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
+        network = unet.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
         for rows in image_batches(images):
             found = []
             for axes in MIRRORS:
-                mirrored = segmentation.probabilities(network, np.flip(images[rows], axes), adapted)
+                mirrored = unet.probabilities(network, np.flip(images[rows], axes), adapted)
                 found.append(np.flip(mirrored, axes))
             yield np.mean(found, axis=0)
 
@@ -82,8 +84,8 @@ class Model:
         def compute() -> Arrays:
             return {"packed": np.packbits(self.predict(images, profile), -1)}
 
-        settings = {**profile.settings("threads", "device"), "model": self.card, "images": digest_arrays(images)}
-        packed = store.fetch("kept_model_masks", settings, compute, [*CODE, sys.modules[__name__]])["packed"]
+        settings = {**device_settings(profile), "model": self.card, "images": digest_arrays(images)}
+        packed = store.fetch(APPLICATION, settings, compute)["packed"]
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
 
 

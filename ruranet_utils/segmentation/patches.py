@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from ruranet_utils.backbones import as_float, normalize
+from ruranet_utils.networks.backbones import as_float, normalize
 
 # Augmentation: the paper names none; these are the field's usual ones. Angle in degrees, the others as shares.
 ANGLE, SCALE, GAIN, SHIFT = 180, 0.25, 0.2, 0.05

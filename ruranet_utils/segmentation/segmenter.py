@@ -11,23 +11,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import models, paths, pixel_metrics, segmentation
-from ruranet_utils.backbones import find_weights
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, Profile
-from ruranet_utils.models import CODE, Model
-from ruranet_utils.patches import Annotated
-from ruranet_utils.pixel_metrics import average_precision, pixel_counts, segmentation_scores
-from ruranet_utils.sources import SOURCES
-from ruranet_utils.splits import SPLITS
-from ruranet_utils.store import Arrays, Store, digest_arrays
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.data.sources import SOURCES
+from ruranet_utils.data.splits import SPLITS
+from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import ANNOTATIONS, Profile
+from ruranet_utils.segmentation import model_file
+from ruranet_utils.segmentation.model_file import APPLIED, Model
+from ruranet_utils.segmentation.patches import Annotated
+from ruranet_utils.segmentation.scores import average_precision, pixel_counts, segmentation_scores
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
-SCORING = [*CODE, models, pixel_metrics]  # code that scores and masks depend on
+TRAINED = (*APPLIED, "networks.training", "segmentation.patches", "segmentation.training", "segmentation.segmenter")
+TRAINING = Step("segmentation_model", 1, TRAINED)
+SCORING = Step("segmentation_scores", 1, (*TRAINED, "segmentation.scores"))
+MASKS = Step("lesion_masks", 1, (*TRAINED, "segmentation.scores"))
 FIELDS = (  # of the profile, on which the parameters depend
     "seed",
-    "threads",
-    "device",
-    "precision",
     "epochs",
     "patience",
     "patches_per_image",
@@ -73,8 +76,8 @@ class LesionSegmenter:
     protocol: str = "held_out"
 
     def train(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        """Parameters and history of one model; see :func:`ruranet_utils.segmentation.fit`."""
-        return self._fetch_all("segmentation_model", [(lesion, encoder)], self._fit, CODE)[lesion, encoder]
+        """Parameters and history of one model; see :func:`ruranet_utils.segmentation.training.fit`."""
+        return self._fetch_all(TRAINING, [(lesion, encoder)], self._fit)[lesion, encoder]
 
     def model(self, lesion: str, encoder: str, **card) -> Model:
         """The trained model with the threshold chosen for it; ``card`` adds to what its card says."""
@@ -120,7 +123,7 @@ class LesionSegmenter:
             return {"packed": np.packbits(self.model(lesion, encoder).predict(images, self.profile), -1)}
 
         pairs = list(encoders.items())
-        arrays = self._fetch_all("lesion_masks", pairs, compute, SCORING, images=digest_arrays(images))
+        arrays = self._fetch_all(MASKS, pairs, compute, images=digest_arrays(images))
         packed = np.stack([arrays[pair]["packed"] for pair in pairs], axis=1)
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
 
@@ -132,25 +135,25 @@ class LesionSegmenter:
         dict of dict
             By pair: ``val`` and ``test``, pixels by ``COUNTS`` for each image; ``aupr`` of the test images, pooled and
             averaged; ``threshold`` with the best validation IoU; ``parameters``; ``speed`` as
-            :func:`ruranet_utils.segmentation.fit` returns it.
+            :func:`ruranet_utils.segmentation.training.fit` returns it.
         """
-        return self._fetch_all("segmentation_scores", pairs, self._score, SCORING)
+        return self._fetch_all(SCORING, pairs, self._score)
 
     def _fetch_all(
         self,
-        step: str,
+        step: Step,
         pairs: Sequence[tuple[str, str]],
         compute: Callable[[str, str], Arrays],
-        code: Sequence,
         **more: str,
     ) -> dict[tuple[str, str], Arrays]:
         """One job for each pair of lesion and encoder."""
         jobs = {pair: ({**self._settings(*pair), **more}, partial(compute, *pair)) for pair in pairs}
-        return self.store.fetch_all(step, jobs, code, self.profile.workers)
+        return self.store.fetch_all(step, jobs, self.profile.workers)
 
     def _settings(self, lesion: str, encoder: str) -> dict:
         return {
             **self._schedule(lesion).settings(*FIELDS),
+            **device_settings(self.profile, trains=True),
             "data": self.cohort.digest,
             "lesion": lesion,
             "encoder": encoder,
@@ -175,10 +178,6 @@ class LesionSegmenter:
         """The same with models of another seed."""
         return replace(self, profile=replace(self.profile, seed=seed))
 
-    def discard(self, lesion: str, encoder: str) -> None:
-        """Remove one model's parameters from the store; its scores stay."""
-        self.store.discard("segmentation_model", self._settings(lesion, encoder), CODE)
-
     def _part(self, number: int, lesion: str) -> Annotated:
         """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
         part = self.cohort.split(PROTOCOLS[self.protocol][number])
@@ -186,17 +185,21 @@ class LesionSegmenter:
         return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
 
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
+        from ruranet_utils.segmentation import (
+            training,  # Lightning takes seconds, which finished networks should not cost
+        )
+
         train, usual = self._part(0, lesion), len(self.cohort.split("train"))
         # as many patches in an epoch whatever the protocol, or the one with fewer images would learn less
         per_image = max(1, round(self.profile.patches_per_image * usual / len(train.images)))
-        return segmentation.fit(
+        return training.fit(
             train,
             self._part(1, lesion),
             encoder,
             self.attention,
             replace(self._schedule(lesion), patches_per_image=per_image),
             description=f"{lesion} · {encoder} · seed {self.profile.seed}",
-            checkpoint=self.store.checkpoint("segmentation_model", self._settings(lesion, encoder), CODE),
+            checkpoint=self.store.checkpoint(TRAINING, self._settings(lesion, encoder)),
         )
 
     def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
@@ -229,7 +232,7 @@ class LesionSegmenter:
 def _is_kept(file: Path, model: Model) -> bool:
     """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
     try:
-        kept = models.load(file)
+        kept = model_file.load(file)
     except ValueError:  # damaged, or something else
         return False
     cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text

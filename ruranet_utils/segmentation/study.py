@@ -9,20 +9,20 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from ruranet_utils import models, paths, published
-from ruranet_utils.backbones import find_weights
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import LESIONS, Profile
-from ruranet_utils.intervals import ratio_interval
-from ruranet_utils.pixel_metrics import segmentation_scores
-from ruranet_utils.segmenter import COUNTS, PROTOCOLS, LesionSegmenter
-from ruranet_utils.store import Arrays, Store
+from ruranet_utils import published
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import LESIONS, Profile
+from ruranet_utils.segmentation import model_file
+from ruranet_utils.segmentation.scores import segmentation_scores
+from ruranet_utils.segmentation.segmenter import COUNTS, PROTOCOLS, LesionSegmenter
+from ruranet_utils.statistics.intervals import ratio_interval
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Arrays, Store
 
 
 def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
     """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
-
-    Of each lesion's models only the chosen encoder's first one stays in the store.
 
     Returns
     -------
@@ -41,10 +41,6 @@ def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] |
     table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
     best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
     table["chosen"] = table.index.isin(best)
-    for seed in seeds:
-        dropped = table[~table["chosen"] | (seed != segmenter.profile.seed)]
-        for pair in dropped[["lesion", "encoder"]].itertuples(index=False):
-            segmenter.with_seed(seed).discard(*pair)
     return table
 
 
@@ -133,15 +129,15 @@ def lesion_masks(
     Returns
     -------
     ndarray of bool, shape (n, n_lesions, h, w)
-        In the order of ``config.LESIONS``.
+        In the order of ``profiles.LESIONS``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no model for a lesion; see :func:`ruranet_utils.models.load_all`.
+        If there is no model for a lesion; see :func:`ruranet_utils.segmentation.model_file.load_all`.
     """
     missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
-    kept = models.load_all(paths.models(profile.models), missing, attention)
+    kept = model_file.load_all(paths.models(profile.models), missing, attention)
     masks = {lesion: kept[lesion].masks(images, profile, store) for lesion in missing}
     if segmentation.annotated:
         study = encoder_study(LesionSegmenter(segmentation, profile, store))

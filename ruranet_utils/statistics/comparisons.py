@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import permutation_test
 from sklearn.metrics import adjusted_rand_score
 
-from ruranet_utils.intervals import ratio_interval
+from ruranet_utils.statistics.intervals import ratio_interval
 
 N_PERMUTATIONS = 9999
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ruranet_utils.metrics import CLASSES, same_length, vector
+from ruranet_utils.statistics.metrics import CLASSES, same_length, vector
 
 
 def accuracy_interval(correct: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, float]:

@@ -3,13 +3,18 @@
 import os
 from pathlib import Path
 
-ROOT = Path(os.environ.get("RURANET_ROOT", Path(__file__).resolve().parents[1]))
+ROOT = Path(os.environ.get("RURANET_ROOT", Path(__file__).resolve().parents[2]))
 NOTEBOOKS = ROOT / "notebooks"
 
 
 def store() -> Path:
-    """Folder of the content-addressed store (``RURANET_STORE``, else ``data/store``)."""
+    """Folder of all that runs keep (``RURANET_STORE``, else ``data/store``): finished steps and trained models."""
     return from_root(os.environ.get("RURANET_STORE") or "data/store")
+
+
+def steps() -> Path:
+    """Folder of the finished steps in the store. The number is the layout's: another one is never served."""
+    return store() / "2"
 
 
 def models(profile: str) -> Path:

@@ -1,25 +1,25 @@
-"""Content-addressed store: an expensive step is computed once per combination of settings, data and code."""
+"""Content-addressed store: an expensive step is computed once per combination of settings, data, code and machine.
+
+Results lie in ``<root>/2``, after the layout's number: an older layout beside it is left alone and never served.
+"""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from ruranet_utils import engine
-from ruranet_utils.artefacts import (
+from ruranet_utils.storage import machine
+from ruranet_utils.storage.artefacts import (
     Arrays,
     digest_file,
     locked,
@@ -30,7 +30,9 @@ from ruranet_utils.artefacts import (
     save_rows,
     write_atomically,
 )
-from ruranet_utils.progress import progress
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.workers import is_parallel, run
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Store:
 
     An artefact is ``<root>/<step>/<key>.safetensors``, or one ``<key>.<name>.npy`` per array where arrays may be
     larger than memory, and ``<key>.json``; that one is written last and holds the SHA-256 of the others, so that an
-    artefact is either complete or absent.
+    artefact is either complete or absent. The key is a digest of the step's version, constants and libraries
+    (:mod:`ruranet_utils.storage.steps`), of the settings, and of the instructions that the process computes with.
 
     Parameters
     ----------
@@ -52,47 +55,40 @@ class Store:
     root: Path
     since_s: float = 0.0
 
-    def fetch(
-        self, step: str, settings: Mapping, compute: Callable[[], Mapping[str, np.ndarray]], code: Sequence
-    ) -> Arrays:
+    def fetch(self, step: Step, settings: Mapping, compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
         """Load the arrays of a step, or compute and keep them.
 
         Parameters
         ----------
-        step : str
-            Name of the step, a folder of the store.
+        step : Step
         settings : mapping
-            Everything the result depends on besides the code; must be representable as JSON.
+            Everything else that the result depends on; must be representable as JSON.
         compute : callable
             Returns the arrays, called only when the store does not hold them.
-        code : sequence of modules
-            Modules whose code (not comments or docstrings) is part of the key.
 
         Returns
         -------
         dict of str to ndarray
         """
-        return self._fetch(step, settings, code, lambda path: save(path, compute()))
+        return self._fetch(step, settings, lambda path: save(path, compute()))
 
     def fetch_rows(
         self,
-        step: str,
+        step: Step,
         settings: Mapping,
         compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
         n_rows: int,
-        code: Sequence,
     ) -> Arrays:
         """:meth:`fetch` for arrays that may be larger than memory: they are written row by row and mapped when read.
 
         Parameters
         ----------
-        step : str
+        step : Step
         settings : mapping
         compute : callable
             Returns the rows one after the other, each with the same names, shapes and types.
         n_rows : int
             Number of rows, at least 1.
-        code : sequence of modules
 
         Returns
         -------
@@ -104,12 +100,10 @@ class Store:
         ValueError
             If there are more or fewer rows, or one of another shape.
         """
-        return self._fetch(step, settings, code, lambda path: save_rows(path, compute(), n_rows))
+        return self._fetch(step, settings, lambda path: save_rows(path, compute(), n_rows))
 
-    def _fetch(
-        self, step: str, settings: Mapping, code: Sequence, write: Callable[[Path], tuple[Arrays, str | dict]]
-    ) -> Arrays:
-        path = self.path(step, settings, code)
+    def _fetch(self, step: Step, settings: Mapping, write: Callable[[Path], tuple[Arrays, str | dict]]) -> Arrays:
+        path = self.path(step, settings)
         start = time.perf_counter()
         arrays = self._load(path)
         found = arrays is not None
@@ -119,29 +113,26 @@ class Store:
                 found = arrays is not None
                 if not found:
                     arrays, digest = write(path)
-                    time_s = time.perf_counter() - start
-                    record = {"step": step, "settings": settings, "time_s": time_s, "sha256": digest}
+                    record = {"key": _key(step, settings), "time_s": time.perf_counter() - start, "sha256": digest}
                     text = json.dumps(record, indent=1)
                     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text))
                     path.with_suffix(".ckpt").unlink(missing_ok=True)
-        _note(step=step, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
+        note(step=step.name, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
 
     def fetch_all(
         self,
-        step: str,
+        step: Step,
         jobs: Mapping[Hashable, tuple[Mapping, Callable[[], Mapping[str, np.ndarray]]]],
-        code: Sequence,
         workers: int = 1,
     ) -> dict[Hashable, Arrays]:
         """:meth:`fetch` for many independent jobs; worker processes compute what is missing, side by side.
 
         Parameters
         ----------
-        step : str
+        step : Step
         jobs : mapping
             To settings and ``compute``, as for :meth:`fetch`, by any key.
-        code : sequence of modules
         workers : int
             Processes, each with one thread. With 1 nothing leaves this process.
 
@@ -150,31 +141,26 @@ class Store:
         dict
             The arrays by the keys of ``jobs``, in their order.
         """
-        label = {"desc": step.replace("_", " "), "unit": "job"}
-        missing = [job for job in jobs.values() if not self._holds(self.path(step, job[0], code))]
-        calls = [partial(self.fetch, step, *job, code) for job in missing]
-        if engine.is_parallel(len(calls), workers):
-            for _ in progress(engine.run(calls, workers), total=len(calls), **label):
+        label = {"desc": step.name.replace("_", " "), "unit": "job"}
+        missing = [job for job in jobs.values() if not self._holds(self.path(step, job[0]))]
+        if len(missing) > 1:
+            note(step=step.name, planned=len(missing))
+        if is_parallel(len(missing), workers):
+            calls = [partial(self.fetch, step, *job) for job in missing]
+            for _ in progress(run(calls, workers), total=len(calls), **label):
                 pass
-        return {key: self.fetch(step, *job, code) for key, job in progress(jobs.items(), **label)}
+        return {key: self.fetch(step, *job) for key, job in progress(jobs.items(), **label)}
 
-    def path(self, step: str, settings: Mapping, code: Sequence) -> Path:
+    def path(self, step: Step, settings: Mapping) -> Path:
         """Where :meth:`fetch` keeps the arrays of this step."""
-        key = {"step": step, "settings": settings, "code": [_code_digest(module) for module in code]}
-        return self.root / step / f"{_digest_json(key)}.safetensors"
+        return self.root / step.name / f"{_digest_json(_key(step, settings))}.safetensors"
 
-    def checkpoint(self, step: str, settings: Mapping, code: Sequence) -> Path:
+    def checkpoint(self, step: Step, settings: Mapping) -> Path:
         """Where a long step may keep what it has got so far; removed as soon as :meth:`fetch` has its arrays."""
-        path = self.path(step, settings, code).with_suffix(".ckpt")
+        path = self.path(step, settings).with_suffix(".ckpt")
         if path.exists() and path.stat().st_mtime < self.since_s:
             path.unlink()
         return path
-
-    def discard(self, step: str, settings: Mapping, code: Sequence) -> None:
-        """Remove one artefact, if it is there."""
-        path = self.path(step, settings, code)
-        for file in (path.with_suffix(".json"), *path.parent.glob(f"{path.stem}.*")):
-            file.unlink(missing_ok=True)
 
     def _holds(self, path: Path) -> bool:
         record = path.with_suffix(".json")
@@ -213,7 +199,7 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
-def _note(**event) -> None:
+def note(**event) -> None:
     """Append what was done to the run's journal, if one is kept (``RURANET_JOURNAL``)."""
     journal = os.environ.get("RURANET_JOURNAL")
     if journal:
@@ -221,15 +207,13 @@ def _note(**event) -> None:
             file.write(json.dumps(event) + "\n")
 
 
+def _key(step: Step, settings: Mapping) -> dict:
+    """All that decides a result. What only draws, decodes or copies does not depend on the instructions."""
+    key = {"step": step.name, **step.dependencies, "settings": settings}
+    if key["libraries"].keys() - {"numpy", "pillow", "imagehash"}:
+        key["instructions"] = machine.instructions(with_torch="torch" in key["libraries"])
+    return key
+
+
 def _digest_json(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _code_digest(module: ModuleType) -> str:
-    """Digest of a module's syntax tree without docstrings, so that prose can change and results stay."""
-    tree = ast.parse(inspect.getsource(module))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
-from ruranet_utils import paths, release_memory
+from ruranet_utils.storage import machine, paths
 
 TIMEOUT_S = 20  # for a scheduler to answer
 
@@ -98,6 +98,7 @@ def _work(
     """One call in a worker process."""
     if parent:
         _follow(parent)
+        machine.keep_memory()
     for name in [name for name in os.environ if name.startswith("RURANET_")]:
         del os.environ[name]
     os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
@@ -105,7 +106,7 @@ def _work(
         _check_fingerprint(platform.node(), {**fingerprint(), **_weights()}, expected)
     with threadpool_limits(1):
         call()
-    release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
+    machine.release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
 
 
 def _check_fingerprint(process: str, found: dict[str, str], expected: dict[str, str]) -> None:
@@ -128,19 +129,16 @@ def _follow(parent: int) -> None:
 
 @cache
 def fingerprint() -> dict[str, str]:
-    """What has to be equal in two processes that shall give the same bytes."""
-    import scipy.linalg  # noqa: F401  has a BLAS of its own, which counts whether it is loaded yet or not
+    """What has to be equal in two processes that are to give the same bytes."""
     import torch  # large, and the command line starts without it
 
     code = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(file.read_bytes())
-    blas = sorted({str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"})
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "BLAS": ", ".join(blas),
+        "instructions": machine.instructions(),
         "code": code.hexdigest()[:12],
     }
 

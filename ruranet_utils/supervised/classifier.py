@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from ruranet_utils import training
-from ruranet_utils.backbones import classifier, find_weights, normalize
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import Profile
-from ruranet_utils.features import resize
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.features.extract import resize
+from ruranet_utils.networks import training
+from ruranet_utils.networks.backbones import classifier, normalize
+from ruranet_utils.networks.device import prepare
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import Profile
 
 
 @dataclass
@@ -94,10 +96,10 @@ def fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path | None
     cohort : Cohort
         With labels and splits.
     backbone : str
-        One of ``config.CLASSIFIERS``.
+        One of ``profiles.CLASSIFIERS``.
     profile : Profile
     checkpoint : Path, optional
-        As for :func:`ruranet_utils.training.fit`.
+        As for :func:`ruranet_utils.networks.training.fit`.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path | None
         description=backbone,
         checkpoint=checkpoint,
     )
-    device = training.prepare(profile)
+    device = prepare(profile)
     model.to(device).eval()
     with torch.inference_mode():
         logits = torch.cat([model(images.to(device)) for images, _ in ImageBatches(*test, 16)])

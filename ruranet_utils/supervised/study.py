@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,16 +19,22 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ruranet_utils import backbones, classification, features, training
-from ruranet_utils.backbones import find_weights
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import Profile
-from ruranet_utils.intervals import accuracy_interval, auc_interval
-from ruranet_utils.metrics import classification_scores
-from ruranet_utils.reduction import one_thread
-from ruranet_utils.splits import CLASSES, assign_splits
-from ruranet_utils.store import Store
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.data.splits import CLASSES, assign_splits
+from ruranet_utils.features.reduction import one_thread
+from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import Profile
+from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
+from ruranet_utils.statistics.metrics import classification_scores
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, Store
 
+TRAINING = Step(
+    "classifier",
+    1,
+    ("networks.backbones", "networks.device", "networks.training", "features.extract", "supervised.classifier"),
+)
 PROTOCOLS = ("hold-out", "cross-validation")
 N_TEST = 62  # images, or a multiple of it, that give the paper's Table 3 if half are positive
 N_FOLDS = 5
@@ -87,25 +94,32 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
         One row for each classifier, protocol and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``,
         ``patient_id``, ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
     """
-    fields = ("seed", "threads", "device", "precision", "feature_size_px", "classifier_epochs", "patience")
+    fields = ("seed", "feature_size_px", "classifier_epochs", "patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
+    shared |= device_settings(profile, trains=True)
     jobs, dealt = {}, deal(cohort, profile)
     for backbone in profile.classifiers:
         for protocol, parts in dealt.items():
             for fold, part in enumerate(parts):
                 weights = find_weights(backbone, profile).digest
                 settings = {**shared, "data": part.digest, "backbone": backbone, "weights": weights}
-                checkpoint = store.checkpoint("classifier", settings, _CODE)
-                fit = partial(classification.fit, part, backbone, profile, checkpoint)
+                checkpoint = store.checkpoint(TRAINING, settings)
+                fit = partial(_fit, part, backbone, profile, checkpoint)
                 jobs[backbone, protocol, fold] = settings, fit
     rows = []
-    for (backbone, protocol, fold), arrays in store.fetch_all("classifier", jobs, _CODE, profile.workers).items():
+    for (backbone, protocol, fold), arrays in store.fetch_all(TRAINING, jobs, profile.workers).items():
         table = dealt[protocol][fold].table.query("split == 'test'")[["image_id", "patient_id", "label"]]
         epoch, _, validation_auc = max(arrays["history"].tolist(), key=lambda row: row[2])
         about = {"backbone": backbone, "protocol": protocol, "fold": fold, "epoch": int(epoch)}
         about["validation_auc"] = validation_auc
         rows.append(table.assign(**about, probability=arrays["probability"]))
     return pd.concat(rows, ignore_index=True).astype({"label": int})
+
+
+def _fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path) -> Arrays:
+    from ruranet_utils.supervised import classifier  # Lightning takes seconds, which finished trainings should not cost
+
+    return classifier.fit(cohort, backbone, profile, checkpoint)
 
 
 def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
@@ -157,7 +171,7 @@ def hold_out_draws(features: np.ndarray, cohort: Cohort, profile: Profile, n_dra
     Parameters
     ----------
     features : ndarray of float, shape (n_images, d)
-        Of whole images, such as from :func:`ruranet_utils.features.image_features`.
+        Of whole images, such as from :func:`ruranet_utils.features.extract.image_features`.
     cohort : Cohort
         With labels.
     profile : Profile
@@ -202,6 +216,3 @@ def _hold_out(cohort: Cohort, profile: Profile, seed: int) -> pd.Series:
     _, validation, test = profile.split
     test = N_TEST / len(cohort) if len(cohort) >= 2 * N_TEST else test
     return assign_splits(cohort.table, (1 - validation - test, validation, test), seed)
-
-
-_CODE = [backbones, features, training, classification]

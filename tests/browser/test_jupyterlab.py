@@ -12,8 +12,8 @@ import urllib.request
 import nbformat
 import pytest
 
-from ruranet_utils import paths
-from ruranet_utils.reproduce import notebooks
+from ruranet_utils.running.reproduce import notebooks
+from ruranet_utils.storage import paths
 
 MINUTES = 60_000  # playwright counts milliseconds
 SETTINGS = {  # no question on the first start, and all cells in the page, not only those in view

@@ -13,11 +13,9 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
-from ruranet_utils import dmh
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import LESIONS, METHODS
-from ruranet_utils.diagnosis import (
+from ruranet_utils.clustering import dmh
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.study import (
     SELECTIONS,
     diagnose,
     diagnose_images,
@@ -27,8 +25,10 @@ from ruranet_utils.diagnosis import (
     stability,
     weight_search,
 )
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.weighting import held_out
+from ruranet_utils.clustering.weighting import held_out
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import LESIONS, METHODS
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 N = 24
 

@@ -3,11 +3,11 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from ruranet_utils import dmh
-from ruranet_utils.clustering import Clustering
-from ruranet_utils.dmh import DMH, estimate_medoids, train_heads
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.weighting import aggregate
+from ruranet_utils.clustering import dmh
+from ruranet_utils.clustering.dmh import DMH, estimate_medoids, train_heads
+from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.weighting import aggregate
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 
 @pytest.fixture(scope="module")

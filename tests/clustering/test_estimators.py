@@ -8,9 +8,9 @@ from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from ruranet_utils import clustering
-from ruranet_utils.clustering import CLUSTERERS, Clustering
-from ruranet_utils.metrics import matched_accuracy
+from ruranet_utils.clustering import estimators
+from ruranet_utils.clustering.estimators import CLUSTERERS, Clustering
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 # Distances between five points, made for k = 2: the groups are {0, 1, 2} and {3, 4}. With medoid 1 the first
 # costs 1 + 2 = 3 (medoid 0: 1 + 4, medoid 2: 4 + 2); the second costs 1 with either medoid. Objective: 4.
@@ -97,9 +97,9 @@ def test_of_many_images_samples_are_clustered(monkeypatch):
     rng = np.random.default_rng(0)
     y_true = np.arange(400) % 2
     features = rng.normal(size=(400, 6)) + 6 * y_true[:, None]
-    monkeypatch.setattr(clustering, "CLARA_SAMPLE", 60)
+    monkeypatch.setattr(estimators, "CLARA_SAMPLE", 60)
     exact = Clustering("kmedoids").fit(features)
-    monkeypatch.setattr(clustering, "PAM_LIMIT", 100)
+    monkeypatch.setattr(estimators, "PAM_LIMIT", 100)
     sampled, again = (Clustering("kmedoids", random_state=4).fit(features) for _ in range(2))
     assert type(sampled.engine(400)).__name__ == "CLARA" and type(exact.engine(100)).__name__ == "KMedoids"
     assert adjusted_rand_score(sampled.labels_, exact.labels_) > 0.95

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ruranet_utils.heads import (
+from ruranet_utils.clustering.heads import (
     ProjectionHeads,
     clustering_loss,
     diversity_loss,

@@ -6,11 +6,9 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ruranet_utils import weighting
-from ruranet_utils.clustering import CLUSTERERS, Clustering
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.reduction import reduce
-from ruranet_utils.weighting import (
+from ruranet_utils.clustering import weighting
+from ruranet_utils.clustering.estimators import CLUSTERERS, Clustering
+from ruranet_utils.clustering.weighting import (
     WEIGHT_GRID,
     WeightSearch,
     aggregate,
@@ -19,6 +17,8 @@ from ruranet_utils.weighting import (
     oracle,
     search_weights,
 )
+from ruranet_utils.features.reduction import reduce
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 
 def test_aggregate_is_equation_2(two_groups):

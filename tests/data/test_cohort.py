@@ -23,12 +23,12 @@ from test_sources import (
     save_photograph,
 )
 
-from ruranet_utils import config
-from ruranet_utils.cohort import COLUMNS, Cohort, load_cohorts
-from ruranet_utils.sources import SOURCES, idrid, srahim
-from ruranet_utils.sources.files import read_image
-from ruranet_utils.splits import _apportion, assign_splits, balance, deal_patients
-from ruranet_utils.store import Store
+from ruranet_utils import profiles
+from ruranet_utils.data.cohort import COLUMNS, Cohort, load_cohorts
+from ruranet_utils.data.reading import read_image
+from ruranet_utils.data.sources import SOURCES, idrid, srahim
+from ruranet_utils.data.splits import _apportion, assign_splits, balance, deal_patients
+from ruranet_utils.storage.store import Store
 
 FRACTIONS = (0.7, 0.1, 0.2)
 
@@ -45,15 +45,15 @@ def make_cohort(labels=(0, 1, 1)) -> Cohort:
     table = pd.DataFrame({"image_id": [f"i{k}" for k in range(n)], "label": pd.array(labels, "Int64")})
     table["patient_id"], table["split"] = "p", ["train", "val", "test"][:n]
     images = np.arange(n * 3 * 16, dtype=np.uint8).reshape(n, 3, 4, 4)
-    masks = np.zeros((n, len(config.ANNOTATIONS), 4, 4), bool)
+    masks = np.zeros((n, len(profiles.ANNOTATIONS), 4, 4), bool)
     masks[1, 2, :2] = True
-    table[[f"{lesion}_px" for lesion in config.ANNOTATIONS]] = masks.sum(axis=(2, 3))
+    table[[f"{lesion}_px" for lesion in profiles.ANNOTATIONS]] = masks.sum(axis=(2, 3))
     return Cohort(table, images, masks)
 
 
 @pytest.fixture
 def profile():
-    return config.get_profile("open", image_size_px=32, patch_size_px=32)
+    return profiles.get_profile("open", image_size_px=32, patch_size_px=32)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_subset_split_and_manifest():
     val = cohort.split("val")
     assert (len(val), val.labels.tolist(), val.table.index.tolist()) == (1, [1], [0])
     np.testing.assert_array_equal(val.images[0], cohort.images[1])
-    assert val.manifest()[[f"{lesion}_px" for lesion in config.ANNOTATIONS]].iloc[0].tolist() == [0, 0, 8, 0, 0]
+    assert val.manifest()[[f"{lesion}_px" for lesion in profiles.ANNOTATIONS]].iloc[0].tolist() == [0, 0, 8, 0, 0]
     picked = cohort.subset(np.array([2, 0]))
     assert picked.table["image_id"].tolist() == ["i2", "i0"]
     np.testing.assert_array_equal(picked.masks, cohort.masks[[2, 0]])
@@ -240,17 +240,17 @@ def test_digest_sees_every_part():
 
 
 def test_synthetic_profile_is_one_balanced_cohort(store):
-    profile = config.get_profile("synthetic", n_images=32, image_size_px=64)
+    profile = profiles.get_profile("synthetic", n_images=32, image_size_px=64)
     segmentation, cohort = load_cohorts(profile, store)
     assert segmentation is cohort
     assert cohort.images.shape == (32, 3, 64, 64) and cohort.images.dtype == np.uint8
-    assert cohort.masks.shape == (32, len(config.ANNOTATIONS), 64, 64) and cohort.masks.dtype == bool
+    assert cohort.masks.shape == (32, len(profiles.ANNOTATIONS), 64, 64) and cohort.masks.dtype == bool
     assert Counter(cohort.labels) == {0: 16, 1: 16}
     assert cohort.table.drop_duplicates(["patient_id", "split"])["patient_id"].is_unique
     assert tuple(cohort.table.columns[: len(COLUMNS)]) == COLUMNS and (cohort.table["width_px"] == 64).all()
     stored, _ = load_cohorts(profile, store)
     assert stored.digest == cohort.digest, "the stored copy is the computed one"
-    other, _ = load_cohorts(config.get_profile("synthetic", n_images=32, image_size_px=64, seed=1), store)
+    other, _ = load_cohorts(profiles.get_profile("synthetic", n_images=32, image_size_px=64, seed=1), store)
     assert other.digest != cohort.digest
 
 
@@ -264,7 +264,7 @@ def test_open_profile_reads_both_sources(data_root, profile, store):
     expected = np.zeros((32, 32), bool)
     expected[5:11, 4:12] = True
     for image, lesion in np.ndindex(segmentation.masks.shape[:2]):
-        absent = (image, config.ANNOTATIONS[lesion]) == (1, "hemorrhages")
+        absent = (image, profiles.ANNOTATIONS[lesion]) == (1, "hemorrhages")
         np.testing.assert_array_equal(segmentation.masks[image, lesion], expected & (not absent))
     assert diagnosis.masks is None
     assert Counter(diagnosis.labels) == {0: 12, 1: 12}
@@ -327,7 +327,7 @@ def test_missing_data_root(tmp_path, monkeypatch, profile, store):
 
 def test_paper_profile_says_what_to_fetch(store):
     with pytest.raises(FileNotFoundError, match=r"data.raw.refuge2 from https://refuge\.grand-challenge\.org"):
-        load_cohorts(config.get_profile("paper"), store)
+        load_cohorts(profiles.get_profile("paper"), store)
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ def six_sources(tmp_path, monkeypatch):
 
 
 def test_paper_profile_merges_six_sources(six_sources, store):
-    profile = config.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
     segmentation, diagnosis = load_cohorts(profile, store)
     assert Counter(segmentation.table["source"]) == {"retinal_lesions": 2, "idrid": 5, "final_clean_haemorrhage": 3}
     assert segmentation.masks.any(axis=(2, 3)).any(axis=1).all()
@@ -381,7 +381,7 @@ def test_paper_profile_merges_six_sources(six_sources, store):
 def test_masks_take_part_though_a_copy_with_a_label_is_preferred(six_sources, store):
     masked = next((six_sources / "idrid" / idrid.IMAGES / idrid.SPLITS["train"]).iterdir())
     shutil.copy(masked, six_sources / "retinal_vessel_segmentation/images/copy.jpg")
-    profile = config.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
     segmentation, diagnosis = load_cohorts(profile, store)
     audit = diagnosis.audit.set_index("image_id")
     assert audit.loc[masked.stem, ["dropped", "duplicate_of"]].tolist() == [
@@ -394,7 +394,7 @@ def test_masks_take_part_though_a_copy_with_a_label_is_preferred(six_sources, st
 @real_data
 def test_real_conflicts_are_dropped_with_and_without_the_hashes_of_the_originals(tmp_path, monkeypatch, store):
     (tmp_path / "data").mkdir()
-    profile = config.get_profile("open", image_size_px=96, patch_size_px=32)
+    profile = profiles.get_profile("open", image_size_px=96, patch_size_px=32)
     for folders in (["idrid", "srahim", "manifests"], ["idrid", "srahim"]):
         root = tmp_path / str(len(folders))
         root.mkdir()

@@ -10,9 +10,9 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from ruranet_utils import download
-from ruranet_utils.download import REMOTE as SOURCES
-from ruranet_utils.download import main, unpack
+from ruranet_utils.data import download
+from ruranet_utils.data.download import REMOTE as SOURCES
+from ruranet_utils.data.download import main, unpack
 
 
 @pytest.fixture

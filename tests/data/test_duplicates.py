@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_sources import save_photograph
 
-from ruranet_utils.config import get_profile
-from ruranet_utils.merge import confounds, duplicates, settle
-from ruranet_utils.photographs import RETINA_SCORE, decode, retina_score
-from ruranet_utils.sources.base import Record
-from ruranet_utils.synthetic import make_patient
+from ruranet_utils.data.decoding import RETINA_SCORE, decode, retina_score
+from ruranet_utils.data.duplicates import confounds, duplicates, settle
+from ruranet_utils.data.phantoms.eye import make_patient
+from ruranet_utils.data.sources.base import Record
+from ruranet_utils.profiles import get_profile
 
 
 def record(path: Path, label=None) -> Record:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from test_sources import save_mask, save_photograph
 
-from ruranet_utils.cohort import load_cohorts
-from ruranet_utils.config import get_profile
-from ruranet_utils.sources import folder
+from ruranet_utils.data.cohort import load_cohorts
+from ruranet_utils.data.sources import folder
+from ruranet_utils.profiles import get_profile
 
 NAMES = [f"Auge {i} é" for i in range(12)]
 LESION = np.eye(48, 64, dtype=bool)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ruranet_utils.config import LESIONS
-from ruranet_utils.synthetic import dme_label, make_patient
+from ruranet_utils.data.phantoms.eye import dme_label, make_patient
+from ruranet_utils.profiles import LESIONS
 
 SIZE_PX = 64
 EXUDATES, DOTS, HEMORRHAGES, EDEMA = range(len(LESIONS))

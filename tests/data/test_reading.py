@@ -8,8 +8,8 @@ from PIL import Image
 from skimage.transform import downscale_local_mean
 from test_sources import DATA, real_data, save_mask, save_photograph
 
-from ruranet_utils.sources import files
-from ruranet_utils.sources.files import read_image, read_mask, shrink_mask
+from ruranet_utils.data import reading
+from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA"])
@@ -132,7 +132,7 @@ def test_other_kinds_of_images_are_refused_by_name(tmp_path, name, image, option
 def test_a_turned_photograph_is_refused_and_an_upright_one_taken(tmp_path):
     exif = Image.Exif()
     for orientation in (1, 6):
-        exif[files.ORIENTATION] = orientation
+        exif[reading.ORIENTATION] = orientation
         photograph().save(tmp_path / f"{orientation}.jpg", exif=exif)
     assert read_image(tmp_path / "1.jpg", 32)[1] == (30, 40)
     with pytest.raises(ValueError, match=r"6\.jpg is stored turned \(EXIF orientation 6\)"):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ruranet_utils import config, paths
-from ruranet_utils.sources import (
+from ruranet_utils import profiles
+from ruranet_utils.data.reading import read_mask
+from ruranet_utils.data.sources import (
     READERS,
     SOURCES,
     haemorrhage,
@@ -21,7 +22,7 @@ from ruranet_utils.sources import (
     srahim,
     vessels,
 )
-from ruranet_utils.sources.files import read_mask
+from ruranet_utils.storage import paths
 
 DATA = paths.from_root(os.environ.get("RURANET_DATA_ROOT", "../shared/data"))
 real_data = pytest.mark.skipif(not (DATA / "idrid").is_dir(), reason="the real data is not at hand")
@@ -100,7 +101,7 @@ def test_idrid_declares_split_and_masks(idrid_root):
     assert len({r.patient_id for r in records}) == 5
     assert "hemorrhages" not in records[1].mask_paths
     assert records[0].mask_paths["edema"].name == "IDRiD_01_OD.tif"
-    assert set(records[0].mask_paths) == set(config.ANNOTATIONS)
+    assert set(records[0].mask_paths) == set(profiles.ANNOTATIONS)
 
 
 def test_missing_root_says_what_was_expected(tmp_path):
@@ -219,7 +220,7 @@ def test_real_idrid_is_complete():
     records = idrid.records(DATA / "idrid", "A")
     masks = Counter(lesion for r in records for lesion in r.mask_paths)
     assert Counter(r.split for r in records) == {"train": 54, "test": 27}
-    assert [masks[lesion] for lesion in config.ANNOTATIONS] == [81, 81, 80, 81, 40]
+    assert [masks[lesion] for lesion in profiles.ANNOTATIONS] == [81, 81, 80, 81, 40]
     assert masks["soft_exudates"] == 40
     assert [r.image_id for r in records if "hemorrhages" not in r.mask_paths] == ["IDRiD_43"]
 
@@ -479,7 +480,7 @@ def test_every_source_declares_license_page_and_rules():
         if name == "folder":  # the reader's own
             continue
         assert source.name == name and source.license and source.citation and source.label_rule and source.patient_rule
-        assert source.url.startswith("https://") and set(source.lesions) <= set(config.ANNOTATIONS)
+        assert source.url.startswith("https://") and set(source.lesions) <= set(profiles.ANNOTATIONS)
         assert source.kaggle is None or source.kaggle.split("/")[2:] == ["versions", "1"]
         assert source.assumed == ("assumed" in source.label_rule)
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from ruranet_utils import published
-from ruranet_utils.audit import audit_classification, audit_segmentation
-from ruranet_utils.grim import AVERAGES, SCORES, confusion_matrices, decimals_of, possible_sizes, rounds_to
+from ruranet_utils.evidence.audit import audit_classification, audit_segmentation
+from ruranet_utils.evidence.grim import AVERAGES, SCORES, confusion_matrices, decimals_of, possible_sizes, rounds_to
 
 
 def scikit_learn_scores(n_positive, n_negative, tp, fp, fn, tn, average):

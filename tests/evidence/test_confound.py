@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ruranet_utils import confound
-from ruranet_utils.clustering import CLUSTERERS
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, LESIONS, METHODS
-from ruranet_utils.confound import (
+from ruranet_utils.clustering.estimators import CLUSTERERS
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.evidence import confound
+from ruranet_utils.evidence.confound import (
     SEEN,
     SUPERVISED,
     TIES,
@@ -22,6 +21,7 @@ from ruranet_utils.confound import (
     make_pool,
     synthetic_pool,
 )
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS, METHODS
 
 
 @pytest.fixture(scope="module")

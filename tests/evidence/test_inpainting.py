@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, LESIONS
-from ruranet_utils.inpainting import MARGIN_PX, lesion_holes, remove_lesions, without_lesions
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.evidence.inpainting import MARGIN_PX, lesion_holes, remove_lesions, without_lesions
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS
 
 RAMP = np.add.outer(np.arange(48), 2 * np.arange(48)).astype(np.uint8)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ruranet_utils import features
-from ruranet_utils.backbones import IMAGENET_MEAN, IMAGENET_STD, feature_extractor
-from ruranet_utils.config import LESIONS
-from ruranet_utils.features import BATCH_SIZE, image_features, lesion_features, resize
+from ruranet_utils.features import extract
+from ruranet_utils.features.extract import BATCH_SIZE, image_features, lesion_features, resize
+from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD, feature_extractor
+from ruranet_utils.profiles import LESIONS
 
 BACKBONE = "mobilenet_v2"
 
@@ -116,8 +116,8 @@ def test_resize_agrees_with_pillow(images, size_px):
 def test_image_features_come_in_batches_without_loss(tiny, store, monkeypatch):
     images = np.random.default_rng(2).integers(0, 256, size=(5, 3, 64, 64), dtype=np.uint8)
     whole = image_features(images, BACKBONE, tiny, store)
-    monkeypatch.setattr(features, "BATCH_SIZE", 2)
-    parts = features._extract(iter(images), 5, BACKBONE, tiny)
+    monkeypatch.setattr(extract, "BATCH_SIZE", 2)
+    parts = extract._extract(iter(images), 5, BACKBONE, tiny)
     assert whole.shape == (5, 1280)
     assert_same_features(parts, whole)
 
@@ -131,7 +131,7 @@ def test_googlenet_of_the_released_code_is_not_transformed(images, masks, tiny, 
         model.transform_input = True  # as with ImageNet's parameters
         return model
 
-    monkeypatch.setattr(features, "feature_extractor", with_transform)
+    monkeypatch.setattr(extract, "feature_extractor", with_transform)
     usual, released = (
         lesion_features(images[::-1], masks[::-1], ["googlenet"], tiny, store, variant=variant)["googlenet"][::-1]
         for variant in ("default", "released")

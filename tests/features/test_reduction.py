@@ -7,7 +7,14 @@ from sklearn.metrics import silhouette_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ruranet_utils.reduction import planes, reconstruction_error, reduce, smallest_k, standardize, variance_curve
+from ruranet_utils.features.reduction import (
+    planes,
+    reconstruction_error,
+    reduce,
+    smallest_k,
+    standardize,
+    variance_curve,
+)
 
 
 @pytest.fixture

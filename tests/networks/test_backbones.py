@@ -15,20 +15,13 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from ruranet_utils import backbones, paths
-from ruranet_utils.backbones import (
-    WeightsNotFoundError,
-    as_float,
-    classifier,
-    feature_extractor,
-    find_weights,
-    normalize,
-    reference_backbone,
-    seeded,
-    unet,
-)
-from ruranet_utils.config import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
-from ruranet_utils.store import digest_file
+from ruranet_utils.networks import backbones
+from ruranet_utils.networks.backbones import as_float, classifier, feature_extractor, normalize, unet
+from ruranet_utils.networks.device import seeded
+from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
+from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import digest_file
 
 DIMENSIONS = {
     "alexnet": 4096,

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ruranet_utils import training
-from ruranet_utils.config import get_profile
-from ruranet_utils.training import check_finite, fit, precision, prepare
+from ruranet_utils.networks import training
+from ruranet_utils.networks.device import precision, prepare
+from ruranet_utils.networks.training import check_finite, fit
+from ruranet_utils.profiles import get_profile
 
 
 class Scripted(pl.LightningModule):

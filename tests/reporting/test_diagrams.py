@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ruranet_utils.anatomy import attention_maps, draw_clustering, draw_scse, layers
-from ruranet_utils.config import DISPLAY, ENCODERS, LESIONS
-from ruranet_utils.segmentation import build
+from ruranet_utils.profiles import DISPLAY, ENCODERS, LESIONS
+from ruranet_utils.reporting.diagrams import attention_maps, draw_clustering, draw_scse, layers
+from ruranet_utils.segmentation.unet import build
 
 
 @pytest.fixture(scope="module")

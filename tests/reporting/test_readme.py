@@ -5,21 +5,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ruranet_utils import paths, summary
-from ruranet_utils.provenance import git
+from ruranet_utils.reporting import readme
+from ruranet_utils.running.provenance import git
+from ruranet_utils.storage import paths
 
 
 def test_readme_holds_the_committed_results():
     """All but the cost of the last run, which differs when the reader has run it again, and the address of a fork."""
     text = (paths.ROOT / "README.md").read_text()
-    differing = rf"^Computed by the committed runs.*|{re.escape(summary.COLAB)}[^)]*"
-    first, renewed = (re.sub(differing, "", one, flags=re.M) for one in (text, summary.readme(text)))
+    differing = rf"^Computed by the committed runs.*|{re.escape(readme.COLAB)}[^)]*"
+    first, renewed = (re.sub(differing, "", one, flags=re.M) for one in (text, readme.readme(text)))
     assert renewed == first != text
 
 
 def test_every_claim_has_both_numbers_a_verdict_and_a_notebook():
-    *claims, audit = summary.results().splitlines()[2:]
-    assert len(claims) == len(summary.CLAIMS)
+    *claims, audit = readme.results().splitlines()[2:]
+    assert len(claims) == len(readme.CLAIMS)
     for line in claims:
         _, claim, paper, synthetic, real, verdict, notebook, _ = (cell.strip() for cell in line.split("|"))
         target = re.fullmatch(r"\[\d\d\]\((.+)\)", notebook).group(1)
@@ -46,29 +47,27 @@ def test_every_claim_has_both_numbers_a_verdict_and_a_notebook():
 )
 def test_verdicts(paper, ours, score, verdict):
     row = dict(zip((f"{score} ours", f"{score}_low", f"{score}_high"), ours, strict=True))
-    assert summary.verdict(paper, pd.Series({**row, "weights": "ImageNet"}), score) == verdict
+    assert readme.verdict(paper, pd.Series({**row, "weights": "ImageNet"}), score) == verdict
     if not np.isnan(paper):
-        assert (
-            summary.verdict(paper, pd.Series({**row, "weights": "random"}), score) == "not comparable: random weights"
-        )
+        assert readme.verdict(paper, pd.Series({**row, "weights": "random"}), score) == "not comparable: random weights"
 
 
 def test_without_an_interval_any_other_number_is_lower_or_higher():
-    assert summary.verdict(0.94, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "ours is lower"
-    assert summary.verdict(0.8, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "ours is higher"
+    assert readme.verdict(0.94, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "ours is lower"
+    assert readme.verdict(0.8, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "ours is higher"
 
 
 def test_a_changed_table_changes_the_readme(tmp_path, monkeypatch):
-    for profile in summary.PROFILES:
+    for profile in readme.PROFILES:
         (tmp_path / profile).mkdir()
         for file in paths.figures(profile).glob("table_*.csv"):
             (tmp_path / profile / file.name).write_bytes(file.read_bytes())
     monkeypatch.setenv("RURANET_FIGURES", str(tmp_path))
-    assert summary.results() in (paths.ROOT / "README.md").read_text()
+    assert readme.results() in (paths.ROOT / "README.md").read_text()
     table = pd.read_csv(tmp_path / "open" / "table_2.csv")
     table["iou ours"] += 0.0001
     table.to_csv(tmp_path / "open" / "table_2.csv", index=False)
-    assert summary.results() not in (paths.ROOT / "README.md").read_text()
+    assert readme.results() not in (paths.ROOT / "README.md").read_text()
 
 
 def test_what_the_profile_needs_is_what_its_run_measured():
@@ -96,15 +95,15 @@ def test_what_the_profile_needs_is_what_its_run_measured():
 )
 def test_the_badge_opens_the_notebook_where_the_repository_is(monkeypatch, origin, variable, address):
     monkeypatch.setenv("GITHUB_REPOSITORY", variable)
-    monkeypatch.setattr(summary, "git", lambda *arguments: origin)
-    assert summary.colab() == summary.COLAB + address
-    renewed = summary.readme((paths.ROOT / "README.md").read_text())
-    assert renewed.count(summary.COLAB) == 1 and f"({summary.COLAB}{address})" in renewed
+    monkeypatch.setattr(readme, "git", lambda *arguments: origin)
+    assert readme.colab() == readme.COLAB + address
+    renewed = readme.readme((paths.ROOT / "README.md").read_text())
+    assert renewed.count(readme.COLAB) == 1 and f"({readme.COLAB}{address})" in renewed
 
 
 def test_a_readme_without_markers_is_refused():
     with pytest.raises(ValueError, match="results"):
-        summary.readme("# nothing")
+        readme.readme("# nothing")
 
 
 def test_every_sentence_follows_its_table(tmp_path, monkeypatch):
@@ -112,7 +111,7 @@ def test_every_sentence_follows_its_table(tmp_path, monkeypatch):
         (tmp_path / "open").mkdir(exist_ok=True)
         (tmp_path / "open" / file.name).write_bytes(file.read_bytes())
     monkeypatch.setenv("RURANET_FIGURES", str(tmp_path))
-    said = [summary.findings()]
+    said = [readme.findings()]
     assert said[0] in (paths.ROOT / "README.md").read_text()
     numeric = (
         "table_1",
@@ -131,8 +130,8 @@ def test_every_sentence_follows_its_table(tmp_path, monkeypatch):
         table = pd.read_csv(file)
         numbers = table.select_dtypes(float).columns
         table.assign(**table[numbers] / 2).to_csv(file, index=False)
-        said.append(summary.findings())
+        said.append(readme.findings())
     table = pd.read_csv(tmp_path / "open" / "table_audit.csv")
     table.assign(verdict="consistent").to_csv(tmp_path / "open" / "table_audit.csv", index=False)
-    said.append(summary.findings())
+    said.append(readme.findings())
     assert len(set(said)) == 12

@@ -11,16 +11,8 @@ import seaborn as sns
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from ruranet_utils.report import (
-    PALETTE,
-    draw_outlines,
-    outline_legend,
-    paper_versus_ours,
-    save_figure,
-    save_table,
-    show,
-    style,
-)
+from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend, save_figure, style
+from ruranet_utils.reporting.tables import paper_versus_ours, save_table, show
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ruranet_utils import widgets
-from ruranet_utils.config import ANNOTATIONS, LESIONS
-from ruranet_utils.metrics import matched_accuracy
-from ruranet_utils.weighting import WEIGHT_GRID, search_weights
+from ruranet_utils.clustering.weighting import WEIGHT_GRID, search_weights
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS
+from ruranet_utils.reporting import widgets
+from ruranet_utils.statistics.metrics import matched_accuracy
 
 
 @pytest.fixture(autouse=True)

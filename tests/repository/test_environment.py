@@ -4,7 +4,7 @@ import tomllib
 import pytest
 import yaml
 
-from ruranet_utils import paths
+from ruranet_utils.storage import paths
 
 
 @pytest.fixture(scope="module")

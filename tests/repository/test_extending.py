@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reliability.runs import SMALL, copy_project, finish, pairs, reproduce
-from ruranet_utils import paths
+from ruranet_utils.storage import paths
 
 MERGED = """
 from test_cohort import config, load_cohorts, save_photograph, six_sources  # noqa: F401

@@ -10,8 +10,8 @@ import jupytext
 import nbformat
 import pytest
 
-from ruranet_utils import paths
-from ruranet_utils.reproduce import notebooks
+from ruranet_utils.running.reproduce import notebooks
+from ruranet_utils.storage import paths
 
 NOTEBOOKS = notebooks()
 PARAMETERS = ["profile", "seed", "data_dir", "n_images", "epochs", "n_seeds", "encoders", "classifiers", "extractors"]

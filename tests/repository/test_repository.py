@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ruranet_utils import paths
-from ruranet_utils.reproduce import notebooks
+from ruranet_utils.running.reproduce import notebooks
+from ruranet_utils.storage import paths
 
 PRE_COMMIT = [Path(sys.executable).with_name("pre-commit"), "run", "--all-files"]
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from reliability.runs import ELSEWHERE
-from ruranet_utils import paths
-from ruranet_utils.reproduce import notebooks
+from ruranet_utils.running.reproduce import notebooks
+from ruranet_utils.storage import paths
 
 DANGEROUS = {
     "pickle": "import pickle\npickle.load(open('a', 'rb'))\n",
@@ -84,10 +84,10 @@ def test_what_must_not_be_published_is_seen(text):
 
 SEGMENT = """
 import sys, torch
-from ruranet_utils.segment import segment
+from ruranet_utils.segmentation.apply import segment
 from ruranet_utils import segmentation, paths
-from ruranet_utils.config import get_profile
-from ruranet_utils.models import Model
+from ruranet_utils.profiles import get_profile
+from ruranet_utils.segmentation.model_file import Model
 profile = get_profile("synthetic", encoder_depth=3)
 network = segmentation.build("mobilenet_v2", "scse", profile)
 state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The command line with real kernels: ``python -m ruranet_utils.reproduce`` and plain papermill."""
+"""The command line with real kernels: ``python -m ruranet_utils.running.reproduce`` and plain papermill."""
 
 import json
 import os
@@ -12,10 +12,11 @@ import papermill
 import pytest
 from PIL import Image
 
-from ruranet_utils import AVX2, paths
-from ruranet_utils.config import LESIONS, get_profile
-from ruranet_utils.reproduce import allow_instructions, notebooks, parse_value
-from ruranet_utils.synthetic import make_patient
+from ruranet_utils import AVX2
+from ruranet_utils.data.phantoms.eye import make_patient
+from ruranet_utils.profiles import LESIONS, get_profile
+from ruranet_utils.running.reproduce import allow_instructions, notebooks, parse_value
+from ruranet_utils.storage import paths
 
 SMALL = {
     "n_images": "64",
@@ -28,7 +29,7 @@ SMALL = {
 
 def reproduce(tmp_path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     places = {"RURANET_STORE": str(tmp_path / "store"), "RURANET_FIGURES": str(tmp_path / "figures")}
-    command = [sys.executable, "-m", "ruranet_utils.reproduce", *arguments]
+    command = [sys.executable, "-m", "ruranet_utils.running.reproduce", *arguments]
     return subprocess.run(
         command, env={**os.environ, **places, **environment}, capture_output=True, text=True, check=False
     )

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ruranet_utils import paths, segmentation
-from ruranet_utils.config import get_profile
-from ruranet_utils.models import Model, load
-from ruranet_utils.segment import OUTLINE, segment
+from ruranet_utils.profiles import get_profile
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.apply import OUTLINE, segment
+from ruranet_utils.segmentation.model_file import Model, load
+from ruranet_utils.storage import paths
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def half_found(untrained, monkeypatch):
         inside = np.abs(np.arange(images.shape[3]) - (images.shape[3] - 1) / 2) < images.shape[3] / 4
         return np.broadcast_to(inside.astype(np.float32), (len(images), *images.shape[2:]))
 
-    monkeypatch.setattr(segmentation, "probabilities", middle_half)
+    monkeypatch.setattr(unet, "probabilities", middle_half)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ruranet_utils import paths, segmentation
-from ruranet_utils.config import LESIONS
-from ruranet_utils.lesions import best_encoders, encoder_study, lesion_masks
-from ruranet_utils.models import load, load_all
-from ruranet_utils.segmenter import LesionSegmenter
-from ruranet_utils.store import Store
+from ruranet_utils.profiles import LESIONS
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.model_file import load, load_all
+from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.segmentation.study import best_encoders, encoder_study, lesion_masks
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,10 @@ def test_photographs_without_masks_get_those_of_the_kept_models(kept, phantoms, 
 
 def test_probabilities_are_the_mean_over_the_mirror_images(kept, phantoms, tiny):
     model = load(kept[3][0])
-    network = segmentation.restore(model.state, "mobilenet_v2", "scse", tiny)
+    network = unet.restore(model.state, "mobilenet_v2", "scse", tiny)
     image, probabilities = phantoms.images[:1], []
     for turn in (lambda x: x, np.fliplr, np.flipud, lambda x: x[::-1, ::-1]):
-        found = segmentation.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
+        found = unet.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
         probabilities.append(turn(found[0]))
     (mean,) = model.probabilities(image, tiny)
     np.testing.assert_allclose(mean[0], np.mean(probabilities, axis=0), atol=1e-6)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ruranet_utils import patches as patches_module
-from ruranet_utils.backbones import IMAGENET_MEAN, IMAGENET_STD
-from ruranet_utils.patches import GAIN, SCALE, SHIFT, Annotated, FullImages, Patches, image_batches
+from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD
+from ruranet_utils.segmentation import patches as patches_module
+from ruranet_utils.segmentation.patches import GAIN, SCALE, SHIFT, Annotated, FullImages, Patches, image_batches
 
 OPTIONS = {"patch_size_px": 32, "patches_per_image": 3, "batch_size": 4, "lesion_patches": 0.5, "seed": 0}
 

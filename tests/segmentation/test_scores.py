@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import binary_jaccard_index, binary_precision
 
-from ruranet_utils.pixel_metrics import average_precision, pixel_counts, segmentation_scores
+from ruranet_utils.segmentation.scores import average_precision, pixel_counts, segmentation_scores
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from ruranet_utils import segmentation
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.config import ANNOTATIONS, LESIONS
-from ruranet_utils.lesions import best_encoders, compare_protocols, encoder_study, lesion_masks
-from ruranet_utils.models import CODE, MIRRORS, Model
-from ruranet_utils.photographs import AREAS
-from ruranet_utils.pixel_metrics import pixel_counts, segmentation_scores
-from ruranet_utils.segmenter import LesionSegmenter
-from ruranet_utils.store import Store
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.data.decoding import AREAS
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.model_file import CODE, MIRRORS, Model
+from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
+from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.segmentation.study import best_encoders, compare_protocols, encoder_study, lesion_masks
+from ruranet_utils.storage.store import Store
 
 GOOD, BAD = "mobilenet_v2", "resnet18"
 
@@ -62,9 +62,9 @@ def oracle(cohort, monkeypatch):
         found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
         return np.flip(found, axes)
 
-    monkeypatch.setattr(segmentation, "fit", fake_fit)
-    monkeypatch.setattr(segmentation, "restore", fake_restore)
-    monkeypatch.setattr(segmentation, "probabilities", fake_probabilities)
+    monkeypatch.setattr(unet, "fit", fake_fit)
+    monkeypatch.setattr(unet, "restore", fake_restore)
+    monkeypatch.setattr(unet, "probabilities", fake_probabilities)
     fitted_on = []
     return fitted_on
 
@@ -238,7 +238,7 @@ def test_a_lesion_that_few_training_images_show_is_trained_for_longer(phantoms, 
 
 
 def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):
-    monkeypatch.setattr(segmentation, "probabilities", lambda _, images, profile: np.zeros(images[:, 0].shape))
+    monkeypatch.setattr(unet, "probabilities", lambda _, images, profile: np.zeros(images[:, 0].shape))
     cohort.masks[cohort.table["split"] == "val"] = False
     study = encoder_study(segmenter)
     assert study["validation_iou"].isna().all()

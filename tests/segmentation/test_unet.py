@@ -13,11 +13,12 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from ruranet_utils import segmentation, training
-from ruranet_utils.backbones import normalize
-from ruranet_utils.config import ENCODERS
-from ruranet_utils.patches import Annotated
-from ruranet_utils.segmentation import CombinedLoss, Segmentation, build, fit, probabilities, restore
+from ruranet_utils.networks import training
+from ruranet_utils.networks.backbones import normalize
+from ruranet_utils.profiles import ENCODERS
+from ruranet_utils.segmentation import unet
+from ruranet_utils.segmentation.patches import Annotated
+from ruranet_utils.segmentation.unet import CombinedLoss, Segmentation, build, fit, probabilities, restore
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -220,7 +221,7 @@ def test_an_unknown_encoder_is_answered_with_the_ten(squares, easy):
 
 def test_every_pixel_starts_with_the_probability_of_a_rare_lesion(tiny):
     model = build("resnet18", "scse", tiny)
-    assert model.segmentation_head[0].bias.sigmoid().item() == pytest.approx(segmentation.LESION_PRIOR)
+    assert model.segmentation_head[0].bias.sigmoid().item() == pytest.approx(unet.LESION_PRIOR)
 
 
 def test_one_cycle_rises_for_a_fifth_of_the_steps_and_never_exceeds_the_rate(tiny):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ruranet_utils.comparisons import compare, mean_pairwise_ari
+from ruranet_utils.statistics.comparisons import compare, mean_pairwise_ari
 
 
 def test_exchanging_methods_by_hand():

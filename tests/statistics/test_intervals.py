@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
-from ruranet_utils.intervals import accuracy_interval, auc_interval, ratio_interval
+from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval, ratio_interval
 
 
 @pytest.fixture

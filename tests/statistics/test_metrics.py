@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ruranet_utils.metrics import (
-    classification_scores,
-    clustering_scores,
-    match_clusters,
-    matched_accuracy,
-)
+from ruranet_utils.statistics.metrics import classification_scores, clustering_scores, match_clusters, matched_accuracy
 
 
 @pytest.fixture

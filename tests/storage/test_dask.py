@@ -15,10 +15,11 @@ import pytest
 
 from reliability.chaos import finished
 from reliability.runs import SMALL, copy_project, finish, outcome, pairs, reproduce
-from ruranet_utils import AVX2, engine, paths
+from ruranet_utils import AVX2
+from ruranet_utils.storage import paths, workers
 
 SOURCE = {"PYTHONPATH": os.pathsep.join([str(paths.ROOT), str(Path(__file__).parent)])}
-WORKER = ["ruranet_utils.worker", "--nthreads", "1", "--no-dashboard"]
+WORKER = ["ruranet_utils.storage.dask_worker", "--nthreads", "1", "--no-dashboard"]
 
 
 def start(command, folder, **variables):
@@ -39,7 +40,7 @@ def cluster(tmp_path_factory):
     processes = [start([*part, "--scheduler-file", file], folder) for part in (scheduler, WORKER, WORKER)]
     wait_for(file.exists)
     address = json.loads(file.read_text())["address"]
-    with engine.connect(address) as client:
+    with workers.connect(address) as client:
         client.wait_for_workers(2, timeout=60)
     yield address, processes[1:]
     for process in reversed(processes):
@@ -93,9 +94,9 @@ def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeyp
     monkeypatch.setenv("RURANET_DASK", cluster[0])
     other = start([*WORKER, cluster[0]], tmp_path, RURANET_INSTRUCTIONS="native")
     try:
-        with engine.connect(cluster[0]) as client:
+        with workers.connect(cluster[0]) as client:
             client.wait_for_workers(3, timeout=60)
-            if len({tuple(found.items()) for found in client.run(engine.fingerprint).values()}) == 1:
+            if len({tuple(found.items()) for found in client.run(workers.fingerprint).values()}) == 1:
                 pytest.skip("this processor has no other instructions than AVX2")
         with pytest.raises(RuntimeError, match=r"tcp://.* would give other bytes: instructions .*, not AVX2"):
             store.fetch_all("step", jobs(2, where), [])
@@ -107,9 +108,9 @@ def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeyp
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
 def test_without_a_scheduler_the_answer_names_the_address(tmp_path, address, monkeypatch):
-    monkeypatch.setattr(engine, "TIMEOUT_S", 1)
+    monkeypatch.setattr(workers, "TIMEOUT_S", 1)
     with pytest.raises(ConnectionError, match=f"no dask scheduler answers at {address}"):
-        engine.connect(address)
+        workers.connect(address)
 
 
 def test_a_run_on_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_serial_run(cluster, tmp_path):
@@ -124,7 +125,7 @@ def test_a_run_on_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_serial_run(
         os.kill(process.pid, signal.SIGKILL)
     finish(run, spread)
     assert f"2 workers at {address}" in (spread.parent / "output.txt").read_text()
-    with engine.connect(address) as client:
+    with workers.connect(address) as client:
         assert len(client.scheduler_info()["workers"]) == 1
     one, two = (outcome(folder / "figures/synthetic") for folder in (serial, spread))
     for name in (name for name in one if not name.endswith(".ipynb")):  # these say "workers 1"
@@ -138,4 +139,4 @@ def test_the_slurm_example_writes_a_job_that_a_shell_understands(tmp_path):
     ).stdout
     (tmp_path / "job.sh").write_text(job)
     assert subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=False).returncode == 0
-    assert "-m ruranet_utils.worker" in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job
+    assert "-m ruranet_utils.storage.dask_worker" in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job

@@ -4,13 +4,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 
-from ruranet_utils import classification, release_memory, report
-from ruranet_utils.config import LESIONS
-from ruranet_utils.diagnosis import diagnose, project
-from ruranet_utils.features import lesion_features
-from ruranet_utils.reduction import reduce
-from ruranet_utils.segmenter import LesionSegmenter
-from ruranet_utils.store import Store
+from ruranet_utils import release_memory
+from ruranet_utils.clustering.study import diagnose, project
+from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.features.reduction import reduce
+from ruranet_utils.profiles import LESIONS
+from ruranet_utils.reporting import figures
+from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.storage.store import Store
+from ruranet_utils.supervised import classifier
 
 N_RUNS, WARM_UP, LIMIT_MB = 50, 10, 25
 
@@ -19,14 +21,14 @@ def one_run(cohort, profile, folder):
     """Train a U-Net and a classifier, extract, project, cluster and draw, in a store that holds nothing yet."""
     store = Store(folder)
     LesionSegmenter(cohort, profile, store).scores([("hemorrhages", "mobilenet_v2")])
-    classification.fit(cohort, "mobilenet_v2", profile, None)
+    classifier.fit(cohort, "mobilenet_v2", profile, None)
     masks = cohort.masks[:, : len(LESIONS)]
     features = lesion_features(cohort.images, masks, profile.extractors, profile, store)["mobilenet_v2"]
     embedding = project(reduce(features, 5, np.ones(len(cohort), bool)), profile, store).embedding
     rows = diagnose(embedding, "dmh", cohort, profile, store)
     fig, ax = plt.subplots()
     ax.plot([row["accuracy"] for row in rows])
-    report.save_figure(fig, "fig", folder)
+    figures.save_figure(fig, "fig", folder)
     plt.close(fig)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from ruranet_utils import config, paths
-from ruranet_utils.store import Store, digest_arrays, digest_file, release, write_atomically
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import Store, digest_arrays, digest_file, release, write_atomically
 
 SETTINGS = {"seed": 0, "data": "abc"}
 
@@ -360,7 +360,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from ruranet_utils.store import Store
+from ruranet_utils.storage.store import Store
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 store, block = Store(Path(sys.argv[1])), np.zeros(2**18, np.uint8)
@@ -448,5 +448,5 @@ def test_the_lock_of_a_dead_process_is_free(store, tmp_path):
 def test_what_is_there_is_read_without_a_lock(store, compute, monkeypatch):
     """A store that cannot be written serves what it holds."""
     store.fetch("step", SETTINGS, compute, [])
-    monkeypatch.setattr("ruranet_utils.artefacts.FileLock", None)
+    monkeypatch.setattr("ruranet_utils.storage.artefacts.FileLock", None)
     assert store.fetch("step", SETTINGS, compute, [])["x"].shape == (2, 3) and compute.calls == 1

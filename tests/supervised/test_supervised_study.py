@@ -8,12 +8,13 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from ruranet_utils import classification, training
-from ruranet_utils.backbones import normalize
-from ruranet_utils.classification import ImageBatches
-from ruranet_utils.cohort import Cohort
-from ruranet_utils.splits import assign_splits
-from ruranet_utils.supervised import PROTOCOLS, deal, hold_out_draws, predict, table_3
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.data.splits import assign_splits
+from ruranet_utils.networks import training
+from ruranet_utils.networks.backbones import normalize
+from ruranet_utils.supervised import classifier
+from ruranet_utils.supervised.classifier import ImageBatches
+from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, sto
         history = np.array([[1, 0.7, 0.4], [2, 0.6, 0.8], [3, 0.5, 0.8]])
         return {"probability": right if backbone == "mobilenet_v2" else 1 - right, "history": history}
 
-    monkeypatch.setattr(classification, "fit", fit)
+    monkeypatch.setattr(classifier, "fit", fit)
     table = table_3(predict(phantoms, two_networks, store), two_networks)
     for name in ("accuracy", "precision", "recall", "f1", "auc", "balanced_accuracy", "accuracy_low", "auc_high"):
         assert table[name].tolist() == [1, 1, 0, 0]
@@ -171,7 +172,7 @@ def test_a_network_learns_what_is_plain_to_see(phantoms, tiny):
     images = rng.integers(0, 60, size=phantoms.images.shape) + 150 * labels[:, None, None, None]
     cohort = Cohort(phantoms.table, images.astype(np.uint8), None)
     profile = replace(tiny, classifier_epochs=4, classifier_learning_rate=1e-3)
-    probability = classification.fit(cohort, "resnet18", profile)["probability"]
+    probability = classifier.fit(cohort, "resnet18", profile)["probability"]
     assert sk.roc_auc_score(cohort.split("test").labels, probability) == 1
 
 
@@ -181,14 +182,14 @@ def test_the_classifier_sees_no_label_of_a_test_image(phantoms, tiny):
     test = table["split"] == "test"
     table.loc[test, "label"] = 1 - table.loc[test, "label"]
     exchanged = Cohort(table, phantoms.images, phantoms.masks)
-    first, second = (classification.fit(cohort, "mobilenet_v2", tiny) for cohort in (phantoms, exchanged))
+    first, second = (classifier.fit(cohort, "mobilenet_v2", tiny) for cohort in (phantoms, exchanged))
     np.testing.assert_array_equal(first["probability"], second["probability"])
 
 
 def test_a_killed_training_goes_on_to_the_same_probabilities(phantoms, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     profile, checkpoint = replace(tiny, classifier_epochs=3), tmp_path / "classifier.ckpt"
-    whole = classification.fit(phantoms, "mobilenet_v2", profile)
+    whole = classifier.fit(phantoms, "mobilenet_v2", profile)
 
     class Killed(Exception):
         pass
@@ -199,8 +200,8 @@ def test_a_killed_training_goes_on_to_the_same_probabilities(phantoms, tiny, tmp
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training.Record, "on_train_batch_end", lambda self, trainer, *_: die(self, trainer, None))
-        classification.fit(phantoms, "mobilenet_v2", profile, checkpoint)
+        classifier.fit(phantoms, "mobilenet_v2", profile, checkpoint)
     assert checkpoint.exists()
-    resumed = classification.fit(phantoms, "mobilenet_v2", profile, checkpoint)
+    resumed = classifier.fit(phantoms, "mobilenet_v2", profile, checkpoint)
     for name, values in whole.items():
         np.testing.assert_array_equal(resumed[name], values)

@@ -1,8 +1,8 @@
 """Seeded synthetic fundus photographs with exact masks of four lesions and a DME label by the clinical rule.
 
 Anatomy and lesions are drawn here, as numbers in units of the image side, in the frame of a right eye (optic disc on
-the right); :mod:`ruranet_utils.phantom_rendering` paints them at any size, and the left eye is mirrored. Each stage has
-its own random stream, so that neither size nor camera changes where the lesions are, or the label.
+the right); :mod:`ruranet_utils.data.phantoms.painting` paints them at any size, and the left eye is mirrored. Each
+stage has its own random stream, so that neither size nor camera changes where the lesions are, or the label.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from ruranet_utils import phantom_vessels
-from ruranet_utils.config import LESIONS
-from ruranet_utils.phantom_rendering import (
+from ruranet_utils.data.phantoms import vessels
+from ruranet_utils.data.phantoms.painting import (
     CAMERAS,
     FIELD_HALF_HEIGHT,
     FIELD_RADIUS,
@@ -23,6 +22,7 @@ from ruranet_utils.phantom_rendering import (
     photograph,
     rasterize,
 )
+from ruranet_utils.profiles import LESIONS
 
 MIN_SIZE_PX = 64
 GRADES = ("none", "mild", "away", "dme")  # no lesion, few red dots, lesions off the macula, lesions that make DME
@@ -40,7 +40,7 @@ class Phantom:
     image : ndarray of uint8, shape (size, size, 3)
         RGB photograph, black outside the field of view.
     masks : ndarray of bool, shape (n_lesions, size, size)
-        Where each lesion of ``config.LESIONS`` was painted with opacity >= 0.5.
+        Where each lesion of ``profiles.LESIONS`` was painted with opacity >= 0.5.
     patient_id : str
     eye : str
         ``"L"`` or ``"R"``.
@@ -118,7 +118,7 @@ def dme_label(masks: np.ndarray, fovea_px: tuple[float, float], disc_diameter_px
     Parameters
     ----------
     masks : ndarray of bool, shape (n_lesions, h, w)
-        In the order of ``config.LESIONS``.
+        In the order of ``profiles.LESIONS``.
     fovea_px : tuple of float
         Row and column of the fovea.
     disc_diameter_px : float
@@ -173,7 +173,7 @@ def _draw_anatomy(rng: Generator, tone: np.ndarray, mottling: float, caliber: fl
     diameter = rng.uniform(0.118, 0.132)
     disc = np.array([0.48, 0.76]) + rng.uniform(-0.02, 0.02, 2)
     fovea = disc + diameter * np.array([rng.uniform(0.15, 0.4), -rng.uniform(2.4, 2.6)])
-    return Anatomy(fovea, disc, diameter, phantom_vessels.grow(rng, disc, fovea, caliber), tone, mottling)
+    return Anatomy(fovea, disc, diameter, vessels.grow(rng, disc, fovea, caliber), tone, mottling)
 
 
 # Lesions

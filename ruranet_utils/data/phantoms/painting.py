@@ -1,4 +1,4 @@
-"""How the phantoms of :mod:`ruranet_utils.synthetic` are painted: lesions, texture, light and cameras.
+"""How the phantoms of :mod:`ruranet_utils.data.phantoms.eye` are painted: lesions, texture, light and cameras.
 
 Lengths are in units of the image side, positions are row and column from its upper left corner.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from ruranet_utils import phantom_vessels
+from ruranet_utils.data.phantoms import vessels
 
 MIN_RADIUS_PX = 0.75  # a disk of more than 1/sqrt(2) px covers a pixel center wherever it lies
 FIELD_RADIUS, FIELD_HALF_HEIGHT = 0.475, 0.43  # common to both cameras, so that no camera cuts a lesion off
@@ -49,7 +49,7 @@ class Anatomy:
     diameter : float
         Of the optic disc.
     vessels : ndarray of float, shape (n, 6)
-        From :func:`ruranet_utils.phantom_vessels.grow`.
+        From :func:`ruranet_utils.data.phantoms.vessels.grow`.
     tone : ndarray of float, shape (3,)
         RGB of the retina, in [0, 1].
     mottling : float
@@ -89,7 +89,7 @@ def paint(anatomy: Anatomy, opacity: np.ndarray, rng: Generator) -> np.ndarray:
     ----------
     anatomy : Anatomy
     opacity : ndarray of float, shape (n_lesions, size, size)
-        From :func:`rasterize`, in the order of ``config.LESIONS``.
+        From :func:`rasterize`, in the order of ``profiles.LESIONS``.
     rng : Generator
 
     Returns
@@ -105,7 +105,7 @@ def paint(anatomy: Anatomy, opacity: np.ndarray, rng: Generator) -> np.ndarray:
     from_disc = np.hypot((y - anatomy.disc[0]) * 0.93, x - anatomy.disc[1])
     from_cup = np.hypot(y - anatomy.disc[0], x - anatomy.disc[1] + 0.08 * d)
     clouds, grain = _noise(rng, 6, size), _noise(rng, 26, size)
-    artery, vein = phantom_vessels.coverage(anatomy.vessels, size)
+    artery, vein = vessels.coverage(anatomy.vessels, size)
 
     light = 1 + 0.05 * clouds + anatomy.mottling * grain + 0.22 * np.exp(-((from_disc / 0.16) ** 2))
     macula, pit = np.exp(-((from_fovea / 0.11) ** 2)), np.exp(-((from_fovea / 0.032) ** 2))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ruranet_utils.sources import folder, haemorrhage, idrid, refuge2, retinal_lesions, srahim, vessels
-from ruranet_utils.sources.base import Record, Source
+from ruranet_utils.data.sources import folder, haemorrhage, idrid, refuge2, retinal_lesions, srahim, vessels
+from ruranet_utils.data.sources.base import Record, Source
 
 # The paper's references 13 to 18, in their order.
 PAPER = (

@@ -23,7 +23,7 @@ class Source:
     kaggle : str or None
         Handle on Kaggle, pinned to a version.
     lesions : tuple of str
-        Names of ``config.ANNOTATIONS`` that its masks show.
+        Names of ``profiles.ANNOTATIONS`` that its masks show.
     label_rule : str
         Where the DME label comes from.
     assumed : bool

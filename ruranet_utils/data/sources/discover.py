@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from ruranet_utils.sources.base import SUFFIXES, expect_folder
+from ruranet_utils.data.sources.base import SUFFIXES, expect_folder
 
 IMAGE_FOLDERS = re.compile(r"(original|fundus|raw)?[ _-]?(images?|imgs?|photos?|photographs|data)", re.IGNORECASE)
 MASK_FOLDERS = re.compile(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.config import ANNOTATIONS
-from ruranet_utils.sources.base import Record, Source, check_labels, expect_folder, list_images
+from ruranet_utils.data.sources.base import Record, Source, check_labels, expect_folder, list_images
+from ruranet_utils.profiles import ANNOTATIONS
 
 SOURCE = Source(
     name="folder",
@@ -31,7 +31,7 @@ def records(root: Path) -> list[Record]:
     ----------
     root : Path
         Holds ``images/``; ``masks/<lesion>/`` with masks named like their images, for some lesions of
-        ``config.ANNOTATIONS``; and ``labels.csv`` with the columns ``image`` (name with or without suffix), ``label``
+        ``profiles.ANNOTATIONS``; and ``labels.csv`` with the columns ``image`` (name with or without suffix), ``label``
         (1: DME, 0: none) and, if known, ``patient``. Only ``images`` must be there.
 
     Raises

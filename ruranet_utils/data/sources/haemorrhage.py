@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source
-from ruranet_utils.sources.discover import discover
+from ruranet_utils.data.sources.base import Record, Source
+from ruranet_utils.data.sources.discover import discover
 
 SOURCE = Source(
     name="final_clean_haemorrhage",
@@ -28,7 +28,7 @@ def records(root: Path) -> list[Record]:
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`ruranet_utils.sources.discover.discover`; also if no mask at all is found.
+        As :func:`ruranet_utils.data.sources.discover.discover`; also if no mask at all is found.
     """
     layout = discover(root)
     if not layout.masks:

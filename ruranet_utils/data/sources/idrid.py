@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.sources.base import Record, Source, check_labels, check_unique, list_images
+from ruranet_utils.data.sources.base import Record, Source, check_labels, check_unique, list_images
 
 RISK = "Risk of macular edema"
 SOURCE = Source(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source, list_images
+from ruranet_utils.data.sources.base import Record, Source, list_images
 
 SOURCE = Source(
     name="refuge2",

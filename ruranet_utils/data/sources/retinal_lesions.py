@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source, check_unique, expect_folder, list_images
+from ruranet_utils.data.sources.base import Record, Source, check_unique, expect_folder, list_images
 
 SOURCE = Source(
     name="retinal_lesions",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source, check_unique, expect_folder, list_images
+from ruranet_utils.data.sources.base import Record, Source, check_unique, expect_folder, list_images
 
 SOURCE = Source(
     name="srahim",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ruranet_utils.sources.base import Record, Source
-from ruranet_utils.sources.discover import discover
+from ruranet_utils.data.sources.base import Record, Source
+from ruranet_utils.data.sources.discover import discover
 
 _SHARED = {
     "lesions": (),
@@ -47,7 +47,7 @@ def records(root: Path, source: Source) -> list[Record]:
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`ruranet_utils.sources.discover.discover`.
+        As :func:`ruranet_utils.data.sources.discover.discover`.
     """
     return [
         Record(name, source.name, name, "", 0, source.label_rule, path, {}, None)

@@ -1,0 +1,109 @@
+"""Where the ImageNet weights of a backbone come from: a folder first, then torchvision's cache and host."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ruranet_utils.networks.backbones import State, check_name
+from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS, Profile
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.artefacts import digest_file
+from ruranet_utils.storage.store import note
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """ImageNet weights were asked for, are not at hand, and random ones are not allowed."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a backbone starts from: ImageNet parameters in a file, or random ones (``file`` is ``None``)."""
+
+    file: Path | None
+
+    @property
+    def origin(self) -> str:
+        """``"ImageNet"`` or ``"random"``, as printed in every table."""
+        return "ImageNet" if self.file else "random"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, or ``"random"``: what a stored result depends on."""
+        return _digest(self.file, self.file.stat().st_mtime_ns) if self.file else "random"
+
+    def load(self) -> State | None:
+        """Parameters in torchvision's naming, or ``None`` for random ones."""
+        return torch.load(self.file, map_location="cpu", weights_only=True) if self.file else None
+
+
+def find_weights(backbone: str, profile: Profile) -> Weights:
+    """Look for a backbone's ImageNet weights if the profile asks for them.
+
+    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, then torchvision's cache and host.
+
+    Parameters
+    ----------
+    backbone : str
+        A name of ``profiles.ENCODERS``, ``profiles.CLASSIFIERS`` or ``profiles.EXTRACTORS``.
+    profile : Profile
+        Its ``weights`` and ``allow_random_weights``.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the weights are neither in ``RURANET_WEIGHTS_DIR`` nor downloadable and random ones are not allowed.
+    ValueError
+        If the backbone is unknown.
+    """
+    found = _find(backbone, profile)
+    note(weights={backbone: {"origin": found.origin, "sha256": found.digest}})
+    return found
+
+
+def _find(backbone: str, profile: Profile) -> Weights:
+    check_name(backbone, sorted({*ENCODERS, *CLASSIFIERS, *EXTRACTORS}))
+    if profile.weights == "random":
+        return Weights(None)
+    folder = paths.weights_dir()
+    file = folder / f"{backbone}.pth" if folder else None
+    if file and file.is_file():
+        return Weights(file)
+    found = _download(backbone)
+    if isinstance(found, Path):
+        return Weights(found)
+    if profile.allow_random_weights:
+        warnings.warn(f"{backbone} starts from random weights: no ImageNet weights at hand ({found})", stacklevel=3)
+        return Weights(None)
+    looked = f"not in RURANET_WEIGHTS_DIR ({folder})" if folder else "RURANET_WEIGHTS_DIR is not set"
+    raise WeightsNotFoundError(
+        f"ImageNet weights of {backbone}: {looked}, and the download failed ({found}). Put {backbone}.pth "
+        "into a folder named by RURANET_WEIGHTS_DIR, or allow random weights (allow_random_weights=True)."
+    ) from found
+
+
+def reference_backbone(profile: Profile) -> str:
+    """The paper's feature extractor, GoogLeNet, or the profile's first one with ImageNet weights where it has none."""
+    return min(profile.extractors, key=lambda name: (find_weights(name, profile).file is None, name != "googlenet"))
+
+
+@cache
+def _download(backbone: str) -> Path | OSError:
+    """File of torchvision's weights, fetched at most once, or the error that prevented it."""
+    from torchvision import models  # as long to load as torch itself
+
+    weights = models.get_model_weights(backbone).DEFAULT
+    try:
+        weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        return error
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
+@cache
+def _digest(file: Path, modified_ns: int) -> str:
+    return digest_file(file)

@@ -1,0 +1,76 @@
+"""Figures of which the bytes repeat, and what several of them draw."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ruranet_utils.profiles import ANNOTATIONS
+from ruranet_utils.reporting.tables import write_bytes
+
+STYLE = Path(__file__).with_name("figures.mplstyle")
+PALETTE = tuple(rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"])
+OUTLINES = dict(zip(ANNOTATIONS, ("gold", "cyan", "lime", "silver", "magenta"), strict=True))
+
+
+def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False) -> None:
+    """Write ``<name>.png`` (200 dpi) and ``<name>.pdf``, each in one step, without dates or versions.
+
+    Parameters
+    ----------
+    fig : Figure
+        Left open.
+    name : str
+        File name without ending.
+    folder : Path
+        Created if it does not exist.
+    photographs : bool
+        Whether the figure shows photographs of patients, which may not be published: it then goes to
+        ``folder / "photographs"``, which git ignores.
+    """
+    folder = folder / "photographs" if photographs else folder
+    png, pdf = io.BytesIO(), io.BytesIO()
+    fig.savefig(png, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+    undated = {"Creator": None, "Producer": None, "CreationDate": None}
+    fig.savefig(pdf, format="pdf", dpi=200, bbox_inches="tight", metadata=undated)
+    write_bytes(folder / f"{name}.png", png.getvalue())
+    write_bytes(folder / f"{name}.pdf", pdf.getvalue())
+
+
+def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: str = "") -> None:
+    """Show an image with the outline of each lesion in its color of ``OUTLINES``.
+
+    Parameters
+    ----------
+    ax : Axes
+    image : ndarray of uint8, shape (3, h, w)
+    masks : ndarray of bool, shape (n_lesions, h, w), or None
+        In the order of ``profiles.ANNOTATIONS``.
+    title : str
+    """
+    ax.imshow(image.transpose(1, 2, 0))
+    for mask, color in zip(masks if masks is not None else (), OUTLINES.values(), strict=False):
+        if mask.any():
+            ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
+    ax.set_title(title, fontsize=9)
+    ax.axis("off")
+
+
+def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
+    """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
+    handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
+    if handles:
+        fig.legend(handles=handles, loc="lower center", ncol=len(handles), columnspacing=1, fontsize=10)
+
+
+def style() -> None:
+    """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before."""
+    plt.style.use(["default", STYLE])

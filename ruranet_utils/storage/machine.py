@@ -1,0 +1,103 @@
+"""What a process takes from its machine: instructions, threads, memory. Set when asked, never by an import.
+
+``python -m ruranet_utils.storage.machine COMMAND ...`` runs a command with the instructions fixed from its first import
+on: Jupyter, whose kernels inherit them, or a dask worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from functools import cache
+
+# The instruction set decides the order in which sums are rounded. With these variables it is the same on every x86
+# machine, and so are the bytes of the results.
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
+FIXED = "Haswell, AVX2"  # what `instructions` says then
+INSTRUCTIONS = ("avx2", "native")
+
+
+def prepare_process(instructions: str = "avx2") -> None:
+    """Choose the instructions and the memory management of this process and of those that it starts.
+
+    ``start``, the command line and the tests call it. Torch and oneDNN read the variables when they first compute,
+    OpenBLAS when numpy is loaded: after that it is left alone, here and in worker processes, which must not differ.
+
+    Parameters
+    ----------
+    instructions : {"avx2", "native"}
+        ``"avx2"``: those that every x86 processor has, so that results repeat byte by byte on all of them.
+        ``"native"``: all that this processor has; twice as fast on one that computes in bfloat16. The variable
+        ``RURANET_INSTRUCTIONS`` overrules it, and so does setting a variable of ``AVX2`` by hand.
+
+    Raises
+    ------
+    ValueError
+        For another word.
+    """
+    instructions = os.environ.get("RURANET_INSTRUCTIONS") or instructions
+    if instructions not in INSTRUCTIONS:
+        raise ValueError(f"RURANET_INSTRUCTIONS must be 'avx2' or 'native', got {instructions!r}")
+    for name, value in AVX2.items():
+        if instructions == "native" and os.environ.get(name) == value:
+            del os.environ[name]
+        elif instructions == "avx2" and not (name == "OPENBLAS_CORETYPE" and "numpy" in sys.modules):
+            os.environ.setdefault(name, value)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of large tensors.
+
+    It hands each back at once and fetches it again page by page, which costs a network on the CPU up to half of its
+    time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
+    """
+    glibc = _glibc()
+    if glibc:
+        glibc.mallopt(-3, 2**27)
+        glibc.mallopt(-1, 2**30)
+
+
+def release_memory() -> None:
+    """Give back to the system what a finished step has left: unreachable objects and kept blocks."""
+    gc.collect()
+    glibc = _glibc()
+    if glibc:
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt") else None
+
+
+@cache
+def instructions(with_torch: bool = True) -> str:
+    """What this process computes with, such as ``"Haswell, AVX2"``: the kinds of its BLAS, then that of torch.
+
+    Parameters
+    ----------
+    with_torch : bool
+        Without, torch is not loaded.
+    """
+    import scipy.linalg  # noqa: F401  has a BLAS of its own, which counts whether it is loaded yet or not
+    from threadpoolctl import threadpool_info
+
+    kinds = {str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"}
+    found = sorted(kinds)
+    if with_torch:
+        import torch
+
+        found.append(torch.backends.cpu.get_cpu_capability())
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    prepare_process()
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  the command is the caller's own

@@ -1,0 +1,100 @@
+"""What an expensive step depends on besides its settings: its version, its constants and its libraries.
+
+The key of a result has to change with everything that decides the result, and with nothing else: a key that misses a
+constant serves old numbers as new ones; a key made of the source text throws hours of training away for a comma in a
+message. A :class:`Step` therefore says by an integer which meaning its code has. The rest is read off: the values of
+the constants that its modules define or import, and the versions of the libraries that they import. Raise the integer
+when the code changes so that results may. Nobody has to remember: ``tests/storage/test_steps.py`` keeps a digest of
+each step's syntax tree without docstrings, messages and imports; when it changes, the test fails until the version is
+raised or the record says why results stay. It also fails when a step calls a module that it does not name.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+LIBRARIES = {  # import name to distribution, of what computes
+    "PIL": "pillow",
+    "imagehash": "imagehash",
+    "lightning": "lightning",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "sklearn_extra": "scikit-learn-extra",
+    "torch": "torch",
+    "torchmetrics": "torchmetrics",
+    "torchvision": "torchvision",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kind of computation of which the store keeps the results.
+
+    Parameters
+    ----------
+    name : str
+        Folder of the store.
+    version : int
+        Raised when the same settings may lead to another result.
+    code : tuple of str
+        Modules of ``ruranet_utils`` that compute it, such as ``"segmentation.unet"``. They are read, not imported.
+    """
+
+    name: str
+    version: int
+    code: tuple[str, ...]
+
+    @cached_property
+    def dependencies(self) -> dict:
+        """``version``; ``constants`` by name; ``libraries`` with their versions: all that is not a setting."""
+        constants, libraries = {}, set()
+        for module in self.code:
+            constants |= _constants(module)
+            libraries |= _libraries(module)
+        return {
+            "version": self.version,
+            "constants": constants,
+            "libraries": {x: version(x) for x in sorted(libraries)},
+        }
+
+
+@cache
+def syntax_tree(module: str) -> ast.Module:
+    """The syntax tree of a module of this package, which is not imported."""
+    return ast.parse(Path(find_spec(f"ruranet_utils.{module}").origin).read_text(encoding="utf-8"))
+
+
+@cache
+def _constants(module: str) -> dict[str, str]:
+    """The upper-case names that a module assigns or imports from this package, with their values as source text."""
+    found: dict[str, str] = {}
+    for node in syntax_tree(module).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ruranet_utils."):
+            imported = [alias.name for alias in node.names if alias.name.isupper()]
+            theirs = _constants(node.module.removeprefix("ruranet_utils.")) if imported else {}
+            found |= {name: theirs[name] for name in imported}
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and not ast.unparse(node.value).startswith("Step("):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+            used = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)} & found.keys()
+            value = "; ".join([ast.unparse(node.value), *(f"{name} = {found[name]}" for name in sorted(used))])
+            found |= {name: value for name in names if name.isupper()}
+    return found
+
+
+def _libraries(module: str) -> set[str]:
+    names = set()
+    for node in ast.walk(syntax_tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return {LIBRARIES[name] for name in names & LIBRARIES.keys()}
