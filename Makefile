@@ -3,17 +3,19 @@ ARGS ?=
 SITE ?= build/site
 UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
+# the processor's instructions, on which the last digits depend, from the first import on
+FIXED := $(RUN) ruranet_utils.storage.machine
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
 .PHONY: help reproduce test test-browser site bench verify chaos audit lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
-	@echo "make test        lint, unit tests, nbval, one papermill run"
+	@echo "make test        lint, the wings' contract, the notebooks' outputs, unit tests"
 	@echo "make test-browser   the notebooks in JupyterLab and the site, in Chromium"
 	@echo "make site        README, notebooks and docs as a web site, into build/site"
 	@echo "make bench       time and memory, into benchmarks/results"
 	@echo "make verify      three cold runs: which bytes differ in another place, and on another processor"
-	@echo "make chaos       kill a run 20 times and continue it"
+	@echo "make chaos       faults, leaks and lost workers; then kill a run 20 times and continue it"
 	@echo "make audit       known vulnerabilities of the locked dependencies (needs pypi.org)"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
@@ -24,11 +26,12 @@ help:
 reproduce: .venv/stamp
 	$(RUN) ruranet_utils.running.reproduce --profile $(PROFILE) $(ARGS)
 
+# The notebooks come first: they fill the store that the tests of whole runs and of the browser read.
 test: .venv/stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pytest -q tests --ignore=tests/browser
-	$(RUN) pytest -q --nbval notebooks
+	.venv/bin/lint-imports
+	$(RUN) pytest -q -n 2 --dist loadfile --nbval notebooks tests --ignore=tests/browser
 
 test-browser: .venv/stamp
 	$(RUN) pytest -q tests/browser
@@ -48,6 +51,7 @@ verify: .venv/stamp
 	$(RUN) reliability.verify $(ARGS)
 
 chaos: .venv/stamp
+	$(RUN) pytest -q reliability
 	$(RUN) reliability.chaos $(ARGS)
 
 audit: .venv/stamp
@@ -55,10 +59,10 @@ audit: .venv/stamp
 	$(UV) tool run pip-audit==2.10.1 --disable-pip --require-hashes --strict -r .venv/requirements.txt
 
 lab: .venv/stamp
-	.venv/bin/jupyter lab notebooks
+	$(FIXED) .venv/bin/jupyter lab notebooks
 
 notebooks: .venv/stamp $(NOTEBOOKS)
-	TQDM_DISABLE=1 .venv/bin/jupyter nbconvert --to notebook --execute --inplace \
+	TQDM_DISABLE=1 $(FIXED) .venv/bin/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False \
 	    --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.timeout=1800 notebooks/*.ipynb
 

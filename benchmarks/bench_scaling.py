@@ -76,7 +76,7 @@ SPENT = {"store": 0.0}
 class TimedStore(Store):
     """Counts the seconds that are spent in the store and not in what it computes."""
 
-    def fetch(self, step, settings, compute, code):
+    def fetch(self, step, settings, compute):
         """As the store's own."""
         computing = []
 
@@ -89,7 +89,7 @@ class TimedStore(Store):
 
         start = time.perf_counter()
         try:
-            return super().fetch(step, settings, timed, code)
+            return super().fetch(step, settings, timed)
         finally:
             SPENT["store"] += time.perf_counter() - start - sum(computing)
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from ruranet_utils import AVX2
 from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
 from ruranet_utils.data.sources import idrid
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.segmentation.patches import Annotated
 from ruranet_utils.storage import paths
+from ruranet_utils.storage.machine import AVX2, prepare_process
 
 EPOCHS = 3  # the first one, which warms up, does not count
 
@@ -79,20 +79,22 @@ def _plain(records: list, side_px: int, weights: Path) -> float:
 
 def _train(data: Annotated, side_px: int, threads: int) -> dict:
     """Images per second of all epochs but the first, in a process of its own."""
-    from ruranet_utils.networks import training
-    from ruranet_utils.segmentation import unet
+    prepare_process(os.environ["RURANET_INSTRUCTIONS"])
+    from ruranet_utils.networks import training as loop
+    from ruranet_utils.networks.device import precision
+    from ruranet_utils.segmentation import training
 
     profile = get_profile("open", image_size_px=side_px, patch_size_px=side_px, patches_per_image=1, threads=threads)
     one = Annotated(data.images[:1], data.masks[:1], data.aspect[:1])
     rows = []
-    record_end = training.Record.on_train_epoch_end
+    record_end = loop.Record.on_train_epoch_end
 
     def remember(record, trainer, module):
         rows.append((record.ready_s - record.epoch_start_s, record.waited_s))
         record_end(record, trainer, module)
 
-    training.Record.on_train_epoch_end = remember
-    unet.fit(data, one, "mobilenet_v2", "scse", replace(profile, epochs=EPOCHS))
+    loop.Record.on_train_epoch_end = remember
+    training.fit(data, one, "mobilenet_v2", "scse", replace(profile, epochs=EPOCHS))
     time_s, waited_s = np.sum(rows[1:], axis=0)
     return {
         "images/s": (EPOCHS - 1) * len(data.images) / time_s,

@@ -13,6 +13,7 @@ from ruranet_utils.storage import paths
 
 WORKERS = 8  # jobs, each with one worker on one GPU
 PROFILE = "open"
+PYTHON = paths.ROOT / ".venv/bin/python"
 
 if __name__ == "__main__":
     if sys.argv[1:] not in ([], ["--show"]):
@@ -27,8 +28,8 @@ if __name__ == "__main__":
         job_extra_directives=["--gres=gpu:1"],
         # "native" as make reproduce sets it for every profile but synthetic; a worker that differs refuses to work
         job_script_prologue=[f"cd {paths.ROOT}", "export RURANET_INSTRUCTIONS=native"],
-        python=str(paths.ROOT / ".venv/bin/python"),
-        worker_command="ruranet_utils.storage.dask_worker",
+        # the first python fixes the instructions as that variable says, then becomes the worker
+        python=f"{PYTHON} -m ruranet_utils.storage.machine {PYTHON}",
         log_directory=str(paths.store() / "slurm"),
     )
     if "--show" in sys.argv:

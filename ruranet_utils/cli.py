@@ -1,4 +1,4 @@
-"""The command line: ``ruranet reproduce``, ``segment``, ``cluster``, ``audit`` and ``data``."""
+"""The command line: ``ruranet reproduce``, ``segment``, ``cluster``, ``audit``, ``data`` and ``store``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ruranet_utils.data.download import main as data
 from ruranet_utils.profiles import ANNOTATIONS, get_profile
 from ruranet_utils.running.reproduce import main as reproduce
 from ruranet_utils.storage import paths
+from ruranet_utils.storage.machine import prepare_process
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
@@ -70,6 +71,8 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
     of it the lesion covers.
     """
     from ruranet_utils.segmentation.apply import segment as find  # loads torch
+
+    prepare_process(get_profile("open").instructions)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -147,6 +150,28 @@ def audit(
         ]
     _print(audited, as_json)
     context.exit(int(audited["verdict"].str.startswith("impossible").any()))
+
+
+@main.command()
+@click.option("--prune", is_flag=True, help="Remove what no run reads any more.")
+@click.option("--networks", is_flag=True, help="With --prune: trained networks, too. Their scores stay.")
+@as_json
+def store(prune: bool, networks: bool, as_json: bool) -> None:
+    """How large the store of finished steps is (RURANET_STORE, else data/store), and what of it is outdated.
+
+    Outdated are an older layout, results of another version of a step or of other libraries, and what interruptions
+    have left. Nothing is removed without --prune.
+    """
+    from ruranet_utils.running import upkeep
+
+    if networks and not prune:
+        raise click.UsageError("--networks needs --prune")
+    try:
+        if prune:
+            click.echo(f"removed: {upkeep.prune(networks):.0f} MB", err=True)
+    except OSError as error:
+        raise click.ClickException(f"the store cannot be changed: {error}") from None
+    _print(upkeep.survey().round(1), as_json)
 
 
 def _read(table: TextIO) -> pd.DataFrame:

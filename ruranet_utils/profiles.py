@@ -69,7 +69,7 @@ class Profile:
     n_images : int or None
         Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
     image_size_px : int
-        Side of the square images and masks, a multiple of 32.
+        Side of the square images and masks, a multiple of ``2**encoder_depth``.
     split : tuple of float
         Fractions of training, validation and test images, cut by patient.
     weights : str
@@ -97,7 +97,7 @@ class Profile:
     patches_per_image : int
         Patches drawn from each training image in one epoch.
     patch_size_px : int
-        Side of the square training patches, a multiple of 32.
+        Side of the square training patches, a multiple of ``2**encoder_depth``.
     lesion_patches : float
         Share of the patches that are centered near a lesion pixel, in [0, 1], however few images show the lesion.
     patience : int
@@ -113,6 +113,9 @@ class Profile:
         gets further in few epochs.
     focal_alpha, focal_gamma : float
         Eq. 1.
+    n_folds : int
+        Of the cross-validation of Table 3 and of the probes of notebook 08, at least 3: one scores, one chooses the
+        epoch.
     classifier_epochs : int
         Most epochs of a classifier of Table 3.
     classifier_learning_rate : float
@@ -156,6 +159,7 @@ class Profile:
     schedule: str = "constant"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    n_folds: int = 5
     classifier_epochs: int = 30
     classifier_learning_rate: float = 1e-4
     feature_size_px: int = 224
@@ -177,8 +181,8 @@ class Profile:
 PROFILES = {
     "synthetic": Profile(
         name="synthetic",
-        n_images=64,
-        image_size_px=96,
+        n_images=56,
+        image_size_px=64,
         split=(0.7, 0.1, 0.2),
         weights="random",
         allow_random_weights=True,
@@ -187,13 +191,14 @@ PROFILES = {
         precision="float32",
         n_seeds=1,
         epochs=4,
-        patch_size_px=32,
+        patch_size_px=24,
         patches_per_image=2,
         encoder_depth=3,
         batch_size=8,
         learning_rate=3e-3,
         focal_alpha=0.9,
-        classifier_epochs=6,
+        n_folds=3,
+        classifier_epochs=3,
         classifier_learning_rate=1e-3,
         feature_size_px=64,
     ),
@@ -262,6 +267,7 @@ POSITIVE_INTEGERS = (
     "patch_size_px",
     "patience",
     "batch_size",
+    "n_folds",
     "classifier_epochs",
     "feature_size_px",
     "n_components",
@@ -309,13 +315,15 @@ def check(profile: Profile) -> None:
             raise ValueError(f"{key} must be a finite number >= 0, got {value!r}")
     if profile.encoder_depth not in (3, 4, 5):
         raise ValueError(f"encoder_depth must be 3, 4 or 5, got {profile.encoder_depth!r}")
+    if profile.n_folds < 3:
+        raise ValueError(f"n_folds must be at least 3, got {profile.n_folds}")
     if type(profile.seed) is not int or profile.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {profile.seed!r}")
     if type(profile.allow_random_weights) is not bool:
         raise ValueError(f"allow_random_weights must be True or False, got {profile.allow_random_weights!r}")
     for key in ("image_size_px", "patch_size_px"):
-        if getattr(profile, key) % 32:
-            raise ValueError(f"{key} must be a multiple of 32, got {getattr(profile, key)}")
+        if getattr(profile, key) % 2**profile.encoder_depth:
+            raise ValueError(f"{key} must be a multiple of {2**profile.encoder_depth}, got {getattr(profile, key)}")
     if profile.patch_size_px > profile.image_size_px:
         raise ValueError(
             f"patch_size_px ({profile.patch_size_px}) is larger than image_size_px ({profile.image_size_px})"

@@ -61,14 +61,14 @@ def store(tmp_path):
 
 @pytest.fixture
 def journal(tmp_path, monkeypatch):
-    """A function that returns what the store did since it was last called."""
+    """A function that returns what the store computed or found since it was last called."""
     path = tmp_path / "journal.jsonl"
     monkeypatch.setenv("RURANET_JOURNAL", str(path))
 
     def read() -> list[dict]:
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
-        return [json.loads(line) for line in lines]
+        return [event for event in map(json.loads, lines) if "found" in event]
 
     return read
 

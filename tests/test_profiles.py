@@ -73,10 +73,10 @@ def test_unknown_names_are_answered_with_the_valid_ones():
         ("seed", "0", "seed must be an integer >= 0, got '0'"),
         ("n_images", 7, "even number >= 4"),
         ("n_images", 2, "even number >= 4 .*got 2"),
-        ("image_size_px", 100, "image_size_px must be a multiple of 32, got 100"),
+        ("image_size_px", 100, "image_size_px must be a multiple of 8, got 100"),
         ("image_size_px", 96.0, "image_size_px must be a positive integer, got 96.0"),
-        ("patch_size_px", 40, "patch_size_px must be a multiple of 32, got 40"),
-        ("patch_size_px", 128, r"patch_size_px \(128\) is larger than image_size_px \(96\)"),
+        ("patch_size_px", 36, "patch_size_px must be a multiple of 8, got 36"),
+        ("patch_size_px", 128, r"patch_size_px \(128\) is larger than image_size_px \(64\)"),
         ("epochs", 0, "epochs must be a positive integer, got 0"),
         ("epochs", True, "epochs must be a positive integer, got True"),
         ("learning_rate", "1e-3", "learning_rate must be a finite number >= 0, got '1e-3'"),
@@ -106,7 +106,7 @@ def test_values_out_of_range_are_named(field, value, message):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("seed", 0), ("n_images", 4), ("lesion_patches", 0), ("lesion_patches", 1.0), ("patch_size_px", 96)],
+    [("seed", 0), ("n_images", 4), ("lesion_patches", 0), ("lesion_patches", 1.0), ("patch_size_px", 64)],
 )
 def test_values_at_the_edge_of_the_range_are_taken(field, value):
     assert getattr(get_profile(**{field: value}), field) == value

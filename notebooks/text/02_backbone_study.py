@@ -43,15 +43,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/profiles.py)
-n_images = None  # of the diagnosis cohort, half of each class
-epochs = None  # of a segmentation training
-n_seeds = None  # models of each lesion and encoder, to see the spread
-encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
-classifiers = None  # of Table 3
-extractors = None  # of Tables 4 and 5
-models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
-workers = None  # processes that compute side by side, each with one thread
+# any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
 import matplotlib.pyplot as plt
@@ -74,19 +66,7 @@ from ruranet_utils.segmentation.study import best_encoders, compare_protocols, e
 from ruranet_utils.segmentation.unet import restore
 from ruranet_utils.storage import paths
 
-run = start(
-    profile=profile,
-    seed=seed,
-    data_dir=data_dir,
-    n_images=n_images,
-    epochs=epochs,
-    n_seeds=n_seeds,
-    encoders=encoders,
-    classifiers=classifiers,
-    extractors=extractors,
-    models=models,
-    workers=workers,
-)
+run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
 # ## Train and score
@@ -258,7 +238,7 @@ maps = [found for found in maps if "attention1" in found.layer]
 fig, axes = plt.subplots(
     2, 1 + len(maps), figsize=(min(8, 2.3 * (1 + len(maps))), 4.4), squeeze=False, layout="constrained"
 )
-axes[0, 0].imshow(test.images[row].transpose(1, 2, 0), interpolation="nearest")
+axes[0, 0].imshow(test.images[row].transpose(1, 2, 0), interpolation="bicubic")
 axes[0, 0].set_title(names[lesion], fontsize=10)
 axes[1, 0].axis("off")
 for column, found in enumerate(maps, start=1):
@@ -290,7 +270,7 @@ for line, (column, lesion) in zip(axes, enumerate(lesions), strict=True):
     for ax, content, title in zip(
         line, (image, truth, found, errors), (names[lesion], "truth", "prediction", "errors"), strict=True
     ):
-        ax.imshow(content, cmap="gray", interpolation="nearest")
+        ax.imshow(content, cmap="gray", interpolation="bicubic" if content is image else "nearest")
         ax.set_title(title, fontsize=10)
         ax.axis("off")
 colors = {"found": "#3cdc3c", "invented": "#f03c28", "missed": "#4682ff"}

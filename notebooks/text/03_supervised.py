@@ -30,21 +30,13 @@
 # 0.5 is guessing. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
 #
 # - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb) shows how one can know); ours has 31 of each class where the cohort is large enough, else a fifth.
-# - **cross-validation**: five folds of patients. Every image is scored once, by a model that has not seen its patient; of the other four folds one chooses the epoch. More test images, so intervals are narrower; they hold for these five models, not for others trained on other patients.
+# - **cross-validation**: folds of patients (three in `synthetic`, else five). Every image is scored once, by a model that has not seen its patient; one of the other folds chooses the epoch. More test images, so intervals are narrower; they hold for these models, not for others trained on other patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/profiles.py)
-n_images = None  # of the diagnosis cohort, half of each class
-epochs = None  # of a segmentation training
-n_seeds = None  # models of each lesion and encoder, to see the spread
-encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
-classifiers = None  # of Table 3
-extractors = None  # of Tables 4 and 5
-models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
-workers = None  # processes that compute side by side, each with one thread
+# any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
 import matplotlib.pyplot as plt
@@ -63,19 +55,7 @@ from ruranet_utils.statistics.intervals import ratio_interval
 from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
 from sklearn.metrics import confusion_matrix, roc_curve
 
-run = start(
-    profile=profile,
-    seed=seed,
-    data_dir=data_dir,
-    n_images=n_images,
-    epochs=epochs,
-    n_seeds=n_seeds,
-    encoders=encoders,
-    classifiers=classifiers,
-    extractors=extractors,
-    models=models,
-    workers=workers,
-)
+run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
 # ## Train and score
@@ -198,7 +178,7 @@ run.save_figure(fig, "fig_calibration")
 
 # %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
 printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}
-size = {"figsize": (8, 4.8), "layout": "constrained"}
+size = {"figsize": (8, 4.8)}
 fig, axes = plt.subplots(3, len(run.profile.classifiers), sharex=True, sharey=True, squeeze=False, **size)
 for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
     for ax, backbone in zip(line, run.profile.classifiers, strict=True):
@@ -215,6 +195,7 @@ for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
     line[0].set_ylabel(source, fontsize=11)
 fig.supxlabel("predicted DME")
 fig.supylabel("true DME")
+fig.tight_layout()
 run.save_figure(fig, "fig_confusion")
 
 # %% [markdown]

@@ -43,15 +43,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/profiles.py)
-n_images = None  # of the diagnosis cohort, half of each class
-epochs = None  # of a segmentation training
-n_seeds = None  # models of each lesion and encoder, to see the spread
-encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
-classifiers = None  # of Table 3
-extractors = None  # of Tables 4 and 5
-models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
-workers = None  # processes that compute side by side, each with one thread
+# any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
 import matplotlib.pyplot as plt
@@ -76,19 +68,7 @@ from ruranet_utils.statistics.metrics import match_clusters, matched_accuracy
 from ruranet_utils.storage.progress import progress
 from scipy.stats import false_discovery_control
 
-run = start(
-    profile=profile,
-    seed=seed,
-    data_dir=data_dir,
-    n_images=n_images,
-    epochs=epochs,
-    n_seeds=n_seeds,
-    encoders=encoders,
-    classifiers=classifiers,
-    extractors=extractors,
-    models=models,
-    workers=workers,
-)
+run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
 # ## Lesion masks of the diagnosis cohort
@@ -220,7 +200,7 @@ show(run.save_table(paired, "table_4_paired"), f"Accuracy of DMH minus that of K
 # %% [markdown]
 # ## Does a clustering repeat?
 #
-# Mean adjusted Rand index over all pairs of 20 seeds: 1 if every seed finds the same clusters, 0 if they agree by chance. Methods that draw nothing at random are 1 by construction.
+# Mean adjusted Rand index over all pairs of 10 seeds: 1 if every seed finds the same clusters, 0 if they agree by chance. Methods that draw nothing at random are 1 by construction.
 
 # %%
 stable = pd.DataFrame(
@@ -228,7 +208,7 @@ stable = pd.DataFrame(
         "method": METHODS,
         "backbone": name,
         "stability": [stability(spaces[name, "kmedoids"], method, run.profile, run.store) for method in METHODS],
-        "n_seeds": 20,
+        "n_seeds": 10,
         "n": len(diagnosis),
     }
 )

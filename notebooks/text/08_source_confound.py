@@ -35,15 +35,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/profiles.py)
-n_images = None  # of the diagnosis cohort, half of each class
-epochs = None  # of a segmentation training
-n_seeds = None  # models of each lesion and encoder, to see the spread
-encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
-classifiers = None  # of Table 3
-extractors = None  # of Tables 4 and 5
-models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
-workers = None  # processes that compute side by side, each with one thread
+# any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
 import matplotlib.pyplot as plt
@@ -64,19 +56,7 @@ from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 
-run = start(
-    profile=profile,
-    seed=seed,
-    data_dir=data_dir,
-    n_images=n_images,
-    epochs=epochs,
-    n_seeds=n_seeds,
-    encoders=encoders,
-    classifiers=classifiers,
-    extractors=extractors,
-    models=models,
-    workers=workers,
-)
+run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
 # ## The cohorts
@@ -114,7 +94,7 @@ run.save_figure(fig, "fig_confound_photographs", shows_images=True)
 # %% [markdown]
 # ## Is the camera in the features?
 #
-# A logistic regression tells the camera from the features, among images of class 1 alone, so that the class cannot help it; five folds of patients. 0.5 is guessing. Lesion features see little of the image, and still hold a part of the camera: colors, sharpness, and on real images which lesions were found and the optic disc (what the mask called edema shows in `open`).
+# A logistic regression tells the camera from the features, among images of class 1 alone, so that the class cannot help it; scored in folds of patients. 0.5 is guessing. Lesion features see little of the image, and still hold a part of the camera: colors, sharpness, and on real images which lesions were found and the optic disc (what the mask called edema shows in `open`).
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -140,7 +120,7 @@ run.save_figure(fig, "fig_confound_camera")
 # %% [markdown]
 # ## Accuracy of every method in every cohort
 #
-# The clusterings and DMH see no label (lesion weights `label_free`); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, scored in five folds of patients; then *the same models* are scored on the untied cohort's images of the same held-out patients. Two clusters, matched to two classes, reach a little more than 0.5 by chance.
+# The clusterings and DMH see no label (lesion weights `label_free`); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, scored in folds of patients; then *the same models* are scored on the untied cohort's images of the same held-out patients. Two clusters, matched to two classes, reach a little more than 0.5 by chance.
 
 # %%
 scores = compare_ties(pool, features, run.profile, run.store)

@@ -29,15 +29,7 @@
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
 data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
-# None below: the profile's own value (ruranet_utils/profiles.py)
-n_images = None  # of the diagnosis cohort, half of each class
-epochs = None  # of a segmentation training
-n_seeds = None  # models of each lesion and encoder, to see the spread
-encoders = None  # of Tables 1 and 2, such as "resnet18,vgg16"
-classifiers = None  # of Table 3
-extractors = None  # of Tables 4 and 5
-models = None  # profile whose segmentation models find the lesions of which your photographs have no masks
-workers = None  # processes that compute side by side, each with one thread
+# any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
 import matplotlib.pyplot as plt
@@ -58,19 +50,7 @@ from ruranet_utils.storage import paths
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples, silhouette_score
 
-run = start(
-    profile=profile,
-    seed=seed,
-    data_dir=data_dir,
-    n_images=n_images,
-    epochs=epochs,
-    n_seeds=n_seeds,
-    encoders=encoders,
-    classifiers=classifiers,
-    extractors=extractors,
-    models=models,
-    workers=workers,
-)
+run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
 # ## Lesions

@@ -153,7 +153,7 @@ def weight_search_all(
     return {key: WeightSearch(**arrays) for key, arrays in found.items()}
 
 
-def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, n_seeds: int = 20) -> float:
+def stability(reduced: np.ndarray, method: str, profile: Profile, store: Store, n_seeds: int = 10) -> float:
     """Mean pairwise adjusted Rand index of the clusterings by many seeds, all weights 1; in [-0.5, 1].
 
     Parameters

@@ -10,7 +10,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ruranet_utils.clustering.estimators import PAM_LIMIT, Clustering
-from ruranet_utils.features.reduction import one_thread, reduce
+from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.profiles import LESION_WEIGHTS, LESIONS
 from ruranet_utils.statistics.metrics import UNMATCHED, match_clusters, matched_accuracy
 
@@ -70,9 +70,7 @@ class WeightSearch:
 
 
 @one_thread
-def search_weights(
-    lesion_features: np.ndarray, method: str, seed: int = 0, n_components: int | None = None
-) -> WeightSearch:
+def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> WeightSearch:
     """Cluster under every weighting of ``WEIGHT_GRID``, from features that are computed once.
 
     :func:`label_free`, :func:`oracle` and :func:`held_out` choose one.
@@ -84,9 +82,6 @@ def search_weights(
     method : str
         As for :class:`ruranet_utils.clustering.estimators.Clustering`.
     seed : int
-    n_components : int, optional
-        Reduce to as many components after the aggregation, as the released code does; the features are then those of
-        the backbone.
 
     Raises
     ------
@@ -96,8 +91,6 @@ def search_weights(
     labels, scores = [], []
     for weights in WEIGHT_GRID:
         features = aggregate(lesion_features, weights)
-        if n_components:
-            features = reduce(features, n_components)
         labels.append(Clustering(method, random_state=seed).fit_predict(features))
         scores.append(_silhouette(features, labels[-1], seed))
     return WeightSearch(labels=np.array(labels), silhouette=np.array(scores))

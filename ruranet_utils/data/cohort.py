@@ -23,7 +23,11 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays
 
-PHANTOMS = Step("phantoms", 1, ("data.phantoms.vessels", "data.phantoms.painting", "data.phantoms.eye", "data.cohort"))
+PHANTOMS = Step(
+    "phantoms",
+    1,
+    ("data.phantoms.vessels", "data.phantoms.painting", "data.phantoms.eye", "data.duplicates", "data.cohort"),
+)
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
 AUDIT = ("assumed", "width_px", "height_px", "retina_score", "field_of_view", "duplicate_of", "dropped")
 

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import chi2_contingency
-from scipy.stats.contingency import association
 
 # Of 256 bits of the perceptual hash. Copies of IDRiD's and SRahim's photographs, scaled and compressed again, and their
 # different photographs are compared in `make bench`.
@@ -105,6 +103,9 @@ def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera
     ----------
     Cramer (1946), Mathematical Methods of Statistics, Section 21.9.
     """
+    from scipy.stats import chi2_contingency  # most of a second, and needed here alone
+    from scipy.stats.contingency import association
+
     rows, table = [], table[table["label"].notna()]
     for column in columns if len(table) else ():
         counts = pd.crosstab(table[column], table["label"].astype(int)).to_numpy()

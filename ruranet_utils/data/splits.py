@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from itertools import islice
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 SPLITS = ("train", "val", "test")
 CLASSES = (0, 1)
 MOST_FOLDS = 20
+# Of few patients the stratified folds may leave a side without a class where drawn ones do not.
+ATTEMPTS = 50
 
 
 def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
     """Cut a cohort by patient, each class in the same proportions as far as whole patients allow.
 
-    The test side is so many folds of scikit-learn's ``StratifiedGroupKFold``, the validation side so many folds of
-    what is left.
+    Each side is so many folds of scikit-learn's ``StratifiedGroupKFold``, at most as many as the smaller class has
+    patients: with three of them all sides are equally large.
 
     Parameters
     ----------
@@ -39,28 +40,38 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     ValueError
         If a side holds no image of a class, with the counts.
     """
-    split, rest = pd.Series("train", table.index), table.sort_values("image_id")
-    for name, share in (("test", fractions[2]), ("val", fractions[1] / (fractions[0] + fractions[1]))):
-        chosen = rest.index[_in_folds(rest, share, seed)]
-        split[chosen], rest = name, rest.drop(chosen)
-    counts = pd.crosstab(split, table["label"].astype(int)).reindex(index=SPLITS, columns=CLASSES, fill_value=0)
-    if not counts.to_numpy().all():
-        missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(counts.to_numpy() == 0)]
-        listed, n_patients = counts.to_dict("index"), table["patient_id"].nunique()
-        raise ValueError(f"{'; '.join(missing)}: {listed} from {n_patients} patients, expected both in each")
-    return split
+    split, rows = pd.Series("train", table.index), table.sort_values("image_id")
+    labels = rows["label"].astype(int)
+    counts = _count(split, labels)
+    for attempt, n_folds in product(range(ATTEMPTS), _numbers_of_folds(rows, fractions)):
+        kind = GroupKFold if attempt else StratifiedGroupKFold
+        folds = kind(n_folds.sum(), shuffle=True, random_state=seed + attempt)
+        for side, (_, chosen) in zip(_in_turn(n_folds), folds.split(rows, labels, rows["patient_id"]), strict=True):
+            split[rows.index[chosen]] = side
+        counts = _count(split, labels)
+        if counts.to_numpy().all():
+            return split
+    missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(counts.to_numpy() == 0)]
+    listed, n_patients = counts.to_dict("index"), table["patient_id"].nunique()
+    raise ValueError(f"{'; '.join(missing)}: {listed} from {n_patients} patients, expected both in each")
 
 
-def _in_folds(table: pd.DataFrame, share: float, seed: int) -> np.ndarray:
-    """Whether each row lies in the folds that make up about a share of a table."""
-    smallest = table.groupby("label")["patient_id"].nunique().min()  # more folds than that leave some without a class
-    share = Fraction(share).limit_denominator(max(2, min(MOST_FOLDS, smallest)))
-    chosen = np.zeros(len(table), dtype=bool)
-    if min(table["label"].value_counts()) >= share.denominator > 1:
-        folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
-        for _, rows in islice(folds.split(table, table["label"].astype(int), table["patient_id"]), share.numerator):
-            chosen[rows] = True
-    return chosen
+def _count(split: pd.Series, labels: pd.Series) -> pd.DataFrame:
+    """Images of each class on each side."""
+    return pd.crosstab(split, labels).reindex(index=SPLITS, columns=CLASSES, fill_value=0)
+
+
+def _numbers_of_folds(table: pd.DataFrame, fractions: Sequence[float]) -> list[np.ndarray]:
+    """Folds of each side, those first that come nearest to the fractions, and of these the fewest folds."""
+    patients = table.groupby("label")["patient_id"].nunique().reindex(CLASSES, fill_value=0)
+    found = [_apportion(n, fractions) for n in range(len(SPLITS), min(MOST_FOLDS, *patients) + 1)]
+    return sorted(found, key=lambda n: round(len(table) * np.abs(n / n.sum() - fractions).max()))
+
+
+def _in_turn(n_folds: np.ndarray) -> list[str]:
+    """The side of each fold. The sides alternate, since the first folds are the larger ones."""
+    turns = [((turn + 0.5) / n, side) for side, n in zip(SPLITS, n_folds, strict=True) for turn in range(n)]
+    return [side for _, side in sorted(turns)]
 
 
 def _apportion(total: int, fractions: Sequence[float]) -> np.ndarray:

@@ -26,7 +26,7 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.store import Store
 from ruranet_utils.supervised.study import linear_probe, patient_folds
 
-N_EYES = 160
+N_EYES = 120
 # Share of class 1 that the second camera has photographed; of class 0 it has the rest.
 TIES = {"untied": 0.5, "partly tied": 0.75, "fully tied": 1.0}
 # The same from two sources, one of which has no class 0: share of class 1 that comes from it.

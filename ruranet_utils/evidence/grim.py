@@ -17,6 +17,7 @@ AVERAGES = ("positive", "weighted", "macro", "macro of three")
 MOST_IMAGES = 400
 MOST_DECIMALS = 7
 MOST_MATRICES = 30_000_000  # to try for one row: some seconds
+AT_ONCE = 1_000_000  # matrices in memory
 
 
 class TooManyMatrices(ValueError):
@@ -146,10 +147,12 @@ def confusion_matrices(
     found = _keep(found, {"recall": _recall}, row, average, decimals)
     third = average == "macro of three"
     fp, fn = _most_wrong(found)
-    if third and ((fp + 1) * (fn + 1)).sum() > MOST_MATRICES:
+    to_try = ((fp + 1) * (fn + 1) if third else fp * 0 + 1).cumsum()
+    if third and to_try.max() > MOST_MATRICES:
         raise TooManyMatrices("too many matrices with a third cluster to try: give fewer sizes or more decimals")
-    parts = [_wrong_answers(part, third) for _, part in found.groupby("n")] or [_wrong_answers(found, third)]
-    kept = [_keep(part, {"precision": _precision, "f1": _f1}, row, average, decimals) for part in parts]
+    parts = [part for _, part in found.groupby(to_try // AT_ONCE)] or [found]
+    further = {"precision": _precision, "f1": _f1}
+    kept = [_keep(_wrong_answers(part, third), further, row, average, decimals) for part in parts]
     return pd.concat(kept, ignore_index=True)
 
 

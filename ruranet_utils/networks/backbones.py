@@ -57,7 +57,26 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
     if state is not None:
         # smp's encoders drop the classifier themselves and rename DenseNet's layers, in place: hence the copy.
         model.encoder.load_state_dict(dict(state))
+    if depth < 5:
+        _drop_unreached(model.encoder)
     return model.to(memory_format=memory_format(encoder))
+
+
+def _drop_unreached(encoder: nn.Module) -> None:
+    """Remove the parameters of stages beyond an encoder's depth, which are built but never called."""
+    reached: set[nn.Module] = set()
+    leaves = [(name, module) for name, module in encoder.named_modules() if not any(module.children())]
+    hooks = [leaf.register_forward_hook(lambda module, *_: reached.add(module)) for _, leaf in leaves]
+    example = next(encoder.parameters()).new_zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        encoder.eval()(example)
+    encoder.train()
+    for hook in hooks:
+        hook.remove()
+    for name, leaf in leaves:
+        if leaf not in reached:
+            parent, _, last = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), last, nn.Identity())
 
 
 def classifier(backbone: str, state: State | None, seed: int) -> nn.Module:

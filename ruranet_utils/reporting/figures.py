@@ -56,7 +56,7 @@ def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: 
         In the order of ``profiles.ANNOTATIONS``.
     title : str
     """
-    ax.imshow(image.transpose(1, 2, 0))
+    ax.imshow(image.transpose(1, 2, 0), interpolation="bicubic")
     for mask, color in zip(masks if masks is not None else (), OUTLINES.values(), strict=False):
         if mask.any():
             ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 
 import numpy as np
 import pandas as pd
 
 from ruranet_utils import published
 from ruranet_utils.profiles import LESIONS, METHODS
-from ruranet_utils.running.provenance import git
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import write_atomically
 
 START, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 PROFILES = ("synthetic", "open")
-COLAB = "https://colab.research.google.com/github/"
 BROKEN = ("impossible", "contradicted")  # verdicts of notebook 07
 
 _ORACLE, _LABEL_FREE = ({"selection": selection} for selection in ("oracle", "label_free"))
@@ -187,20 +183,8 @@ def costs() -> str:
     )
 
 
-def colab() -> str:
-    """Where notebook 04 opens in Colab: Colab reads it from GitHub.
-
-    The repository is ``GITHUB_REPOSITORY`` or the remote ``origin``. Where neither is on GitHub, this is the page of
-    Colab that asks for the repository's address.
-    """
-    origin = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(\.git)?$", git("remote", "get-url", "origin") or "")
-    repository = os.environ.get("GITHUB_REPOSITORY") or (origin and origin[1])
-    (notebook,) = paths.NOTEBOOKS.glob("04_*.ipynb")
-    return f"{COLAB}{repository}/blob/main/{notebook.relative_to(paths.ROOT)}" if repository else COLAB
-
-
 def readme(text: str) -> str:
-    """The README with its results and the address of its badge renewed.
+    """The README with its results renewed.
 
     Raises
     ------
@@ -209,7 +193,6 @@ def readme(text: str) -> str:
     """
     if START not in text or END not in text:
         raise ValueError(f"the README lacks {START!r} or {END!r}")
-    text = re.sub(rf"{re.escape(COLAB)}[^)]*", colab(), text)
     before, after = text.split(START)[0], text.split(END)[1]
     return f"{before}{START}\n\n{results()}\n\nOn the real images:\n\n{findings()}\n\n{costs()}\n\n{END}{after}"
 

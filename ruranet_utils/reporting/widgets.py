@@ -60,7 +60,7 @@ def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) ->
         iou = f"{(truth & found).sum() / union:.2f}" if union else "undefined, nothing to find and nothing found"
         fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
         for ax, mask, title in ((left, truth, "truth"), (right, found, f"found, IoU {iou}")):
-            ax.imshow(image, interpolation="nearest")
+            ax.imshow(image, interpolation="bicubic")
             ax.set_title(title)
             ax.axis("off")
             if mask.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -47,6 +48,7 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
     os.environ.update(RURANET_JOURNAL=str(journal), RURANET_WIDGETS="0", TQDM_DISABLE="1")
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that `start` takes from its cell
     watch = Watch(path.stem, journal)
     watch.start()
     try:
@@ -57,6 +59,7 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
             cwd=paths.NOTEBOOKS,
             kernel_name="python3",
             progress_bar=False,
+            shutdown_kernel="immediate",  # everything is written: no need to wait a second for its farewell
             # A kernel of this machine, for this process: its warning of an unencrypted port is noise, and so is what
             # it logs of a shutdown in the middle of a cell. Errors of cells arrive as such.
             extra_arguments=["--log-level=CRITICAL"],

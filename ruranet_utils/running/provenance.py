@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruranet_utils.profiles import Profile
+from ruranet_utils.running.upkeep import size_mb
 from ruranet_utils.storage import machine, paths
 from ruranet_utils.storage.artefacts import digest_file
 from ruranet_utils.storage.steps import LIBRARIES
@@ -45,7 +46,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "parameters": parameters,
         "profile": profile.settings(*profile.__dataclass_fields__),
         "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
-        "disk_mb": {"store": _size_mb(paths.store()), "environment": _size_mb(Path(sys.prefix))},
+        "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
         "data": _digests(paths.figures(profile.results)),
         "notebooks": dict(sorted({**earlier, **ran}.items())),
     }
@@ -74,10 +75,6 @@ def _processor() -> str:
 def _digests(results: Path) -> dict[str, str]:
     """SHA-256 of the manifests written by notebook 01, which hold the SHA-256 of every image."""
     return {file.name: digest_file(file) for file in sorted(results.glob("cohort_*.csv"))}
-
-
-def _size_mb(folder: Path) -> int:
-    return round(512 * sum(file.lstat().st_blocks for file in folder.rglob("*")) / 1e6)
 
 
 def describe_code() -> dict:

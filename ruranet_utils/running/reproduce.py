@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ruranet_utils.data.sources import folder
 from ruranet_utils.profiles import PROFILES, Profile, get_profile
 from ruranet_utils.running.provenance import describe_run
+from ruranet_utils.running.upkeep import older_layout, size_mb
 from ruranet_utils.storage import paths, workers
 from ruranet_utils.storage.artefacts import write_atomically
 from ruranet_utils.storage.machine import prepare_process
@@ -40,26 +41,14 @@ def notebooks(only: Sequence[str] = ()) -> list[Path]:
     return [path for path in found if not only or path.stem.startswith(tuple(only))]
 
 
-def check_parameters(chosen: list[Path], parameters: dict) -> None:
-    """Refuse names that a notebook does not declare and values that no profile takes, before anything runs.
+def profile_of(parameters: dict) -> Profile:
+    """The profile that every notebook makes of these parameters.
 
     Raises
     ------
     ValueError
-        Naming the parameter and listing the valid ones.
+        For a name or a value that no profile takes, listing the valid ones, before anything runs.
     """
-    from papermill import inspect_notebook  # it takes a second to load, which `ruranet segment --help` should not
-
-    for path in chosen:
-        valid = list(inspect_notebook(str(path)))
-        unknown = sorted(set(parameters) - set(valid))
-        if unknown:
-            raise ValueError(f"unknown parameter {', '.join(unknown)}; {path.stem} takes: {', '.join(valid)}")
-    profile_of(parameters)
-
-
-def profile_of(parameters: dict) -> Profile:
-    """The profile that a notebook makes of these parameters; see :func:`ruranet_utils.profiles.get_profile`."""
     return get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
 
 
@@ -145,7 +134,7 @@ def main(
             return
         if parameters.get("data_dir"):
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
-        check_parameters(chosen, parameters)
+        used = profile_of(parameters)
         chosen = applicable(chosen, parameters)
         if not chosen:
             raise ValueError("no notebook is left to run")
@@ -161,13 +150,17 @@ def main(
         raise click.ClickException(str(error)) from None
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
-    used = profile_of(parameters)
-    prepare_process(used.instructions)  # of the kernels, which inherit it
+    prepare_process(used.instructions, computes=False)  # for the kernels, which inherit it
     results = paths.figures(used.results)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"results cannot be written (RURANET_FIGURES): {error}") from None
+    if old := older_layout(paths.store()):
+        size = f"{size_mb(*old):,.0f} MB"
+        print(
+            f"{paths.store()}: {size} are of an older layout, which is not read; `ruranet store --prune` removes them"
+        )
     expected = estimate(chosen, used)
     print(expected[""], flush=True)
     ran, start = {}, time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,18 +60,15 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     profile : str
         One of ``profiles.PROFILES``.
     **parameters
-        Fields of :class:`Profile`; ``None`` keeps the profile's own value.
+        Fields of :class:`Profile`; ``None`` keeps the profile's own value. What papermill injects (``-p epochs 3``)
+        is added to them, whether the notebook names it or not.
 
     Raises
     ------
     ValueError
-        For an unknown profile, parameter or value, listing the valid ones; also for a parameter that papermill
-        injected and the notebook does not have, which papermill itself lets pass.
+        For an unknown profile, parameter or value, listing the valid ones.
     """
-    unknown = sorted(_injected() - {"profile", *parameters})
-    if unknown:
-        valid = ", ".join(["profile", *parameters])
-        raise ValueError(f"unknown parameter {', '.join(unknown)}; this notebook's parameters: {valid}")
+    parameters = {**parameters, **{name: value for name, value in _injected().items() if name != "profile"}}
     chosen = get_profile(profile, **parameters)
     prepare_process(chosen.instructions)
     device = prepare(chosen)
@@ -83,21 +81,19 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
     print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
     about = describe_process(device)
-    print(
-        " · ".join(
-            [about["device"], about["instructions"], *(f"{x} {about['versions'][x]}" for x in ("torch", "numpy"))]
-        )
-    )
+    versions = [f"{name} {about['versions'][name].split('+')[0]}" for name in ("torch", "numpy")]
+    print(" · ".join([about["device"], about["instructions"], *versions]))
     note(started=about)
+    gc.freeze()  # the libraries' objects, which every collection would look at
     if chosen.instructions == "avx2" and about["instructions"] != FIXED:
         print(f"instructions not fixed ({FIXED}), the last digits may differ: start Jupyter by `make lab`", file=stderr)
     return Run(chosen, Store(paths.steps(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
 
 
-def _injected() -> set[str]:
-    """Names assigned in the cell that papermill inserted, if this is a notebook that papermill runs."""
+def _injected() -> dict[str, object]:
+    """What the cell assigns that papermill inserted, if this is a notebook that papermill runs."""
     shell = get_ipython()
     cells = shell.user_ns.get("In", []) if shell else []
     injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
     assignments = (node for cell in injected for node in ast.parse(cell).body if isinstance(node, ast.Assign))
-    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}

@@ -20,7 +20,13 @@ from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atom
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
 CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "threshold", "sha256"}  # read from a card
-APPLIED = ("networks.backbones", "networks.device", "segmentation.unet", "segmentation.model_file")
+APPLIED = (
+    "networks.backbones",
+    "networks.device",
+    "segmentation.patches",
+    "segmentation.unet",
+    "segmentation.model_file",
+)
 APPLICATION = Step("kept_model_masks", 1, APPLIED)
 
 
@@ -57,7 +63,7 @@ class Model:
         Parameters
         ----------
         images : ndarray of uint8, shape (n, 3, h, w)
-            Sides divisible by 32.
+            Sides divisible by ``2**encoder_depth``.
         profile : Profile
             Its device and threads.
 

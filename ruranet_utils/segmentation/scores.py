@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from torchmetrics.functional.classification import binary_average_precision
 
 
 def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
@@ -103,5 +102,7 @@ def average_precision(probability: np.ndarray, truth: np.ndarray, reduction: str
         return float(np.mean(scores)) if scores else np.nan
     if not truth.any():
         return np.nan
+    from torchmetrics.functional.classification import binary_average_precision  # seconds, with torchvision's operators
+
     score = binary_average_precision(torch.tensor(probability).ravel(), torch.tensor(truth).ravel().long())
     return float(score)

@@ -25,10 +25,10 @@ from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
-TRAINED = (*APPLIED, "networks.training", "segmentation.patches", "segmentation.training", "segmentation.segmenter")
+TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.segmenter")
 TRAINING = Step("segmentation_model", 1, TRAINED)
-SCORING = Step("segmentation_scores", 1, (*TRAINED, "segmentation.scores"))
-MASKS = Step("lesion_masks", 1, (*TRAINED, "segmentation.scores"))
+SCORING = Step("segmentation_scores", 1, TRAINED)
+MASKS = Step("lesion_masks", 1, TRAINED)
 FIELDS = (  # of the profile, on which the parameters depend
     "seed",
     "epochs",
@@ -207,7 +207,9 @@ class LesionSegmenter:
         trained = self.train(lesion, encoder)
         model = self._model(trained, lesion, encoder)
         validation, test = (self._part(number, lesion) for number in (1, 2))
-        found = [np.concatenate(list(model.probabilities(part.images, self.profile))) for part in (validation, test)]
+        images = np.concatenate([validation.images, test.images])
+        probability = np.concatenate(list(model.probabilities(images, self.profile)))
+        found = np.split(probability, [len(validation.images)])
         each = [segmentation_scores(pixel_counts(found[0] > level, validation.masks))["iou"] for level in THRESHOLDS]
         threshold = THRESHOLDS[np.argmax(each)] if np.nanmax([0, *each]) > 0 else 0.5
         counts = [

@@ -58,7 +58,7 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
     model : Module
         From :func:`restore`.
     images : ndarray of uint8, shape (n, 3, h, w)
-        Sides divisible by 32.
+        Sides divisible by ``2**encoder_depth``.
 
     Returns
     -------
@@ -67,10 +67,12 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
     Raises
     ------
     ValueError
-        If a side is not divisible by 32.
+        If a side is not divisible by that.
     """
-    if images.shape[2] % 32 or images.shape[3] % 32:
-        raise ValueError(f"the sides of the images must be divisible by 32, got {images.shape[2]} x {images.shape[3]}")
+    step = 2**profile.encoder_depth
+    if images.shape[2] % step or images.shape[3] % step:
+        sides = f"{images.shape[2]} x {images.shape[3]}"
+        raise ValueError(f"the sides of the images must be divisible by {step}, got {sides}")
     batch = normalize(torch.from_numpy(as_float(images)).to(prepare(profile)))
     logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
     return torch.sigmoid(logits[:, 0]).cpu().numpy()

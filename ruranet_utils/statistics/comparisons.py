@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import permutation_test
 from sklearn.metrics import adjusted_rand_score
 
 from ruranet_utils.statistics.intervals import ratio_interval
@@ -44,6 +43,8 @@ def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray, seed: 
     if len(np.unique(patients)) == 1:
         raise ValueError(f"{len(difference)} images of one patient alone cannot be compared")
     per_patient = np.bincount(np.unique(patients, return_inverse=True)[1], difference)
+    from scipy.stats import permutation_test  # half a second, and needed here alone
+
     test = permutation_test(
         (per_patient, np.zeros(len(per_patient))),
         lambda one, two, axis: np.sum(one - two, axis=axis),

@@ -24,7 +24,7 @@ FIXED = "Haswell, AVX2"  # what `instructions` says then
 INSTRUCTIONS = ("avx2", "native")
 
 
-def prepare_process(instructions: str = "avx2") -> None:
+def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
     """Choose the instructions and the memory management of this process and of those that it starts.
 
     ``start``, the command line and the tests call it. Torch and oneDNN read the variables when they first compute,
@@ -36,6 +36,9 @@ def prepare_process(instructions: str = "avx2") -> None:
         ``"avx2"``: those that every x86 processor has, so that results repeat byte by byte on all of them.
         ``"native"``: all that this processor has; twice as fast on one that computes in bfloat16. The variable
         ``RURANET_INSTRUCTIONS`` overrules it, and so does setting a variable of ``AVX2`` by hand.
+    computes : bool
+        ``False`` where only the processes started from here compute: OpenBLAS is then fixed for them, too, whether
+        numpy is loaded here or not.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def prepare_process(instructions: str = "avx2") -> None:
     for name, value in AVX2.items():
         if instructions == "native" and os.environ.get(name) == value:
             del os.environ[name]
-        elif instructions == "avx2" and not (name == "OPENBLAS_CORETYPE" and "numpy" in sys.modules):
+        elif instructions == "avx2" and not (computes and name == "OPENBLAS_CORETYPE" and "numpy" in sys.modules):
             os.environ.setdefault(name, value)
     keep_memory()
 

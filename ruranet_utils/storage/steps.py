@@ -74,20 +74,30 @@ def syntax_tree(module: str) -> ast.Module:
 
 @cache
 def _constants(module: str) -> dict[str, str]:
-    """The upper-case names that a module assigns or imports from this package, with their values as source text."""
+    """The upper-case names that a module assigns or imports from this package, with their values as source text.
+
+    Steps and the tuples of modules they are made of are none: a renamed module changes no result.
+    """
+    tree = syntax_tree(module)
+    steps = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Step"]
+    of_steps = {name for step in steps for name in _names(step)}
     found: dict[str, str] = {}
-    for node in syntax_tree(module).body:
+    for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ruranet_utils."):
             imported = [alias.name for alias in node.names if alias.name.isupper()]
             theirs = _constants(node.module.removeprefix("ruranet_utils.")) if imported else {}
-            found |= {name: theirs[name] for name in imported}
-        elif isinstance(node, ast.Assign | ast.AnnAssign) and not ast.unparse(node.value).startswith("Step("):
+            found |= {name: theirs[name] for name in imported if name in theirs}
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value and "Step" not in _names(node.value):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-            used = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)} & found.keys()
+            names = {name for target in targets for name in _names(target)} - of_steps
+            used = _names(node.value) & found.keys()
             value = "; ".join([ast.unparse(node.value), *(f"{name} = {found[name]}" for name in sorted(used))])
             found |= {name: value for name in names if name.isupper()}
     return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def _libraries(module: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -104,6 +105,7 @@ def _work(
     os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
     if expected:  # this worker may have come after the others were looked at
         _check_fingerprint(platform.node(), {**fingerprint(), **_weights()}, expected)
+    gc.freeze()  # a million objects of the libraries, which every collection would look at for a third of a second
     with threadpool_limits(1):
         call()
     machine.release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again

@@ -37,7 +37,6 @@ TRAINING = Step(
 )
 PROTOCOLS = ("hold-out", "cross-validation")
 N_TEST = 62  # images, or a multiple of it, that give the paper's Table 3 if half are positive
-N_FOLDS = 5
 
 
 def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
@@ -48,27 +47,27 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     cohort : Cohort
         With labels.
     profile : Profile
-        Its ``seed`` and ``split``: the share of the validation images, and of the test images of a cohort with fewer
-        than twice ``N_TEST`` images.
+        Its ``seed``, ``n_folds`` and ``split``: the share of the validation images, and of the test images of a cohort
+        with fewer than twice ``N_TEST`` images.
 
     Returns
     -------
     dict of str to list of Cohort
-        ``"hold-out"``: one, with ``N_TEST`` test images as far as whole patients allow; ``"cross-validation"``:
-        ``N_FOLDS``; each image is in the test set of one and in the validation set of another.
+        ``"hold-out"``: one, with about ``N_TEST`` test images, since patients stay whole; ``"cross-validation"``:
+        ``n_folds``; each image is in the test set of one and in the validation set of another.
 
     Raises
     ------
     ValueError
         If a part lacks a class.
     """
-    fold = np.empty(len(cohort), dtype=int)
+    fold, n_folds = np.empty(len(cohort), dtype=int), profile.n_folds
     for number, (_, chosen) in enumerate(patient_folds(profile).split(fold, cohort.labels, cohort.patients)):
         fold[chosen] = number
-    counts = pd.crosstab(fold, cohort.labels).reindex(index=range(N_FOLDS), columns=CLASSES, fill_value=0)
+    counts = pd.crosstab(fold, cohort.labels).reindex(index=range(n_folds), columns=CLASSES, fill_value=0)
     if not counts.to_numpy().all():
-        raise ValueError(f"{N_FOLDS} folds need both classes in each, got {counts.to_dict('list')} (class: images)")
-    sides = [np.select([fold == k, fold == (k + 1) % N_FOLDS], ["test", "val"], "train") for k in range(N_FOLDS)]
+        raise ValueError(f"{n_folds} folds need both classes in each, got {counts.to_dict('list')} (class: images)")
+    sides = [np.select([fold == k, fold == (k + 1) % n_folds], ["test", "val"], "train") for k in range(n_folds)]
     splits = {"hold-out": [_hold_out(cohort, profile, profile.seed)], "cross-validation": sides}
     return {
         protocol: [replace(cohort, table=cohort.table.assign(split=split)) for split in splits[protocol]]
@@ -98,16 +97,17 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
     shared |= device_settings(profile, trains=True)
     jobs, dealt = {}, deal(cohort, profile)
-    for backbone in profile.classifiers:
-        for protocol, parts in dealt.items():
-            for fold, part in enumerate(parts):
+    for protocol, parts in dealt.items():
+        for fold, part in enumerate(parts):
+            for backbone in profile.classifiers:  # innermost, so that two AlexNets seldom meet in memory
                 weights = find_weights(backbone, profile).digest
                 settings = {**shared, "data": part.digest, "backbone": backbone, "weights": weights}
                 checkpoint = store.checkpoint(TRAINING, settings)
                 fit = partial(_fit, part, backbone, profile, checkpoint)
                 jobs[backbone, protocol, fold] = settings, fit
-    rows = []
-    for (backbone, protocol, fold), arrays in store.fetch_all(TRAINING, jobs, profile.workers).items():
+    found, rows = store.fetch_all(TRAINING, jobs, profile.workers), []
+    for backbone, protocol, fold in sorted(jobs, key=lambda job: profile.classifiers.index(job[0])):
+        arrays = found[backbone, protocol, fold]
         table = dealt[protocol][fold].table.query("split == 'test'")[["image_id", "patient_id", "label"]]
         epoch, _, validation_auc = max(arrays["history"].tolist(), key=lambda row: row[2])
         about = {"backbone": backbone, "protocol": protocol, "fold": fold, "epoch": int(epoch)}
@@ -117,7 +117,7 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
 
 
 def _fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path) -> Arrays:
-    from ruranet_utils.supervised import classifier  # Lightning takes seconds, which finished trainings should not cost
+    from ruranet_utils.supervised import classifier  # Lightning takes seconds: only where something is trained
 
     return classifier.fit(cohort, backbone, profile, checkpoint)
 
@@ -195,8 +195,8 @@ def hold_out_draws(features: np.ndarray, cohort: Cohort, profile: Profile, n_dra
 
 
 def patient_folds(profile: Profile) -> StratifiedGroupKFold:
-    """``N_FOLDS`` folds, seeded by the profile; ``split`` takes the patients as groups."""
-    return StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=profile.seed)
+    """``n_folds`` folds, seeded by the profile; ``split`` takes the patients as groups."""
+    return StratifiedGroupKFold(profile.n_folds, shuffle=True, random_state=profile.seed)
 
 
 @one_thread

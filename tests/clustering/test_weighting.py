@@ -17,7 +17,6 @@ from ruranet_utils.clustering.weighting import (
     oracle,
     search_weights,
 )
-from ruranet_utils.features.reduction import reduce
 from ruranet_utils.statistics.metrics import matched_accuracy
 
 
@@ -141,13 +140,6 @@ def test_both_eyes_of_a_patient_are_in_one_half(monkeypatch):
     held_out(WeightSearch(patients[None], np.zeros(1)), y_true, patients, seed=3)
     halves = [set(part) for part in seen]
     assert not halves[0] & halves[1] and halves[0] | halves[1] == set(range(12))
-
-
-def test_components_can_be_taken_after_the_aggregation(two_groups):
-    features = two_groups[0]
-    search = search_weights(features, "kmedoids", n_components=2)
-    expected = Clustering("kmedoids").fit_predict(reduce(aggregate(features, WEIGHT_GRID[5]), 2))
-    np.testing.assert_array_equal(search.labels[5], expected)
 
 
 def test_of_many_images_a_sample_has_a_silhouette(two_groups, monkeypatch):

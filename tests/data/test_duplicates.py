@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_sources import save_photograph
 
 from ruranet_utils.data.decoding import RETINA_SCORE, decode, retina_score
 from ruranet_utils.data.duplicates import confounds, duplicates, settle
 from ruranet_utils.data.phantoms.eye import make_patient
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.profiles import get_profile
+from tests.data.trees import save_photograph
 
 
 def record(path: Path, label=None) -> Record:

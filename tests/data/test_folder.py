@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_sources import save_mask, save_photograph
 
 from ruranet_utils.data.cohort import load_cohorts
 from ruranet_utils.data.sources import folder
 from ruranet_utils.profiles import get_profile
+from tests.data.trees import save_mask, save_photograph
 
 NAMES = [f"Auge {i} é" for i in range(12)]
 LESION = np.eye(48, 64, dtype=bool)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.transform import downscale_local_mean
-from test_sources import DATA, real_data, save_mask, save_photograph
 
 from ruranet_utils.data import reading
 from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
+from tests.data.trees import DATA, real_data, save_mask, save_photograph
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA"])

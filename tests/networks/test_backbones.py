@@ -3,6 +3,7 @@
 Most networks are built on torch's "meta" device: names and shapes without any number, so that all of them fit.
 """
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from ruranet_utils.networks import backbones
+from ruranet_utils.networks import weights
 from ruranet_utils.networks.backbones import as_float, classifier, feature_extractor, normalize, unet
 from ruranet_utils.networks.device import seeded
 from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
@@ -47,9 +48,9 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", refuse)
     monkeypatch.delenv("RURANET_WEIGHTS_DIR", raising=False)
-    backbones._download.cache_clear()
+    weights._download.cache_clear()
     yield
-    backbones._download.cache_clear()
+    weights._download.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +191,10 @@ def test_the_seed_decides_the_parameters_and_nothing_else_is_touched(build):
 def test_the_folder_of_weights_comes_first_and_its_parameters_arrive(resnet18_file, monkeypatch):
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
     saved = torch.load(resnet18_file / "resnet18.pth", weights_only=True)
-    weights = find_weights("resnet18", CONNECTED)
-    state = weights.load()
+    found = find_weights("resnet18", CONNECTED)
+    state = found.load()
     networks = [
-        unet("resnet18", "scse", 4, state, seed=0).encoder,
+        unet("resnet18", "scse", 5, state, seed=0).encoder,
         classifier("resnet18", state, seed=0),
         feature_extractor("resnet18", state, seed=0),
     ]
@@ -201,7 +202,7 @@ def test_the_folder_of_weights_comes_first_and_its_parameters_arrive(resnet18_fi
         loaded = network.state_dict()
         body = [name for name in saved if not name.startswith("fc.")]
         assert all(torch.equal(loaded[name], saved[name]) for name in body)
-    assert weights.origin == "ImageNet" and weights.digest == digest_file(resnet18_file / "resnet18.pth")
+    assert found.origin == "ImageNet" and found.digest == digest_file(resnet18_file / "resnet18.pth")
 
 
 def test_without_a_file_torchvision_is_asked(monkeypatch, tmp_path):
@@ -235,10 +236,11 @@ def test_other_weights_under_the_same_name_are_another_setting(tmp_path, monkeyp
 
 def test_the_reference_is_googlenet_or_what_has_weights(resnet18_file, monkeypatch):
     offline = replace(CONNECTED, allow_random_weights=True)
-    assert reference_backbone(offline) == "googlenet"
-    assert reference_backbone(replace(offline, extractors=("vgg19", "vgg16"))) == "vgg19"
-    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
-    assert reference_backbone(offline) == "resnet18"
+    with pytest.warns(UserWarning, match="starts from random weights"):
+        assert reference_backbone(offline) == "googlenet"
+        assert reference_backbone(replace(offline, extractors=("vgg19", "vgg16"))) == "vgg19"
+        monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
+        assert reference_backbone(offline) == "resnet18"
 
 
 def test_missing_weights_are_named_with_the_folder(monkeypatch, tmp_path):
@@ -250,10 +252,22 @@ def test_missing_weights_are_named_with_the_folder(monkeypatch, tmp_path):
 
 
 def test_random_weights_only_where_allowed_or_asked_for(resnet18_file, monkeypatch):
-    assert find_weights("vgg16", replace(CONNECTED, allow_random_weights=True)).origin == "random"
+    with pytest.warns(UserWarning, match=r"vgg16 starts from random weights: no ImageNet weights at hand .*no network"):
+        assert find_weights("vgg16", replace(CONNECTED, allow_random_weights=True)).origin == "random"
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
     asked_for = find_weights("resnet18", replace(CONNECTED, weights="random"))
     assert asked_for.origin == "random" and asked_for.load() is None
+
+
+def test_the_journal_says_what_networks_have_started_from(resnet18_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
+    monkeypatch.setenv("RURANET_JOURNAL", str(tmp_path / "journal.jsonl"))
+    digest = find_weights("resnet18", CONNECTED).digest
+    find_weights("vgg16", replace(CONNECTED, weights="random"))
+    assert [json.loads(line)["weights"] for line in (tmp_path / "journal.jsonl").read_text().splitlines()] == [
+        {"resnet18": {"origin": "ImageNet", "sha256": digest}},
+        {"vgg16": {"origin": "random", "sha256": "random"}},
+    ]
 
 
 def test_unknown_names_are_answered_with_the_valid_ones():

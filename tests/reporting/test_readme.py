@@ -11,10 +11,11 @@ from ruranet_utils.storage import paths
 
 
 def test_readme_holds_the_committed_results():
-    """All but the cost of the last run, which differs when the reader has run it again, and the address of a fork."""
+    """All but the cost of the last run, which differs when the reader has run it again."""
     text = (paths.ROOT / "README.md").read_text()
-    differing = rf"^Computed by the committed runs.*|{re.escape(readme.COLAB)}[^)]*"
-    first, renewed = (re.sub(differing, "", one, flags=re.M) for one in (text, readme.readme(text)))
+    first, renewed = (
+        re.sub(r"^Computed by the committed runs.*", "", x, flags=re.M) for x in (text, readme.readme(text))
+    )
     assert renewed == first != text
 
 
@@ -81,24 +82,6 @@ def test_what_the_profile_needs_is_what_its_run_measured():
     assert row.endswith(f"| no | {minutes:.0f} min | {run['disk_mb']['store'] / 1000:.1f} GB |")
     assert f"takes about {minutes:.0f} minutes" in text
     assert f"The environment takes {run['disk_mb']['environment'] / 1000:.0f} GB more" in text
-
-
-@pytest.mark.parametrize(
-    ("origin", "variable", "address"),
-    [
-        ("https://github.com/them/eyes.git", "", "them/eyes/blob/main/notebooks/04_clustering.ipynb"),
-        ("git@github.com:them/eyes", "", "them/eyes/blob/main/notebooks/04_clustering.ipynb"),
-        (None, "us/dme", "us/dme/blob/main/notebooks/04_clustering.ipynb"),
-        ("https://example.org/them/eyes", "", ""),
-        (None, "", ""),
-    ],
-)
-def test_the_badge_opens_the_notebook_where_the_repository_is(monkeypatch, origin, variable, address):
-    monkeypatch.setenv("GITHUB_REPOSITORY", variable)
-    monkeypatch.setattr(readme, "git", lambda *arguments: origin)
-    assert readme.colab() == readme.COLAB + address
-    renewed = readme.readme((paths.ROOT / "README.md").read_text())
-    assert renewed.count(readme.COLAB) == 1 and f"({readme.COLAB}{address})" in renewed
 
 
 def test_a_readme_without_markers_is_refused():

@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.data.decoding import AREAS
 from ruranet_utils.profiles import ANNOTATIONS, LESIONS
-from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.model_file import CODE, MIRRORS, Model
+from ruranet_utils.segmentation import training, unet
+from ruranet_utils.segmentation.model_file import MIRRORS, Model
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
-from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.segmentation.segmenter import TRAINING, LesionSegmenter
 from ruranet_utils.segmentation.study import best_encoders, compare_protocols, encoder_study, lesion_masks
 from ruranet_utils.storage.store import Store
 
@@ -62,7 +62,7 @@ def oracle(cohort, monkeypatch):
         found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
         return np.flip(found, axes)
 
-    monkeypatch.setattr(unet, "fit", fake_fit)
+    monkeypatch.setattr(training, "fit", fake_fit)
     monkeypatch.setattr(unet, "restore", fake_restore)
     monkeypatch.setattr(unet, "probabilities", fake_probabilities)
     fitted_on = []
@@ -108,10 +108,10 @@ def test_the_study_scores_the_test_images(segmenter, cohort):
     assert row["aupr_mean"] == pytest.approx(np.mean(each))
 
 
-def test_only_the_chosen_parameters_are_kept_and_nothing_is_done_twice(segmenter, cohort, store, journal):
+def test_every_network_is_kept_and_nothing_is_done_twice(segmenter, cohort, store, journal):
     first = encoder_study(segmenter)
     assert steps(journal(), found=False) == {"segmentation_model": 10, "segmentation_scores": 10}
-    assert len(list((store.root / "segmentation_model").glob("*.safetensors"))) == len(ANNOTATIONS)
+    assert len(list((store.root / "segmentation_model").glob("*.safetensors"))) == 2 * len(ANNOTATIONS)
     pd.testing.assert_frame_equal(encoder_study(segmenter), first)
     masks = [segmenter.masks(cohort.images, best_encoders(first)) for _ in range(2)]
     np.testing.assert_array_equal(*masks)
@@ -151,8 +151,10 @@ def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, stor
     assert study["iou"].tolist() == pytest.approx([0.5] * 5) and study["aupr"].tolist() == pytest.approx([0.5] * 5)
     assert study["iou_sd"].tolist() == pytest.approx([0.3] * 5) and set(study["n_seeds"]) == {3}
     assert study["iou_first"].tolist() == [0.5] * 5 and study["iou_low"].tolist() == [0.5] * 5
-    first = [several.store.path("segmentation_model", several._settings(x, GOOD), CODE).name for x in ANNOTATIONS]
-    assert sorted(first) == sorted(path.name for path in (store.root / "segmentation_model").glob("*.safetensors"))
+    of_seeds = [several.with_seed(seed) for seed in range(3)]
+    kept = {store.path(TRAINING, one._settings(lesion, GOOD)) for one in of_seeds for lesion in ANNOTATIONS}
+    assert kept == set((store.root / "segmentation_model").glob("*.safetensors")) and len(kept) == 15
+    assert several.model(ANNOTATIONS[0], GOOD).card["seed"] == 0
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
 def test_worker_processes_change_nothing(phantoms, tiny, tmp_path):
     studies, masks = [], []
     for workers in (1, 2):
-        profile = replace(tiny, workers=workers, encoders=("mobilenet_v2", "resnet18"), learning_rate=1e-2)
+        profile = replace(tiny, workers=workers, learning_rate=1e-2)
         segmenter = LesionSegmenter(phantoms, profile, Store(tmp_path / str(workers)))
         studies.append(encoder_study(segmenter))
         masks.append(segmenter.masks(phantoms.images, best_encoders(studies[-1])))

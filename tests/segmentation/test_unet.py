@@ -18,7 +18,8 @@ from ruranet_utils.networks.backbones import normalize
 from ruranet_utils.profiles import ENCODERS
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import Annotated
-from ruranet_utils.segmentation.unet import CombinedLoss, Segmentation, build, fit, probabilities, restore
+from ruranet_utils.segmentation.training import CombinedLoss, Segmentation, fit
+from ruranet_utils.segmentation.unet import build, probabilities, restore
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -201,8 +202,8 @@ def test_large_images_are_predicted_in_overlapping_tiles(trained, squares, easy)
 
 
 @pytest.mark.parametrize("side_px", [(64, 50), (33, 64)])
-def test_sides_must_be_divisible_by_32(trained, easy, side_px):
-    with pytest.raises(ValueError, match=rf"divisible by 32, got {side_px[0]} x {side_px[1]}"):
+def test_sides_must_be_divisible_by_two_to_the_depth(trained, easy, side_px):
+    with pytest.raises(ValueError, match=rf"divisible by 8, got {side_px[0]} x {side_px[1]}"):
         probabilities(restore(trained, "mobilenet_v2", "scse", easy), np.zeros((1, 3, *side_px), np.uint8), easy)
 
 

@@ -15,20 +15,22 @@ import pytest
 
 from reliability.chaos import finished
 from reliability.runs import SMALL, copy_project, finish, outcome, pairs, reproduce
-from ruranet_utils import AVX2
 from ruranet_utils.storage import paths, workers
+from ruranet_utils.storage.machine import AVX2
+from ruranet_utils.storage.steps import Step
 
 SOURCE = {"PYTHONPATH": os.pathsep.join([str(paths.ROOT), str(Path(__file__).parent)])}
-WORKER = ["ruranet_utils.storage.dask_worker", "--nthreads", "1", "--no-dashboard"]
+STEP = Step("step", 1, ())
+SCHEDULER = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+WORKER = [sys.executable, "-m", "ruranet_utils.storage.machine", sys.executable, "-m", "distributed.cli.dask_worker"]
+WORKER += ["--nthreads", "1", "--no-dashboard"]
 
 
 def start(command, folder, **variables):
     clean = {name: value for name, value in os.environ.items() if name not in AVX2}
     log = (folder / "log.txt").open("a")
-    local = ["--local-directory", folder] if command[0] == WORKER[0] else []
-    return subprocess.Popen(
-        [sys.executable, "-m", *command, *local], env={**clean, **SOURCE, **variables}, stdout=log, stderr=log
-    )
+    local = ["--local-directory", folder] if command[: len(WORKER)] == WORKER else []
+    return subprocess.Popen([*command, *local], env={**clean, **SOURCE, **variables}, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def cluster(tmp_path_factory):
     """Address of a scheduler and its two workers, started as ``docs/cluster.md`` says."""
     folder = tmp_path_factory.mktemp("cluster")
     file = folder / "scheduler.json"
-    scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    scheduler = [*SCHEDULER, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     processes = [start([*part, "--scheduler-file", file], folder) for part in (scheduler, WORKER, WORKER)]
     wait_for(file.exists)
     address = json.loads(file.read_text())["address"]
@@ -66,7 +68,7 @@ def where(number):
 
 def test_steps_are_computed_by_the_workers_and_come_back_in_order(cluster, store, monkeypatch, journal):
     monkeypatch.setenv("RURANET_DASK", cluster[0])
-    found = store.fetch_all("step", jobs(6, where), [])
+    found = store.fetch_all(STEP, jobs(6, where))
     assert [int(arrays["x"][0]) for arrays in found.values()] == list(range(6))
     processes = {int(arrays["x"][1]) for arrays in found.values()}
     assert os.getpid() not in processes and processes <= {
@@ -77,15 +79,15 @@ def test_steps_are_computed_by_the_workers_and_come_back_in_order(cluster, store
 
 def test_an_array_on_the_shared_disk_is_sent_by_its_name(cluster, store, monkeypatch):
     rows = ({"x": np.full(2**20, number, np.uint8)} for number in range(64))
-    mapped = store.fetch_rows("rows", {}, lambda: rows, 64, [])["x"]
+    mapped = store.fetch_rows(Step("rows", 1, ()), {}, lambda: rows, 64)["x"]
 
     def kind_of(number, array):
         return {"x": np.array([isinstance(array, np.memmap), array[number, 0]])}
 
     monkeypatch.setenv("RURANET_DASK", cluster[0])
-    for arrays in store.fetch_all("step", jobs(3, partial(kind_of, array=mapped)), []).values():
+    for arrays in store.fetch_all(STEP, jobs(3, partial(kind_of, array=mapped))).values():
         assert arrays["x"][0] == 1
-    parts = store.fetch_all("part", jobs(3, partial(kind_of, array=mapped[1:4])), [])
+    parts = store.fetch_all(Step("part", 1, ()), jobs(3, partial(kind_of, array=mapped[1:4])))
     assert [arrays["x"].tolist() for arrays in parts.values()] == [[0, 1], [0, 2], [0, 3]], "a part of a file is copied"
 
 
@@ -98,8 +100,8 @@ def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeyp
             client.wait_for_workers(3, timeout=60)
             if len({tuple(found.items()) for found in client.run(workers.fingerprint).values()}) == 1:
                 pytest.skip("this processor has no other instructions than AVX2")
-        with pytest.raises(RuntimeError, match=r"tcp://.* would give other bytes: instructions .*, not AVX2"):
-            store.fetch_all("step", jobs(2, where), [])
+        with pytest.raises(RuntimeError, match=r"tcp://.* would give other bytes: instructions .*, not Haswell, AVX2"):
+            store.fetch_all(STEP, jobs(2, where))
         assert not list(store.root.rglob("*.json"))
     finally:
         other.terminate()
@@ -139,4 +141,6 @@ def test_the_slurm_example_writes_a_job_that_a_shell_understands(tmp_path):
     ).stdout
     (tmp_path / "job.sh").write_text(job)
     assert subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=False).returncode == 0
-    assert "-m ruranet_utils.storage.dask_worker" in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job
+    python = paths.ROOT / ".venv/bin/python"
+    worker = f"{python} -m ruranet_utils.storage.machine {python} -m distributed.cli.dask_worker tcp://"
+    assert worker in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job

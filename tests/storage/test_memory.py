@@ -4,13 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 
-from ruranet_utils import release_memory
 from ruranet_utils.clustering.study import diagnose, project
 from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.profiles import LESIONS
 from ruranet_utils.reporting import figures
 from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.storage.machine import release_memory
 from ruranet_utils.storage.store import Store
 from ruranet_utils.supervised import classifier
 

@@ -1,6 +1,6 @@
 """The store: what counts as the same step, and what it does when it was interrupted or its files are damaged."""
 
-import importlib.util
+import hashlib
 import json
 import os
 import subprocess
@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from ruranet_utils.storage import paths
+from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays, digest_file, release, write_atomically
 
 SETTINGS = {"seed": 0, "data": "abc"}
+STEP = Step("step", 1, ())
 
 
 class Compute:
@@ -36,29 +38,13 @@ def compute():
     return Compute(x=np.arange(6.0).reshape(2, 3))
 
 
-@pytest.fixture
-def module(tmp_path):
-    """A function that imports a source text as a module."""
-
-    def load(source: str):
-        folder = tmp_path / f"module_{len(list(tmp_path.glob('module_*')))}"
-        folder.mkdir()
-        (folder / "step.py").write_text(source)
-        spec = importlib.util.spec_from_file_location("step", folder / "step.py")
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-        return loaded
-
-    return load
-
-
 def files(store: Store) -> list[str]:
     return sorted(path.suffix for path in store.root.rglob("*") if path.is_file())
 
 
 def test_a_step_is_computed_once_and_found_by_another_store_in_the_same_folder(store, compute):
-    first = store.fetch("step", SETTINGS, compute, [config])
-    second = Store(store.root).fetch("step", SETTINGS, compute, [config])
+    first = store.fetch(STEP, SETTINGS, compute)
+    second = Store(store.root).fetch(STEP, SETTINGS, compute)
     assert compute.calls == 1
     np.testing.assert_array_equal(first["x"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(second["x"], first["x"])
@@ -78,36 +64,9 @@ def test_a_step_is_computed_once_and_found_by_another_store_in_the_same_folder(s
 )
 def test_arrays_come_back_as_they_were(store, array):
     for _ in range(2):
-        back = store.fetch("step", {}, lambda: {"x": array}, [])["x"]
+        back = store.fetch(STEP, {}, lambda: {"x": array})["x"]
         assert back.dtype == array.dtype and back.shape == array.shape
         np.testing.assert_array_equal(back, array)
-
-
-def test_step_settings_and_code_are_part_of_the_key(store, module):
-    one, other = module("x = 1"), module("x = 2")
-    keys = [
-        store.path("step", SETTINGS, [one]),
-        store.path("other", SETTINGS, [one]),
-        store.path("step", {**SETTINGS, "seed": 1}, [one]),
-        store.path("step", {**SETTINGS, "more": None}, [one]),
-        store.path("step", SETTINGS, [other]),
-        store.path("step", SETTINGS, [one, other]),
-        store.path("step", SETTINGS, []),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert store.path("step", dict(reversed(SETTINGS.items())), [module("x = 1")]) == keys[0]
-
-
-def test_prose_is_no_code(store, module):
-    plain = module("class A:\n    def f(self):\n        return 'text'\n")
-    described = module(
-        '"""Doc."""\n\nclass A:\n    """Doc."""\n\n    def f(self):\n        "Doc."\n        # Why.\n'
-        '        return ("text")\n'
-    )
-    changed = module("class A:\n    def f(self):\n        return 'other text'\n")
-    path = store.path("step", SETTINGS, [plain])
-    assert store.path("step", SETTINGS, [described]) == path
-    assert store.path("step", SETTINGS, [changed]) != path
 
 
 def test_a_computation_that_fails_leaves_nothing(store, compute):
@@ -115,9 +74,9 @@ def test_a_computation_that_fails_leaves_nothing(store, compute):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        store.fetch("step", SETTINGS, fail, [])
+        store.fetch(STEP, SETTINGS, fail)
     assert files(store) == []
-    store.fetch("step", SETTINGS, compute, [])
+    store.fetch(STEP, SETTINGS, compute)
     assert compute.calls == 1
 
 
@@ -126,21 +85,23 @@ def test_a_killed_process_leaves_nothing_that_counts(store, compute, suffix):
     """It dies in the middle of writing the arrays, or after them in the middle of writing the record."""
     script = f"""
 import os, pathlib, numpy
-from ruranet_utils import store
+from ruranet_utils.storage import steps, store
 def replace(source, target):
     if str(target).endswith({suffix!r}):
         source.write_bytes(source.read_bytes()[:20])
         os._exit(9)
     rename(source, target)
 rename, os.replace = os.replace, replace
-store.Store(pathlib.Path({str(store.root)!r})).fetch("step", {SETTINGS}, lambda: {{"x": numpy.zeros((2, 3))}}, [])
+store.Store(pathlib.Path({str(store.root)!r})).fetch(
+    steps.Step("step", 1, ()), {SETTINGS}, lambda: {{"x": numpy.zeros((2, 3))}}
+)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 9, done.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):
-            arrays = store.fetch("step", SETTINGS, compute, [])
+            arrays = store.fetch(STEP, SETTINGS, compute)
             np.testing.assert_array_equal(arrays["x"], compute.arrays["x"])
     assert compute.calls == 1
 
@@ -163,82 +124,68 @@ def flip_a_bit(payload, record):
     ids=["bit", "truncated", "gone", "no json", "no hash"],
 )
 def test_damage_is_noticed_reported_and_repaired(store, compute, damage):
-    store.fetch("step", SETTINGS, compute, [])
-    path = store.path("step", SETTINGS, [])
+    store.fetch(STEP, SETTINGS, compute)
+    path = store.path(STEP, SETTINGS)
     damage(path, path.with_suffix(".json"))
     with pytest.warns(UserWarning, match=f"step/{path.name} in the store is damaged: it is computed again"):
-        arrays = store.fetch("step", SETTINGS, compute, [])
+        arrays = store.fetch(STEP, SETTINGS, compute)
     np.testing.assert_array_equal(arrays["x"], compute.arrays["x"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store.fetch("step", SETTINGS, compute, [])
+        store.fetch(STEP, SETTINGS, compute)
     assert compute.calls == 2
 
 
 def test_the_record_says_what_the_arrays_are(store, compute):
-    store.fetch("step", SETTINGS, compute, [])
-    path = store.path("step", SETTINGS, [])
+    store.fetch(STEP, SETTINGS, compute)
+    path = store.path(STEP, SETTINGS)
     record = json.loads(path.with_suffix(".json").read_text())
-    assert record["step"] == "step" and record["settings"] == SETTINGS
-    assert record["sha256"] == digest_file(path)
+    assert set(record) == {"key", "time_s", "sha256"} and record["time_s"] >= 0
+    key = {"step": "step", "version": 1, "constants": {}, "libraries": {}, "settings": SETTINGS}
+    assert record["key"] == key and record["sha256"] == digest_file(path)
+    assert hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest() == path.stem
 
 
 def test_what_is_older_than_since_is_computed_again_once(store, compute):
-    store.fetch("step", SETTINGS, compute, [])
-    os.utime(store.path("step", SETTINGS, []).with_suffix(".json"), (1000, 1000))
-    Store(store.root, since_s=999).fetch("step", SETTINGS, compute, [])
+    store.fetch(STEP, SETTINGS, compute)
+    os.utime(store.path(STEP, SETTINGS).with_suffix(".json"), (1000, 1000))
+    Store(store.root, since_s=999).fetch(STEP, SETTINGS, compute)
     assert compute.calls == 1
     for _ in range(2):
-        Store(store.root, since_s=1001).fetch("step", SETTINGS, compute, [])
+        Store(store.root, since_s=1001).fetch(STEP, SETTINGS, compute)
     assert compute.calls == 2
 
 
 def test_a_checkpoint_lies_beside_its_artefact_until_that_is_complete(store, compute):
-    step = ("train", {"seed": 0})
-    checkpoint = store.checkpoint(*step, [])
+    checkpoint = store.checkpoint(STEP, SETTINGS)
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("half")
-    assert store.checkpoint(*step, []).read_text() == "half"
-    assert store.checkpoint("train", {"seed": 1}, []) != checkpoint
-    store.fetch(*step, compute, [])
+    assert store.checkpoint(STEP, SETTINGS).read_text() == "half"
+    assert store.checkpoint(STEP, {"seed": 1}) != checkpoint
+    store.fetch(STEP, SETTINGS, compute)
     assert not checkpoint.exists()
     checkpoint.write_text("half")
-    assert not replace(store, since_s=time.time() + 1).checkpoint(*step, []).exists()
-    checkpoint.write_text("half")
-    store.discard(*step, [])
-    assert not checkpoint.exists()
-
-
-def test_discard_removes_one_artefact_and_may_be_repeated(store, compute):
-    store.fetch("step", SETTINGS, compute, [])
-    store.fetch("step", {}, compute, [])
-    for _ in range(2):
-        store.discard("step", SETTINGS, [])
-    assert files(store) == [".json", ".safetensors"]
-    store.fetch("step", {}, compute, [])
-    assert compute.calls == 2
-    store.fetch("step", SETTINGS, compute, [])
-    assert compute.calls == 3
+    assert not replace(store, since_s=time.time() + 1).checkpoint(STEP, SETTINGS).exists()
 
 
 def test_many_jobs_are_done_by_processes_side_by_side_and_come_back_in_order(store, journal):
     jobs = {
         number: ({"n": number}, lambda number=number: {"x": np.array([number, os.getpid()])}) for number in range(6)
     }
-    store.fetch("step", *jobs[4], [])
-    found = store.fetch_all("step", jobs, [], workers=2)
+    store.fetch(STEP, *jobs[4])
+    found = store.fetch_all(STEP, jobs, workers=2)
     assert list(found) == list(range(6)) and [int(arrays["x"][0]) for arrays in found.values()] == list(range(6))
     processes = {int(arrays["x"][1]) for number, arrays in found.items() if number != 4}
     assert os.getpid() not in processes and 1 <= len(processes) <= 2 and found[4]["x"][1] == os.getpid()
     assert sum(not event["found"] for event in journal()) == 6
-    again = store.fetch_all("step", jobs, [], workers=2)
+    again = store.fetch_all(STEP, jobs, workers=2)
     assert all(np.array_equal(found[number]["x"], again[number]["x"]) for number in jobs)
     assert all(event["found"] for event in journal())
 
 
 def test_one_worker_is_this_process(store):
     jobs = {number: ({"n": number}, lambda: {"x": np.array(os.getpid())}) for number in range(2)}
-    assert all(arrays["x"] == os.getpid() for arrays in store.fetch_all("step", jobs, []).values())
+    assert all(arrays["x"] == os.getpid() for arrays in store.fetch_all(STEP, jobs).values())
 
 
 def test_an_error_in_a_process_arrives_here_and_what_was_finished_stays(store):
@@ -247,17 +194,29 @@ def test_an_error_in_a_process_arrives_here_and_what_was_finished_stays(store):
 
     jobs = {"a": ({"n": 0}, lambda: {"x": np.zeros(1)}), "b": ({"n": 1}, fail), "c": ({"n": 2}, fail)}
     with pytest.raises(ValueError, match=r"the image eye\.png is broken"):
-        store.fetch_all("step", jobs, [], workers=2)
+        store.fetch_all(STEP, jobs, workers=2)
     assert files(store) in ([".json", ".safetensors"], [])
 
 
 def test_the_journal_says_what_was_computed_and_what_found(store, compute, journal):
-    for step in ("one", "two", "one"):
-        store.fetch(step, SETTINGS, compute, [])
+    steps = {name: Step(name, 1, ()) for name in ("one", "two")}
+    for name in ("one", "two", "one"):
+        store.fetch(steps[name], SETTINGS, compute)
     events = journal()
     assert [(event["step"], event["found"]) for event in events] == [("one", False), ("two", False), ("one", True)]
-    assert all(store.path(event["step"], SETTINGS, []).name.startswith(event["key"]) for event in events)
+    assert all(store.path(steps[event["step"]], SETTINGS).name.startswith(event["key"]) for event in events)
     assert all(event["time_s"] >= 0 for event in events)
+
+
+def test_the_journal_is_told_beforehand_how_many_jobs_are_missing(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("RURANET_JOURNAL", str(tmp_path / "journal"))
+    jobs = {number: ({"n": number}, lambda: {"x": np.zeros(1)}) for number in range(3)}
+    store.fetch(STEP, *jobs[0])
+    store.fetch_all(STEP, jobs)
+    store.fetch_all(STEP, jobs)
+    events = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    assert [event for event in events if "found" not in event] == [{"step": "step", "planned": 2}]
+    assert [event.get("found") for event in events] == [False, None, True, False, False, True, True, True]
 
 
 def test_digest_sees_type_shape_order_and_absence_but_not_memory_layout():
@@ -302,8 +261,8 @@ def rows(n=5, error_at=None):
 
 
 def test_rows_are_written_one_by_one_and_come_back_as_one_read_only_array(store, journal):
-    first = store.fetch_rows("step", SETTINGS, rows, 5, [])
-    second = store.fetch_rows("step", SETTINGS, lambda: pytest.fail("computed again"), 5, [])
+    first = store.fetch_rows(STEP, SETTINGS, rows, 5)
+    second = store.fetch_rows(STEP, SETTINGS, lambda: pytest.fail("computed again"), 5)
     for arrays in (first, second):
         np.testing.assert_array_equal(arrays["x"], np.arange(5)[:, None, None] * np.ones((1, 2, 3)))
         assert arrays["x"].dtype == np.uint8 and arrays["name"].tolist() == [f"é{i}" for i in range(5)]
@@ -322,26 +281,24 @@ def test_rows_are_written_one_by_one_and_come_back_as_one_read_only_array(store,
 )
 def test_of_rows_that_do_not_fit_nothing_is_kept(store, compute, n_rows, message):
     with pytest.raises(ValueError, match=message):
-        store.fetch_rows("step", SETTINGS, compute, n_rows, [])
+        store.fetch_rows(STEP, SETTINGS, compute, n_rows)
     assert files(store) == []
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, lambda payload, record: payload.unlink()], ids=["bit", "gone"])
-def test_damaged_rows_are_noticed_and_repaired_and_discard_removes_them(store, damage):
-    store.fetch_rows("step", SETTINGS, rows, 5, [])
-    path = store.path("step", SETTINGS, [])
+def test_damaged_rows_are_noticed_and_repaired(store, damage):
+    store.fetch_rows(STEP, SETTINGS, rows, 5)
+    path = store.path(STEP, SETTINGS)
     damage(path.with_suffix(".x.npy"), path.with_suffix(".json"))
     with pytest.warns(UserWarning, match="is damaged"):
-        arrays = store.fetch_rows("step", SETTINGS, rows, 5, [])
+        arrays = store.fetch_rows(STEP, SETTINGS, rows, 5)
     np.testing.assert_array_equal(arrays["x"][:, 0, 0], range(5))
-    store.discard("step", SETTINGS, [])
-    assert files(store) == []
 
 
 def test_the_memory_of_a_mapped_array_is_given_back_and_read_again(store):
     rng = np.random.default_rng(0)
     blocks = [rng.integers(0, 255, (1, 2**20), dtype=np.uint8) for _ in range(200)]
-    mapped = store.fetch_rows("step", SETTINGS, lambda: ({"x": block} for block in blocks), 200, [])["x"]
+    mapped = store.fetch_rows(STEP, SETTINGS, lambda: ({"x": block} for block in blocks), 200)["x"]
     expected = digest_arrays(np.stack(blocks))
 
     def resident_mb() -> float:
@@ -360,15 +317,17 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
+from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store
 
+STEP = Step("step", 1, ())
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 store, block = Store(Path(sys.argv[1])), np.zeros(2**18, np.uint8)
 try:
     if sys.argv[2] == "rows":
-        store.fetch_rows("step", {}, lambda: ({"x": block} for _ in range(20)), 20, [])
+        store.fetch_rows(STEP, {}, lambda: ({"x": block} for _ in range(20)), 20)
     else:
-        store.fetch("step", {}, lambda: {"x": np.zeros(2**23, np.uint8)}, [])
+        store.fetch(STEP, {}, lambda: {"x": np.zeros(2**23, np.uint8)})
 except OSError as error:
     print(error)
 """
@@ -388,16 +347,16 @@ def test_a_disk_that_takes_no_more_is_named_and_nothing_stays(tmp_path, kind):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_target_that_cannot_be_written_is_named(compute):
     with pytest.raises(OSError, match="/proc/store"):
-        Store(Path("/proc/store")).fetch("step", SETTINGS, compute, [])
+        Store(Path("/proc/store")).fetch(STEP, SETTINGS, compute)
     with pytest.raises(OSError, match="/proc/store"):
-        Store(Path("/proc/store")).fetch_rows("step", SETTINGS, rows, 5, [])
+        Store(Path("/proc/store")).fetch_rows(STEP, SETTINGS, rows, 5)
 
 
 TWO_RUNS = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ruranet_utils import artefacts, store
+from ruranet_utils.storage import artefacts, steps, store
 
 artefacts.PATIENCE_S = 0.1
 
@@ -406,7 +365,7 @@ def compute():
     time.sleep(float(sys.argv[3]))
     return {"x": np.full(3, 7.0)}
 
-print(store.Store(Path(sys.argv[1])).fetch("step", {}, compute, [])["x"].tolist())
+print(store.Store(Path(sys.argv[1])).fetch(steps.Step("step", 1, ()), {}, compute)["x"].tolist())
 """
 
 
@@ -447,6 +406,6 @@ def test_the_lock_of_a_dead_process_is_free(store, tmp_path):
 
 def test_what_is_there_is_read_without_a_lock(store, compute, monkeypatch):
     """A store that cannot be written serves what it holds."""
-    store.fetch("step", SETTINGS, compute, [])
+    store.fetch(STEP, SETTINGS, compute)
     monkeypatch.setattr("ruranet_utils.storage.artefacts.FileLock", None)
-    assert store.fetch("step", SETTINGS, compute, [])["x"].shape == (2, 3) and compute.calls == 1
+    assert store.fetch(STEP, SETTINGS, compute)["x"].shape == (2, 3) and compute.calls == 1

@@ -1,0 +1,84 @@
+"""How large the store is, and what of it nothing will read again: ``ruranet store``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pandas as pd
+
+import ruranet_utils
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.steps import Step
+
+
+def older_layout(root: Path) -> list[Path]:
+    """What an earlier version of the project left in the store: it is not read, written or removed by a run."""
+    known = {paths.steps().name, "models", "found", "slurm"}
+    return [entry for entry in sorted(root.iterdir()) if entry.name not in known] if root.is_dir() else []
+
+
+def size_mb(*entries: Path) -> float:
+    """Space on the disk of files, and of folders with all that is in them, in megabytes (1e6 bytes)."""
+    files = {file for entry in entries for file in [entry, *entry.rglob("*")]}
+    return 512 * sum(file.lstat().st_blocks for file in files) / 1e6
+
+
+def survey() -> pd.DataFrame:
+    """What the store holds.
+
+    Returns
+    -------
+    DataFrame
+        For each step ``results`` (number), ``size_mb``, and ``outdated_mb``: results of another version of the step,
+        with other constants or libraries than today's, and what interruptions have left. The last row is an older
+        layout of the store, if there is one.
+    """
+    rows = []
+    for folder in sorted(paths.steps().glob("*")):
+        outdated = _outdated(folder)
+        results = len(list(folder.glob("*.json")))
+        rows.append((folder.name, results, size_mb(folder), size_mb(*outdated) if outdated else 0.0))
+    if old := older_layout(paths.store()):
+        rows.append(("(older layout)", len(old), size_mb(*old), size_mb(*old)))
+    return pd.DataFrame(rows, columns=["step", "results", "size_mb", "outdated_mb"])
+
+
+def prune(networks: bool = False) -> float:
+    """Remove an older layout and outdated results; returns the megabytes that became free.
+
+    Parameters
+    ----------
+    networks : bool
+        Remove also the trained networks of which the scores are kept. They would have to be trained again to be
+        applied to other photographs.
+    """
+    doomed = older_layout(paths.store())
+    for folder in paths.steps().glob("*"):
+        trained = networks and folder.name == "segmentation_model"
+        doomed += list(folder.iterdir()) if trained else _outdated(folder)
+    freed = size_mb(*doomed) if doomed else 0.0
+    for entry in doomed:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    return freed
+
+
+def _outdated(folder: Path) -> list[Path]:
+    """Files of one step that no run of today's project and environment asks for."""
+    step = _steps().get(folder.name)
+    kept = set()
+    for record in folder.glob("*.json"):
+        key = json.loads(record.read_text())["key"]
+        if step and all(key.get(name) == value for name, value in step.dependencies.items()):
+            kept.add(record.stem)
+    return [file for file in sorted(folder.iterdir()) if file.name.split(".")[0] not in kept]
+
+
+def _steps() -> dict[str, Step]:
+    """Every step of the package by its name."""
+    modules = walk_packages(ruranet_utils.__path__, "ruranet_utils.")
+    found = [value for module in modules for value in vars(import_module(module.name)).values()]
+    return {value.name: value for value in found if isinstance(value, Step)}
