@@ -17,8 +17,10 @@ from joblib.externals.loky import get_reusable_executor
 from measure import RESULTS, measure, save
 from torch.utils.flop_counter import FlopCounterMode
 
+from ruranet_utils.clustering import study
 from ruranet_utils.clustering.study import diagnose, project
 from ruranet_utils.data.cohort import load_cohorts
+from ruranet_utils.features import extract
 from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.networks.backbones import feature_extractor

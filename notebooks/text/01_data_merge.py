@@ -23,7 +23,7 @@
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
 # | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area`, `table_cohort_versus_paper` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
-# | Needs | synthetic: 15 s, 1.2 GB · open: 1 min, 1.5 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 8 s, 0.9 GB · open: 1 min, 1.5 GB; on two CPU cores, `run.json` |
 #
 # Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set that we found has both for the same photograph.
 

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.1 and 3.2, Eq. 1, Tables 1 and 2 |
 # | Reads | the segmentation cohort of notebook 01 |
 # | Writes | `table_1`, `table_2`, `table_protocols`, `table_scse`, `time_1`, in `open` `table_field` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
-# | Needs | synthetic: 7 min, 3.9 GB · open: 14 to 28 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
+# | Needs | synthetic: 3 min, 3.1 GB · open: 14 to 28 min for each model of `time_1`, two side by side, kept for good; on two CPU cores, `run.json` |
 #
 # Each model is a binary U-Net with spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
 #

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
 # | Writes | `table_4`, `table_4_all_scores`, `table_4_paired`, `table_4_stability`, `table_4_summary`, `table_4_by_kind`, `table_lesion_channel` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_heads`, `fig_weights` |
-# | Needs | synthetic: 90 s, 4.1 GB · open: 4 min for one backbone, 3.8 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 55 s, 3.5 GB · open: 4 min for one backbone, 3.8 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives features $x_1 \dots x_4$. They are standardized and reduced to 50 principal components $z_1 \dots z_4$ with one basis for all lesions, taken from the images outside the test split. DMH passes each $z_i$, centered, through a projection head of its own, a perceptron of two layers whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads are trained by
 #
@@ -162,7 +162,7 @@ _ = run.save_table(results.drop(columns="predicted"), "table_4_all_scores")
 # %% [markdown]
 # ## Figure · What the labels are worth
 #
-# Each point is one backbone. The step from `held_out` to `oracle` is what choosing the weights on the answer adds. Crosses are the paper's. The dashed line is 0.5; two random clusters, matched to the classes, reach somewhat more (for 64 images 0.55 on average, for 174 images 0.53), but for `held_out`, where the other half names them.
+# Each point is one backbone. The step from `held_out` to `oracle` is what choosing the weights on the answer adds. Crosses are the paper's. The dashed line is 0.5; two random clusters, matched to the classes, reach somewhat more (for 56 images 0.55 on average, for 174 images 0.53), but for `held_out`, where the other half names them.
 
 # %% alt="Accuracy of four clustering methods, one point for each backbone, in four ways of choosing the weights of the lesions, with the paper's accuracies as crosses and guessing as a dashed line."
 fig, ax = plt.subplots(figsize=(8, 4))

@@ -21,7 +21,7 @@
 # | Paper | Section 3.4, Table 5 |
 # | Reads | both cohorts of notebook 01, the encoders of notebook 02 |
 # | Writes | `table_5`, `table_5_steps` (csv, md); `fig_ablation` |
-# | Needs | synthetic: 70 s, 3.3 GB · open: 12 min, 7.7 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 40 s, 2.7 GB · open: 12 min, 7.7 GB; on two CPU cores, `run.json` |
 #
 # | variant | segmentation | SCSE | heads | PCA |
 # | --- | --- | --- | --- | --- |

@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs` |
-# | Needs | synthetic: 30 s, 1.3 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
+# | Needs | synthetic: 20 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
 # If class and camera agree in a share $q$ of the images, then whoever looks at nothing but the camera is right in
 #

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from ruranet_utils.networks import weights
+from ruranet_utils.networks import backbones, weights
 from ruranet_utils.networks.backbones import as_float, classifier, feature_extractor, normalize, unet
 from ruranet_utils.networks.device import seeded
 from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
@@ -307,3 +307,16 @@ def test_real_weights_load_and_keep_the_scale(monkeypatch):
     assert features.shape == (2, 1280) and 0.05 < features.std() < 5
     assert all(0.05 < stage.std() < 10 for stage in stages[1:])
     torch.testing.assert_close(functional.adaptive_avg_pool2d(stages[-1], 1).flatten(1), features)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "vgg16", "mobilenet_v2", "densenet121"])
+def test_layers_that_the_depth_leaves_out_hold_no_parameters(encoder, monkeypatch):
+    images = torch.rand(1, 3, 64, 64)
+    network = backbones.unet(encoder, "scse", 3, None, seed=0)
+    assert network.training
+    found = network.eval()(images)
+    monkeypatch.setattr(backbones, "_drop_unreached", lambda encoder: None)
+    whole = backbones.unet(encoder, "scse", 3, None, seed=0).eval()
+    torch.testing.assert_close(found, whole(images), rtol=0, atol=0)
+    counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (network, whole)]
+    assert counts[0] < 0.7 * counts[1]

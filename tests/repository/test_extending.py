@@ -8,16 +8,17 @@ import pandas as pd
 import pytest
 
 from reliability.runs import SMALL, copy_project, finish, pairs, reproduce
+from ruranet_utils.profiles import get_profile
 from ruranet_utils.storage import paths
 
 MERGED = """
-from test_cohort import config, load_cohorts, save_photograph, six_sources  # noqa: F401
+from tests.data.test_cohort import load_cohorts, profiles, save_photograph, six_sources  # noqa: F401
 
 
 def test_the_data_set_is_merged(six_sources, store):  # noqa: F811
     for seed in range(2):
         save_photograph(six_sources / "mine" / f"m{seed}.png", 2000 + seed)
-    profile = config.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
     _, diagnosis = load_cohorts(profile, store)
     audit = diagnosis.audit.set_index("source")
     assert sorted(audit.loc["mine", "image_id"]) == ["m0", "m1"] and (audit.loc["mine", "dropped"] == "").all()
@@ -35,27 +36,27 @@ def extended(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("extended") / "ruranet")
     package = folder / "ruranet_utils"
 
-    edit(package / "config.py", '"vgg16", "vgg19")\nMETHODS = (', '"vgg16", "vgg19", "resnet101")\nMETHODS = (')
-    edit(package / "config.py", "DISPLAY = {\n", 'DISPLAY = {\n    "resnet101": "ResNet101",\n')
+    edit(package / "profiles.py", '"vgg16", "vgg19")\nMETHODS = (', '"vgg16", "vgg19", "resnet101")\nMETHODS = (')
+    edit(package / "profiles.py", "DISPLAY = {\n", 'DISPLAY = {\n    "resnet101": "ResNet101",\n')
 
-    edit(package / "config.py", '"agglomerative", "dmh")', '"agglomerative", "dmh", "spectral")')
-    edit(package / "config.py", "DISPLAY = {\n", 'DISPLAY = {\n    "spectral": "spectral",\n')
-    edit(package / "clustering.py", '"kmeans", "agglomerative")', '"kmeans", "agglomerative", "spectral")')
+    edit(package / "profiles.py", '"agglomerative", "dmh")', '"agglomerative", "dmh", "spectral")')
+    edit(package / "profiles.py", "DISPLAY = {\n", 'DISPLAY = {\n    "spectral": "spectral",\n')
+    edit(package / "clustering/estimators.py", '"kmeans", "agglomerative")', '"kmeans", "agglomerative", "spectral")')
     edit(
-        package / "clustering.py",
+        package / "clustering/estimators.py",
         "import AgglomerativeClustering, KMeans",
         "import AgglomerativeClustering, KMeans, SpectralClustering",
     )
     snippet = (paths.ROOT / "README.md").read_text().split("```python\n        if self.method")[1].split("```")[0]
     start = '        if self.method == "agglomerative":\n'
-    edit(package / "clustering.py", start, f"        if self.method{snippet}{start}")
+    edit(package / "clustering/estimators.py", start, f"        if self.method{snippet}{start}")
 
-    refuge2 = (package / "sources/refuge2.py").read_text()
+    refuge2 = (package / "data/sources/refuge2.py").read_text()
     mine = refuge2.replace('name="refuge2"', 'name="mine"')
     body = "    return [\n        Record(name, SOURCE.name, name, '', 0, SOURCE.label_rule, path, {}, None)\n"
     mine = mine[: mine.index("    top = root")] + body + "        for name, path in list_images(root).items()\n    ]\n"
-    (package / "sources/mine.py").write_text(mine)
-    registry = package / "sources/__init__.py"
+    (package / "data/sources/mine.py").write_text(mine)
+    registry = package / "data/sources/__init__.py"
     edit(registry, "haemorrhage, idrid, refuge2,", "haemorrhage, idrid, mine, refuge2,")
     edit(registry, "    haemorrhage.SOURCE,\n)", "    haemorrhage.SOURCE,\n    mine.SOURCE,\n)")
     edit(registry, "] = {\n", "] = {\n    mine.SOURCE.name: mine.records,\n")
@@ -68,7 +69,7 @@ def test_a_backbone_and_a_clustering_method_appear_in_table_4(extended):
     ours = table[table["accuracy ours"].notna()]
     assert set(ours["backbone"]) == {"resnet101"}
     assert set(ours["method"]) == {"kmedoids", "kmeans", "agglomerative", "dmh", "spectral"}
-    assert len(ours) == 3 * 5 and ours["n"].eq(64).all()
+    assert len(ours) == 3 * 5 and ours["n"].eq(get_profile("synthetic").n_images).all()
 
 
 def test_a_data_set_is_listed_and_merged(extended):

@@ -82,6 +82,8 @@ def test_the_workflow_runs_what_the_project_runs():
     steps = yaml.safe_load(text(".github/workflows/test.yml"))["jobs"]["test"]["steps"]
     assert "bash .ci/run" in [step.get("run") for step in steps]
     assert "make test" in text(".ci/run").splitlines()
+    weekly = yaml.safe_load(text(".github/workflows/weekly.yml"))["jobs"]["reliability"]
+    assert weekly["strategy"]["matrix"]["target"] == ["reproduce", "verify", "chaos"]
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,12 @@ def test_what_must_not_be_published_is_seen(text):
 SEGMENT = """
 import sys, torch
 from ruranet_utils.segmentation.apply import segment
-from ruranet_utils import segmentation, paths
+from ruranet_utils.segmentation import unet
+from ruranet_utils.storage import paths
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.segmentation.model_file import Model
 profile = get_profile("synthetic", encoder_depth=3)
-network = segmentation.build("mobilenet_v2", "scse", profile)
+network = unet.build("mobilenet_v2", "scse", profile)
 state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
 card = dict(lesion="hard_exudates", encoder="mobilenet_v2", attention="scse", encoder_depth=3, image_size_px=96)
 card.update(threshold=0.5, seed=0, trained_on=["synthetic"], licenses=[], scores={}, weights="random", note="")

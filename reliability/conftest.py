@@ -1,0 +1,3 @@
+"""Fixtures shared with the tests of the wings."""
+
+from tests.conftest import journal, phantoms, store, tiny  # noqa: F401
