@@ -23,7 +23,7 @@ def older_layout(root: Path) -> list[Path]:
 
 def size_mb(*entries: Path) -> float:
     """Space on the disk of files, and of folders with all that is in them, in megabytes (1e6 bytes)."""
-    files = {file for entry in entries for file in [entry, *entry.rglob("*")]}
+    files = {file for entry in entries if entry.exists() for file in [entry, *entry.rglob("*")]}
     return 512 * sum(file.lstat().st_blocks for file in files) / 1e6
 
 

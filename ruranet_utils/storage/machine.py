@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import subprocess
 import sys
 from functools import cache
 
@@ -103,4 +104,4 @@ def instructions(with_torch: bool = True) -> str:
 
 if __name__ == "__main__":
     prepare_process()
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  the command is the caller's own
+    sys.exit(subprocess.call(sys.argv[1:]))
