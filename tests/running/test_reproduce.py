@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -215,11 +216,14 @@ def modelled(tmp_path_factory):
     network = unet.build("mobilenet_v2", "scse", profile)
     state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
     shared = {"encoder": "mobilenet_v2", "attention": "scse", "encoder_depth": 3, "image_size_px": 512, "seed": 0}
+    image = next(iter(make_patient(3, 128, seed=5))).image.transpose(2, 0, 1)[None]
+    found = unet.probabilities(unet.restore(state, "mobilenet_v2", "scse", profile), image, profile)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RURANET_STORE", str(folder / "store"))
-        for level, lesion in enumerate(LESIONS):
-            about = {"lesion": lesion, "threshold": 0.008 + 0.001 * level, "trained_on": ["synthetic"], "scores": {}}
-            about |= {"licenses": [], "weights": "random", "note": ""}
+        for share, lesion in zip((0.5, 0.6, 0.7, 0.8), LESIONS, strict=True):
+            about = {"lesion": lesion, "threshold": float(np.quantile(found, share)), "trained_on": ["synthetic"]}
+            about |= {"licenses": [], "weights": "random", "note": "", "n_train": 0}
+            about["scores"] = dict.fromkeys(("iou_first", "iou_low", "iou_high"), 0.0)
             Model(state, {**shared, **about}).save(paths.models("synthetic"))
     return folder
 
