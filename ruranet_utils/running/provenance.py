@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -34,17 +35,19 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
         The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
-        had the same parameters: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
+        had the same parameters and settings: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
         computed the most steps, which a run that finds them all in the store says nothing about.
     """
-    earlier = before.get("notebooks", {}) if before.get("parameters") == parameters else {}
+    settings = json.loads(json.dumps(profile.settings(*profile.__dataclass_fields__)))  # tuples become lists
+    same = before.get("parameters") == parameters and before.get("profile") == settings
+    earlier = before.get("notebooks", {}) if same else {}
     for name, facts in ran.items():
         costliest = earlier.get(name, {}).get("costliest", facts)
         facts["costliest"] = max({**facts}, costliest, key=lambda run: run["computed"])
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
-        "profile": profile.settings(*profile.__dataclass_fields__),
+        "profile": settings,
         "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
         "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
         "data": _digests(paths.figures(profile.results)),
