@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,10 +36,10 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
         The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
-        had the same parameters and settings: their tables are still there. A notebook's ``costliest`` run stays, too: the one that
-        computed the most steps, which a run that finds them all in the store says nothing about.
+        had the same parameters and settings: their tables are still there. A notebook's ``costliest`` run stays, too:
+        the one that computed the most steps, which a run that finds them all in the store says nothing about.
     """
-    settings = json.loads(json.dumps(profile.settings(*profile.__dataclass_fields__)))  # tuples become lists
+    settings = json.loads(json.dumps(asdict(profile)))  # tuples become lists, as in the file
     same = before.get("parameters") == parameters and before.get("profile") == settings
     earlier = before.get("notebooks", {}) if same else {}
     for name, facts in ran.items():
