@@ -42,7 +42,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from ruranet_utils import published
 from ruranet_utils.evidence.grim import confusion_matrices
 from ruranet_utils.features.extract import image_features
@@ -53,7 +52,7 @@ from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.running.start import start
 from ruranet_utils.statistics.intervals import ratio_interval
 from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, roc_curve
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -188,9 +187,9 @@ for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
         else:
             part = predictions.query("backbone == @backbone and protocol == @source")
             matrix = confusion_matrix(part["label"], part["probability"] > 0.5)
-        shares = matrix / matrix.sum(axis=1, keepdims=True)
-        sns.heatmap(shares, annot=matrix, fmt="d", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=ax)
-        ax.set(xticklabels=["no", "yes"], yticklabels=["no", "yes"])
+        shown = ConfusionMatrixDisplay(matrix, display_labels=["no", "yes"])
+        shown.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": matrix.sum(axis=1).max()})
+        ax.set(xlabel="", ylabel="")
         ax.set_title(DISPLAY[backbone] if source == "paper" else "", fontsize=11)
     line[0].set_ylabel(source, fontsize=11)
 fig.supxlabel("predicted DME")

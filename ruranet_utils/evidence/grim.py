@@ -137,8 +137,9 @@ def confusion_matrices(
         raise ValueError(f"unknown average {average!r}; valid averages: {', '.join(AVERAGES)}")
     if not 0 < positive_share < 1:
         raise ValueError(f"positive_share must lie between 0 and 1, got {positive_share!r}")
-    sizes = [n for n in sizes if n >= 1 and np.isclose(round(n * positive_share), n * positive_share)]
-    if not sizes:
+    sizes = np.array([n for n in sizes if n >= 1])
+    sizes = sizes[np.isclose(np.rint(sizes * positive_share), sizes * positive_share)]
+    if not len(sizes):
         raise ValueError(f"of no size that was given {positive_share:g} is a whole number of images")
     row = shares(pd.DataFrame([{name: row.get(name) for name in ("accuracy", *SCORES)}])).iloc[0]
     if np.isnan(row["accuracy"]):

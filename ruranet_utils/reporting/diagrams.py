@@ -9,10 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import torch
-from segmentation_models_pytorch.base.modules import SCSEModule
 from torch import nn
 
 from ruranet_utils.profiles import DISPLAY, LESIONS
+
+SCSE = "SCSEModule"  # of segmentation_models_pytorch, the import of which takes two seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def layers(model: nn.Module, size_px: int) -> pd.DataFrame:
         return hook
 
     for name, module in model.named_modules():
-        if name and (not any(module.children()) or isinstance(module, SCSEModule)):
+        if name and (not any(module.children()) or type(module).__name__ == SCSE):
             hooks.append(module.register_forward_hook(note(name)))
     _pass_through(model, torch.zeros(1, 3, size_px, size_px), hooks)
     return pd.DataFrame(rows)
@@ -92,7 +93,7 @@ def attention_maps(model: nn.Module, image: torch.Tensor) -> list[Attention]:
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, SCSEModule):
+        if type(module).__name__ == SCSE:
             hooks.append(module.register_forward_hook(note(name)))
     _pass_through(model, image, hooks)
     return found

@@ -27,7 +27,7 @@ def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False)
     Parameters
     ----------
     fig : Figure
-        Left open.
+        Left open, its layout settled.
     name : str
         File name without ending.
     folder : Path
@@ -38,6 +38,8 @@ def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False)
     """
     folder = folder / "photographs" if photographs else folder
     png, pdf = io.BytesIO(), io.BytesIO()
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # it is laid out: each of the next drawings would do it again, twice
     fig.savefig(png, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
     undated = {"Creator": None, "Producer": None, "CreationDate": None}
     fig.savefig(pdf, format="pdf", dpi=200, bbox_inches="tight", metadata=undated)

@@ -8,25 +8,99 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
 import psutil
+from jupyter_client import KernelManager
 from tqdm import tqdm
 
 from ruranet_utils.running.provenance import describe_code
 from ruranet_utils.storage import paths
 
 SAY_EVERY_S = 20
+IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_utils, sklearn, seaborn"]
 
 
-def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
+@dataclass(frozen=True)
+class Kernel:
+    """A notebook with the kernel that is to run it.
+
+    Attributes
+    ----------
+    path : Path
+        The notebook.
+    journal : Path
+        Where the kernel's store notes its steps.
+    manager : KernelManager
+    """
+
+    path: Path
+    journal: Path
+    manager: KernelManager
+
+
+def kernels(notebooks: Sequence[Path], executed: Path) -> Iterator[Kernel]:
+    """Start a kernel for each notebook; each imports the libraries while the notebook before it runs.
+
+    Parameters
+    ----------
+    notebooks : sequence of Path
+    executed : Path
+        Folder that gets the executed notebooks.
+
+    Yields
+    ------
+    Kernel
+        Shut down when the next one is asked for.
+    """
+    executed.mkdir(parents=True, exist_ok=True)
+    waiting = [_start(path, executed) for path in notebooks[:1]]
+    try:
+        for following in [*notebooks[1:], None]:
+            if following:
+                waiting.append(_start(following, executed))
+            yield waiting[0]
+            _stop(waiting.pop(0))
+    finally:
+        for kernel in waiting:
+            _stop(kernel)
+
+
+def _start(path: Path, executed: Path) -> Kernel:
+    journal = executed / f".{path.stem}.jsonl"
+    journal.unlink(missing_ok=True)
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(
+        cwd=str(paths.NOTEBOOKS),
+        env={**os.environ, "RURANET_JOURNAL": str(journal), "RURANET_WIDGETS": "0", "TQDM_DISABLE": "1"},
+        extra_arguments=[
+            # A kernel of this machine, for this process: its warning of an unencrypted port is noise, and so is what
+            # it logs of a shutdown in the middle of a cell. Errors of cells arrive as such.
+            "--log-level=CRITICAL",
+            "--HistoryManager.hist_file=:memory:",
+            f"--IPKernelApp.exec_lines={IMPORTS}",
+        ],
+    )
+    return Kernel(path, journal, manager)
+
+
+def _stop(kernel: Kernel) -> None:
+    """End a kernel at once: everything is written, there is no need to wait a second for its farewell."""
+    kernel.manager.shutdown_kernel(now=True)
+    kernel.journal.unlink(missing_ok=True)
+
+
+def run_notebook(kernel: Kernel, parameters: dict, executed: Path) -> dict:
     """Execute one notebook by papermill.
 
     Parameters
     ----------
-    path : Path
+    kernel : Kernel
+        One of :func:`kernels`.
     parameters : dict
         Injected into the notebook.
     executed : Path
@@ -44,32 +118,18 @@ def run_notebook(path: Path, parameters: dict, executed: Path) -> dict:
     papermill.PapermillExecutionError
         If a cell fails.
     """
-    executed.mkdir(parents=True, exist_ok=True)
-    journal = executed / f".{path.stem}.jsonl"
-    journal.unlink(missing_ok=True)
-    os.environ.update(RURANET_JOURNAL=str(journal), RURANET_WIDGETS="0", TQDM_DISABLE="1")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that `start` takes from its cell
-    watch = Watch(path.stem, journal)
+    watch = Watch(kernel.path.stem, kernel.journal)
     watch.start()
     try:
         papermill.execute_notebook(
-            path,
-            executed / path.name,
-            parameters,
-            cwd=paths.NOTEBOOKS,
-            kernel_name="python3",
-            progress_bar=False,
-            shutdown_kernel="immediate",  # everything is written: no need to wait a second for its farewell
-            # A kernel of this machine, for this process: its warning of an unencrypted port is noise, and so is what
-            # it logs of a shutdown in the middle of a cell. Errors of cells arrive as such.
-            extra_arguments=["--log-level=CRITICAL"],
+            kernel.path, executed / kernel.path.name, parameters, km=kernel.manager, progress_bar=False
         )
     finally:
         watch.done.set()
         watch.join()
         watch.look()
-        noted = events(journal)
-        journal.unlink(missing_ok=True)
+    noted = events(kernel.journal)
     steps = [event for event in noted if "found" in event]
     weights = [event["weights"] for event in noted if "weights" in event]
     return {

@@ -9,8 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
@@ -22,6 +23,9 @@ from ruranet_utils.running.upkeep import older_layout, size_mb
 from ruranet_utils.storage import paths, workers
 from ruranet_utils.storage.artefacts import write_atomically
 from ruranet_utils.storage.machine import prepare_process
+
+if TYPE_CHECKING:
+    from ruranet_utils.running.headless import Kernel
 
 WORDS = ("profile", "data_dir", "encoders", "classifiers", "extractors", "models")  # a folder may be named 2024_11
 
@@ -163,16 +167,8 @@ def main(
         )
     expected = estimate(chosen, used)
     print(expected[""], flush=True)
-    ran, start = {}, time.perf_counter()
-    for number, path in enumerate(chosen, start=1):
-        title = f"[{number}/{len(chosen)}] {path.stem}"
-        print(f"{title}  {expected.get(path.stem, '')}…", flush=True)
-        ran[path.stem] = facts = _run_or_exit(path, parameters, results / "notebooks")
-        print(
-            f"\r{title}  {tqdm.format_interval(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
-            f"{facts['computed']} steps computed, {facts['found']} found".ljust(100),
-            flush=True,
-        )
+    start = time.perf_counter()
+    ran = _run_all(chosen, parameters, results / "notebooks", expected)
     file = results / "run.json"
     before = read_run(results)
     described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
@@ -182,15 +178,34 @@ def main(
         print(described, file=output)
 
 
-def _run_or_exit(path: Path, parameters: dict, executed: Path) -> dict:
+def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected: dict[str, str]) -> dict[str, dict]:
+    from ruranet_utils.running.headless import kernels  # papermill, which a refusal should not cost
+
+    ran = {}
+    with closing(kernels(chosen, executed)) as started:
+        for number, kernel in enumerate(started, start=1):
+            name = kernel.path.stem
+            title = f"[{number}/{len(chosen)}] {name}"
+            print(f"{title}  {expected.get(name, '')}…", flush=True)
+            ran[name] = facts = _run_or_exit(kernel, parameters, executed)
+            print(
+                f"\r{title}  {tqdm.format_interval(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
+                f"{facts['computed']} steps computed, {facts['found']} found".ljust(100),
+                flush=True,
+            )
+    return ran
+
+
+def _run_or_exit(kernel: Kernel, parameters: dict, executed: Path) -> dict:
     """Run one notebook; whatever ends it ends the command, with a message and no traceback."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
     from ruranet_utils.running.headless import run_notebook
 
+    path = kernel.path
     try:
-        return run_notebook(path, parameters, executed)
+        return run_notebook(kernel, parameters, executed)
     except PapermillExecutionError as error:
         said = f"{error.ename}: {error.evalue}"
         last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copyreg import pickle as register_reducer
@@ -16,6 +15,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
+
+from ruranet_utils.storage.progress import progress
 
 Arrays = dict[str, np.ndarray]
 PATIENCE_S = 5  # after which a process says that it waits for another one
@@ -103,8 +104,9 @@ def locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=PATIENCE_S)
         except Timeout:
-            print(f"another process computes {path.parent.name}/{path.stem[:12]}: waiting for it", file=sys.stderr)
-            lock.acquire()
+            waiting = f"waiting for {path.parent.name}/{path.stem[:12]}, which another process computes"
+            with progress(desc=waiting, bar_format="{desc} ({elapsed})"):
+                lock.acquire()
     try:
         yield
     finally:
