@@ -123,7 +123,12 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path) -> dict:
     watch.start()
     try:
         papermill.execute_notebook(
-            kernel.path, executed / kernel.path.name, parameters, km=kernel.manager, progress_bar=False
+            kernel.path,
+            executed / kernel.path.name,
+            parameters,
+            km=kernel.manager,
+            progress_bar=False,
+            request_save_on_cell_execute=False,
         )
     finally:
         watch.done.set()
