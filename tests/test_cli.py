@@ -156,4 +156,5 @@ def test_segment_without_a_model_says_how_to_train_one(tmp_path):
 def test_data_as_json(tmp_path):
     (tmp_path / "idrid").mkdir()
     listed = pd.DataFrame(json.loads(ruranet("data", "--json", RURANET_DATA_ROOT=tmp_path).stdout)).set_index("source")
-    assert listed["found"].to_dict() == {name: name == "idrid" for name in listed.index}
+    expected = {name: "incomplete" if name == "idrid" else "missing" for name in listed.index}
+    assert listed["state"].to_dict() == expected and "A. Segmentation" in listed["problem"]["idrid"]

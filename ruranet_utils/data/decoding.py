@@ -13,19 +13,21 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
+from ruranet_utils.data.masks import read_mask, shrink_mask
+from ruranet_utils.data.reading import read_image, turn_mask
 from ruranet_utils.data.sources.base import Record
-from ruranet_utils.profiles import ANNOTATIONS, Profile
+from ruranet_utils.profiles import ANNOTATIONS, DISPLAY, Profile
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_file, release
 
-DECODING = Step("photographs", 1, ("data.reading", "data.decoding"))
+DECODING = Step("photographs", 2, ("data.reading", "data.masks", "data.decoding"))
 CHOICE = Step("chosen_photographs", 1, ())
 HASH_SIDE = 16
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
 RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
+MOST_LESION = 0.5  # share of the field of view beyond which a mask is taken for an inverted one
 AREAS = [f"{lesion}_px" for lesion in ANNOTATIONS]
 LOSSES = [f"{lesion}_lost" for lesion in ANNOTATIONS]
 
@@ -138,12 +140,18 @@ def _read(record: Record, size_px: int, masked: bool) -> Arrays:
         for lesion, path in _masks_of(record).items():
             i = ANNOTATIONS.index(lesion)
             row["masks"][i], row["lost"][i] = _read_mask(path, record, (height_px, width_px), size_px)
+            covered = row["masks"][i].sum() / max(1, field_of_view(image) * size_px**2)
+            if covered > MOST_LESION:
+                raise ValueError(
+                    f"{path} marks {min(1, covered):.0%} of the field of view as {DISPLAY[lesion]}, expected at most "
+                    f"{MOST_LESION:.0%}: is it inverted? The lesion must be bright and the ground black"
+                )
         row["area_px"] = row["masks"].sum(axis=(1, 2))
     return row
 
 
 def _read_mask(path: Path, record: Record, shape: tuple[int, int], size_px: int) -> tuple[np.ndarray, float]:
-    mask = read_mask(path)
+    mask = turn_mask(read_mask(path), record.image_path, shape)
     if mask.shape != shape:
         raise ValueError(
             f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, its image {record.image_path.name} "

@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -62,6 +63,8 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
 def _backend(workers: int) -> Iterator[None]:
     address = os.environ.get("RURANET_DASK")
     if not address:
+        # It replaces workers that have grown by 300 MB, which is what they are for, and gives their jobs to new ones.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             yield
         return

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ruranet_utils import profiles
 from ruranet_utils.data.cohort import COLUMNS, Cohort, load_cohorts
+from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image
 from ruranet_utils.data.sources import SOURCES, idrid, srahim
 from ruranet_utils.data.splits import _apportion, assign_splits, balance, deal_patients
@@ -283,10 +284,19 @@ def test_open_profile_keeps_image_and_row_together(data_root, profile, store):
 def test_open_profile_notices_a_changed_mask(data_root, profile, store):
     before, _ = load_cohorts(profile, store)
     path = next((data_root / "idrid").rglob("IDRiD_01_EX.tif"))
-    save_mask(path, np.ones((48, 64), bool))
+    upper = np.zeros((48, 64), bool)
+    upper[:18] = True
+    save_mask(path, upper)
     after, _ = load_cohorts(profile, store)
-    assert not before.masks[0, 0].all()
-    assert after.masks[0, 0].all()
+    assert not before.masks[0, 0, :8].all()
+    assert after.masks[0, 0, :8].all()
+
+
+def test_an_inverted_mask_is_refused_with_the_question(data_root, profile, store):
+    path = next((data_root / "idrid").rglob("IDRiD_01_EX.tif"))
+    save_mask(path, ~read_mask(path))
+    with pytest.raises(ValueError, match=r"IDRiD_01_EX\.tif marks \d+% of the field of view .* is it inverted\?"):
+        load_cohorts(profile, store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image"])
@@ -374,7 +384,7 @@ def test_paper_profile_merges_six_sources(six_sources, store):
 
 
 def test_masks_take_part_though_a_copy_with_a_label_is_preferred(six_sources, store):
-    masked = next((six_sources / "idrid" / idrid.IMAGES / idrid.SPLITS["train"]).iterdir())
+    masked = next((six_sources / "idrid/A. Segmentation" / idrid.IMAGES / idrid.SPLITS["train"]).iterdir())
     shutil.copy(masked, six_sources / "retinal_vessel_segmentation/images/copy.jpg")
     profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
     segmentation, diagnosis = load_cohorts(profile, store)

@@ -1,18 +1,24 @@
 """Downloads: asked for one by one, explained where there is no network; archives are unpacked with care."""
 
+import io
 import os
+import re
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
 import kagglehub
+import numpy as np
 import pytest
 import requests
 from click.testing import CliRunner
+from PIL import Image
 
 from ruranet_utils.data import download
 from ruranet_utils.data.download import REMOTE as SOURCES
 from ruranet_utils.data.download import main, unpack
+from ruranet_utils.data.sources import idrid
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def test_a_source_is_fetched_by_its_pinned_handle_and_only_once(root, asked):
         done = run("--source", "refuge2", "--source", "idrid")
         assert done.exit_code == 0 and str(root / "idrid") in done.output
     assert asked == ["victorlemosml/refuge2/versions/1", SOURCES["idrid"].kaggle]
-    assert "found   refuge2" in run().output
+    assert "incomplete refuge2" in run().output  # one file of no use
     assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == [
         "idrid", "idrid/a.jpg", "refuge2", "refuge2/a.jpg"
     ]  # fmt: skip
@@ -73,7 +79,7 @@ def test_an_interrupted_download_is_not_taken_for_the_data_set_and_is_continued(
         return whole(handle)
 
     monkeypatch.setattr(kagglehub, "dataset_download", interrupted)
-    assert run("--source", "refuge2").exit_code == 1 and "missing refuge2" in run().output
+    assert run("--source", "refuge2").exit_code == 1 and re.search("missing +refuge2", run().output)
     monkeypatch.setattr(kagglehub, "dataset_download", continued)
     assert run("--source", "refuge2").exit_code == 0
     assert [path.name for path in root.iterdir()] == ["refuge2"]
@@ -142,6 +148,17 @@ def test_an_archive_is_unpacked_under_its_source(root, archive):
     assert run("--archive", str(archive({"a": b""}))).exit_code == 2
 
 
+def test_the_parts_of_idrid_are_unpacked_into_one_folder(root, tmp_path, archive):
+    parts = [archive({f"{part}/a.txt": b"1"}).rename(tmp_path / f"{part}.zip") for part in idrid.PARTS]
+    assert run("--source", "idrid", *(word for part in parts for word in ("--archive", str(part)))).exit_code == 0
+    assert sorted(path.name for path in (root / "idrid").iterdir()) == sorted(idrid.PARTS)
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"damaged\.zip is no zip archive"):
+        unpack([parts[0], damaged], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("members", "options", "message"),
     [
@@ -149,20 +166,56 @@ def test_an_archive_is_unpacked_under_its_source(root, archive):
         ({"/etc/evil": b"1"}, {}, "would lie outside"),
         ({"a\\..\\..\\evil": b"1"}, {}, "would lie outside"),
         ({"good.txt": b"/etc/passwd"}, {"external_attr": 0o120777 << 16}, "holds the link 'good.txt'"),
-        ({"bomb.jpg": bytes(10**7)}, {}, "no photograph is packed so tightly"),
+        ({"bomb.jpg": bytes(10**7)}, {}, "no photographs are packed so tightly"),
+        ({f"{i}.jpg": bytes(10**6) for i in range(9)}, {}, "no photographs are packed so tightly"),
     ],
-    ids=["parent", "absolute", "backslashes", "link", "bomb"],
+    ids=["parent", "absolute", "backslashes", "link", "bomb", "small bombs"],
 )
-def test_dangerous_archives_are_refused_and_nothing_is_written(tmp_path, archive, members, options, message):
+def test_dangerous_archives_are_refused_and_nothing_is_written(
+    tmp_path, archive, monkeypatch, members, options, message
+):
+    monkeypatch.setattr(download, "HARMLESS_BYTES", 2 * 10**6)
     with pytest.raises(ValueError, match=message):
-        unpack(archive({"good.txt": b"1", **members}, **options), tmp_path / "raw" / "idrid")
+        unpack([archive({"good.txt": b"1", **members}, **options)], tmp_path / "raw" / "idrid")
     assert not (tmp_path / "raw").exists()
+
+
+def test_masks_that_shrink_to_almost_nothing_are_no_bomb(tmp_path, archive):
+    """IDRiD's masks are uncompressed 1-bit TIFFs of 1.5 MB; three of four deflate by more than 200:1."""
+    mask = np.zeros((2848, 4288), bool)
+    mask[900:930, 1800:1850] = True
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "TIFF")
+    path = archive({f"A. Segmentation/{i:02d}_MA.tif": file.getvalue() for i in range(4)})
+    assert 4 * len(file.getvalue()) > download.MAX_RATIO * path.stat().st_size
+    unpack([path], tmp_path / "raw")
+    assert (tmp_path / "raw/A. Segmentation/03_MA.tif").read_bytes() == file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "message"),
+    [
+        (1, zipfile.ZIP_DEFLATED, "is encrypted: unpack it with its password"),
+        (0, 9, "is compressed by deflate64, which Python does not read: unpack it by another program"),
+        (0, 93, "is compressed by .*, which Python does not read"),
+    ],
+)
+def test_archives_that_python_cannot_read_are_refused_with_the_remedy(root, tmp_path, archive, flags, method, message):
+    path = archive({"retinal-lesions-v20191227/images_896x896/1_left.jpg": os.urandom(99)})
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of the member, of its entry in the directory
+        at = data.index(signature) + offset
+        data[at : at + 4] = struct.pack("<HH", flags, method)
+    path.write_bytes(data)
+    done = run("--source", "retinal_lesions", "--archive", str(path))
+    assert done.exit_code == 1 and re.search(message, done.output) and len(done.output.splitlines()) == 1
+    assert str(tmp_path / "raw/retinal_lesions") in done.output and not (tmp_path / "raw").exists()
 
 
 def test_an_archive_larger_than_the_limit_is_refused(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(download, "MAX_UNPACKED_BYTES", 100)
     with pytest.raises(ValueError, match="unpacks to 120 bytes, expected at most 100"):
-        unpack(archive({"a": os.urandom(60), "b": os.urandom(60)}), tmp_path / "raw")
+        unpack([archive({"a": os.urandom(60), "b": os.urandom(60)})], tmp_path / "raw")
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no archive", lambda data: data[: len(data) // 2]])
@@ -170,7 +223,7 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path, archive, damage):
     path = archive({"a": os.urandom(5000)})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"archive\.zip is no zip archive, or a damaged one"):
-        unpack(path, tmp_path / "raw" / "idrid")
+        unpack([path], tmp_path / "raw" / "idrid")
     assert not (tmp_path / "raw").exists()
 
 
@@ -182,6 +235,6 @@ def test_a_full_disk_or_an_interruption_leaves_no_folder(tmp_path, archive, monk
 
     monkeypatch.setattr(zipfile.ZipFile, "extractall", fail)
     with pytest.raises(type(error)):
-        unpack(archive({"a": b"1"}), tmp_path / "raw" / "idrid")
+        unpack([archive({"a": b"1"})], tmp_path / "raw" / "idrid")
     assert list((tmp_path / "raw").iterdir()) == []
     shutil.rmtree(tmp_path / "raw")

@@ -1,50 +1,14 @@
-"""Reading photographs and masks: encodings that are taken, files that are refused, scaling by area."""
+"""Reading photographs: files that are taken, files that are refused, scaling."""
 
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.transform import downscale_local_mean
 
 from ruranet_utils.data import reading
-from ruranet_utils.data.reading import read_image, read_mask, shrink_mask
-from tests.data.trees import DATA, real_data, save_mask, save_photograph
-
-
-@pytest.mark.parametrize("mode", ["P", "RGBA"])
-def test_read_mask_gives_the_lesion_in_both_encodings(tmp_path, mode):
-    lesion = np.random.default_rng(0).random((48, 64)) < 0.2
-    np.testing.assert_array_equal(read_mask(save_mask(tmp_path / "m.tif", lesion, mode)), lesion)
-
-
-@pytest.mark.parametrize("values", [np.full((4, 4), 2), np.array([[0, 1, 255]])])
-def test_read_mask_refuses_other_values(tmp_path, values):
-    path = save_mask(tmp_path / "odd.tif", values)
-    with pytest.raises(ValueError, match=rf"odd\.tif .*{values.max()}\], expected 0 and 1 or 0, 127, 255"):
-        read_mask(path)
-
-
-@pytest.mark.filterwarnings("ignore:Truncated File Read")
-def test_read_mask_names_a_damaged_file(tmp_path):
-    path = save_mask(tmp_path / "cut.tif", np.ones((48, 64), bool))
-    path.write_bytes(path.read_bytes()[: 48 * 64 // 2])
-    with pytest.raises(ValueError, match=r"cut\.tif cannot be read"):
-        read_mask(path)
-
-
-@pytest.mark.parametrize(("ones", "zeros"), [(1, 0), (255, 0), (255, 127)])
-def test_read_mask_takes_one_and_255_for_the_lesion_and_127_for_none(tmp_path, ones, zeros):
-    lesion = np.random.default_rng(0).random((48, 64)) < 0.2
-    Image.fromarray(np.where(lesion, ones, zeros).astype(np.uint8)).save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), lesion)
-
-
-def test_read_mask_of_a_jpeg_is_cut_in_the_middle(tmp_path):
-    lesion = np.zeros((48, 64), bool)
-    lesion[8:24, 16:40] = True
-    Image.fromarray(lesion.astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=60)
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.jpg"), lesion)
+from ruranet_utils.data.reading import read_image
+from tests.data.trees import DATA, real_data, save_photograph
 
 
 def test_read_image_is_the_bicubic_resize_of_the_whole_file(tmp_path):
@@ -84,30 +48,6 @@ def test_read_image_names_a_damaged_file(tmp_path, damage, suffix):
         read_image(path, 32)
 
 
-def test_shrink_mask_by_hand():
-    """4x4 to 2x2: covered by 4, 1, 0 and 2 of 4 pixels; a quarter is enough."""
-    mask = np.array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
-    small, lost = shrink_mask(mask, 2)
-    np.testing.assert_array_equal(small, [[True, True], [False, True]])
-    assert lost == 0
-
-
-def test_shrink_mask_drops_less_than_a_quarter():
-    mask = np.zeros((12, 12), bool)
-    mask[0, :2] = True  # 2 of 9 pixels
-    mask[6:7, 6:9] = True  # 3 of 9 pixels
-    small, lost = shrink_mask(mask, 4)
-    assert np.argwhere(small).tolist() == [[2, 2]] and lost == pytest.approx(2 / 5, abs=0.01)
-    assert shrink_mask(np.zeros((12, 12), bool), 4)[1] == 0
-
-
-def test_shrink_mask_agrees_with_block_means_and_mirrors():
-    mask = np.random.default_rng(1).random((96, 160)) < 0.22
-    expected = downscale_local_mean(mask.astype(float), (3, 5)) >= 0.25
-    np.testing.assert_array_equal(shrink_mask(mask, 32)[0], expected)
-    np.testing.assert_array_equal(shrink_mask(mask[:, ::-1], 32)[0], expected[:, ::-1])
-
-
 def photograph(mode="RGB", size=(40, 30)) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
@@ -129,14 +69,40 @@ def test_other_kinds_of_images_are_refused_by_name(tmp_path, name, image, option
         read_image(tmp_path / name, 32)
 
 
-def test_a_turned_photograph_is_refused_and_an_upright_one_taken(tmp_path):
+@pytest.mark.parametrize("stated", range(10))
+def test_photographs_are_turned_upright(tmp_path, stated):
+    upright = Image.fromarray(np.kron(np.arange(6).reshape(2, 3), np.ones((40, 40))).astype(np.uint8) * 40)
+    exif = Image.Exif()  # says how the file was turned; here are the names of the inverse turns
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
+    turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}
+    stored = upright.transpose(Image.Transpose[turns[stated]]) if stated in turns else upright
+    exif[reading.ORIENTATION] = stated
+    stored.convert("RGB").save(tmp_path / "a.png", exif=exif)
+    image, shape = read_image(tmp_path / "a.png", 96)
+    assert shape == (80, 120)
+    expected = np.asarray(upright.convert("RGB").resize((96, 96), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(image, expected)
+    mask = np.asarray(upright) == 80
+    if stated in range(2, 5):
+        with pytest.raises(ValueError, match="do not tell by their size whether they are"):
+            reading.turn_mask(mask, tmp_path / "a.png", shape)
+    else:
+        for drawn in (mask, np.asarray(stored) == 80):
+            np.testing.assert_array_equal(reading.turn_mask(drawn, tmp_path / "a.png", shape), mask)
+
+
+def test_of_a_square_photograph_it_cannot_be_told_how_the_mask_was_drawn(tmp_path):
     exif = Image.Exif()
-    for orientation in (1, 6):
-        exif[reading.ORIENTATION] = orientation
-        photograph().save(tmp_path / f"{orientation}.jpg", exif=exif)
-    assert read_image(tmp_path / "1.jpg", 32)[1] == (30, 40)
-    with pytest.raises(ValueError, match=r"6\.jpg is stored turned \(EXIF orientation 6\)"):
-        read_image(tmp_path / "6.jpg", 32)
+    exif[reading.ORIENTATION] = 6
+    photograph(size=(30, 30)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match="do not tell by their size"):
+        reading.turn_mask(np.zeros((30, 30), bool), tmp_path / "a.jpg", (30, 30))
+
+
+def test_the_first_frame_of_a_cameras_mpo_is_the_photograph(tmp_path):
+    photograph().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[photograph(size=(8, 6))], quality=95)
+    photograph().save(tmp_path / "b.jpg", quality=95)
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.jpg", "b.jpg")))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

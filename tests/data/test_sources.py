@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ruranet_utils import profiles
-from ruranet_utils.data.reading import read_mask
+from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.sources import (
     READERS,
     SOURCES,
@@ -67,7 +67,7 @@ def test_missing_root_says_what_was_expected(tmp_path):
 
 
 def test_idrid_empty_folder(idrid_root):
-    folder = idrid_root / idrid.IMAGES / "b. Testing Set"
+    folder = idrid_root / "A. Segmentation" / idrid.IMAGES / "b. Testing Set"
     for path in folder.iterdir():
         path.rename(path.with_suffix(".txt"))
     with pytest.raises(ValueError, match=r"no image in .*b\. Testing Set"):
@@ -75,27 +75,27 @@ def test_idrid_empty_folder(idrid_root):
 
 
 def test_idrid_mask_without_image(idrid_root):
-    (idrid_root / idrid.IMAGES / "a. Training Set" / "IDRiD_03.jpg").unlink()
+    (idrid_root / "A. Segmentation" / idrid.IMAGES / "a. Training Set" / "IDRiD_03.jpg").unlink()
     with pytest.raises(ValueError, match=r"IDRiD_03_EX\.tif belongs to no image"):
         idrid.records(idrid_root, "A")
 
 
 def test_idrid_mask_of_another_lesion(idrid_root):
-    folder = idrid_root / idrid.MASKS / "a. Training Set" / "3. Hard Exudates"
+    folder = idrid_root / "A. Segmentation" / idrid.MASKS / "a. Training Set" / "3. Hard Exudates"
     (folder / "IDRiD_03_EX.tif").rename(folder / "IDRiD_03_MA.tif")
     with pytest.raises(ValueError, match=r"IDRiD_03_MA\.tif .*expected <image>_EX"):
         idrid.records(idrid_root, "A")
 
 
 def test_idrid_image_without_any_mask(idrid_root):
-    save_photograph(idrid_root / idrid.IMAGES / "a. Training Set" / "IDRiD_77.jpg", 77)
+    save_photograph(idrid_root / "A. Segmentation" / idrid.IMAGES / "a. Training Set" / "IDRiD_77.jpg", 77)
     with pytest.raises(ValueError, match=r"IDRiD_77\.jpg has no mask"):
         idrid.records(idrid_root, "A")
 
 
 @pytest.mark.parametrize("second", ["a. Training Set/IDRiD_01.JPG", "a. Training Set/IDRiD_01.png"])
 def test_idrid_two_images_of_one_name(idrid_root, second):
-    images = idrid_root / idrid.IMAGES
+    images = idrid_root / "A. Segmentation" / idrid.IMAGES
     shutil.copy(images / "a. Training Set" / "IDRiD_01.jpg", images / second)
     if len(list((images / "a. Training Set").iterdir())) == 3:
         pytest.skip("the file system does not tell letter case")
@@ -104,8 +104,9 @@ def test_idrid_two_images_of_one_name(idrid_root, second):
 
 
 def test_idrid_image_in_both_splits(idrid_root):
+    part = idrid_root / "A. Segmentation"
     for top, name in ((idrid.IMAGES, "IDRiD_01.jpg"), (idrid.MASKS, "3. Hard Exudates/IDRiD_01_EX.tif")):
-        shutil.copy(idrid_root / top / "a. Training Set" / name, idrid_root / top / "b. Testing Set" / name)
+        shutil.copy(part / top / "a. Training Set" / name, part / top / "b. Testing Set" / name)
     with pytest.raises(ValueError, match="two images named IDRiD_01"):
         idrid.records(idrid_root, "A")
 
@@ -199,6 +200,22 @@ def test_real_srahim_counts_and_conflicts():
     assert "Patient254_R" in {r.image_id for r in records}
 
 
+@pytest.mark.parametrize(
+    "above", ["A.%20Segmentation/A. Segmentation", "A. Segmentation/A. Segmentation", ".", "x/y/A"]
+)
+def test_part_a_is_found_wherever_it_lies(idrid_root, tmp_path, above):
+    moved = tmp_path / "moved"
+    shutil.copytree(idrid_root / "A. Segmentation", moved / above)
+    found = [record.image_id for record in idrid.records(moved, "A")]
+    assert found == [record.image_id for record in idrid.records(idrid_root, "A")]
+
+
+def test_a_part_that_is_there_twice_is_refused_with_both_folders(idrid_root):
+    shutil.copytree(idrid_root / "A. Segmentation", idrid_root / "copy")
+    with pytest.raises(ValueError, match=r"'A. Segmentation' twice, in .*A. Segmentation and .*copy"):
+        idrid.records(idrid_root, "A")
+
+
 # IDRiD part B: grades
 
 
@@ -235,7 +252,7 @@ def test_parts_a_and_b_of_idrid_do_not_mix(idrid_root):
 )
 def test_idrid_grades_must_fit_the_images(tmp_path, change, message):
     make_grades(tmp_path)
-    file = tmp_path / "B. Disease Grading/2. Groundtruths" / idrid.GRADES["train"]
+    file = tmp_path / "B. Disease Grading" / idrid.GRADES["train"]
     file.write_text(change(file.read_text()))
     with pytest.raises(ValueError, match=message) as error:
         idrid.records(tmp_path, "B")

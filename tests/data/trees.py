@@ -47,12 +47,14 @@ def make_idrid(root: Path, n_train=3, n_test=2) -> Path:
     numbers = {"train": range(1, n_train + 1), "test": range(n_train + 1, n_train + n_test + 1)}
     for split, folder in idrid.SPLITS.items():
         for i in numbers[split]:
-            save_photograph(root / idrid.IMAGES / folder / f"IDRiD_{i:02d}.jpg", i)
+            save_photograph(root / "A. Segmentation" / idrid.IMAGES / folder / f"IDRiD_{i:02d}.jpg", i)
             for name, code in idrid.LESION_FOLDERS.values():
                 if (i, code) == (2, "HE"):
                     continue
                 mode = "RGBA" if (i, code) == (n_train + n_test, "EX") else "P"
-                save_mask(root / idrid.MASKS / folder / name / f"IDRiD_{i:02d}_{code}.tif", lesion, mode)
+                save_mask(
+                    root / "A. Segmentation" / idrid.MASKS / folder / name / f"IDRiD_{i:02d}_{code}.tif", lesion, mode
+                )
     return root
 
 
@@ -77,7 +79,7 @@ def make_grades(root: Path, train=("0", "1", "2"), test=("0", "2")) -> Path:
             save_photograph(images / f"IDRiD_{number:03d}.jpg", first + number)
             lines.append(f"IDRiD_{number:03d},3,{grade}" + "," * 9)
         lines[-1] = lines[-1].replace(",3,", " ,3,")
-        file = root / "B. Disease Grading/2. Groundtruths" / idrid.GRADES[split]
+        file = root / "B. Disease Grading" / idrid.GRADES[split]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n")
     return root

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -195,7 +196,8 @@ def test_an_error_in_a_process_arrives_here_and_what_was_finished_stays(store):
     jobs = {"a": ({"n": 0}, lambda: {"x": np.zeros(1)}), "b": ({"n": 1}, fail), "c": ({"n": 2}, fail)}
     with pytest.raises(ValueError, match=r"the image eye\.png is broken"):
         store.fetch_all(STEP, jobs, workers=2)
-    assert files(store) in ([".json", ".safetensors"], [])
+    left = [suffix for suffix in files(store) if suffix != ".lock"]  # of a process that ended with the first one
+    assert left in ([".json", ".safetensors"], [])
 
 
 def test_the_journal_says_what_was_computed_and_what_found(store, compute, journal):
@@ -383,13 +385,15 @@ def wait_for(flag: Path) -> None:
     raise TimeoutError(flag)
 
 
-def test_of_two_runs_at_once_one_computes_and_the_other_waits_and_says_so(store, tmp_path):
+def test_of_two_runs_at_once_one_computes_and_the_other_waits_and_says_so(store, tmp_path, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")  # it says so by a bar
     first = start(store.root, tmp_path / "first", 4)
     wait_for(tmp_path / "first")
     second = start(store.root, tmp_path / "second", 0)
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     assert [out for out, _ in outputs] == ["[7.0, 7.0, 7.0]\n"] * 2
-    assert "another process computes step/" in outputs[1][1] and not (tmp_path / "second").exists()
+    assert re.search("waiting for step/.*, which another process computes", outputs[1][1])
+    assert not (tmp_path / "second").exists()
     assert files(store) == [".json", ".safetensors"]
 
 

@@ -27,14 +27,19 @@ SOURCE = Source(
     camera="Kowa VX-10 alpha",
     patient_rule="not stated; every photograph counts as a patient",
 )
-IMAGES = "A. Segmentation/1. Original Images"
-MASKS = "A. Segmentation/2. All Segmentation Groundtruths"
-SPLITS = {"train": "a. Training Set", "test": "b. Testing Set"}
+IMAGES = "1. Original Images"
+MASKS = "2. All Segmentation Groundtruths"
 GRADES = {
-    "train": "a. IDRiD_Disease Grading_Training Labels.csv",
-    "test": "b. IDRiD_Disease Grading_Testing Labels.csv",
+    "train": "2. Groundtruths/a. IDRiD_Disease Grading_Training Labels.csv",
+    "test": "2. Groundtruths/b. IDRiD_Disease Grading_Testing Labels.csv",
 }
-
+# Each part with what it alone holds, by which it is known wherever it lies.
+PARTS = {
+    "A. Segmentation": MASKS,
+    "B. Disease Grading": GRADES["train"],
+    "C. Localization": "2. Groundtruths/1. Optic Disc Center Location",
+}
+SPLITS = {"train": "a. Training Set", "test": "b. Testing Set"}
 # Nobody annotates edema in fundus photographs; the code released beside the paper takes the optic disc for it.
 EDEMA_NOTE = "edema (optic-disc stand-in)"
 LESION_FOLDERS = {
@@ -52,7 +57,8 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     Parameters
     ----------
     root : Path
-        Folder that holds ``A. Segmentation`` and so on, with the folder names as published.
+        Folder that holds, at any depth, the parts with the folder names as published: Kaggle's copy lies in
+        ``A.%20Segmentation/A. Segmentation`` and so on.
     parts : str
         Some of A, B and C. Their photographs are numbered apart; those of C are those of B.
 
@@ -67,8 +73,8 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     FileNotFoundError
         If a folder or a table of grades is missing.
     ValueError
-        If a folder is empty, two images have the same name, an image has no mask or grade or a mask or grade no
-        image, or a grade is none of 0, 1, 2.
+        If a part is there twice, a folder is empty, two images have the same name, an image has no mask or grade or a
+        mask or grade no image, or a grade is none of 0, 1, 2.
     """
     read = {"A": _segmentation, "B": _grading, "C": _localization}
     found = [record for part in parts for split in SPLITS for record in read[part](root, split)]
@@ -76,19 +82,29 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     return found
 
 
+def _find(root: Path, part: str) -> Path:
+    """Folder of a part, wherever below ``root`` it lies; as published if it is not there."""
+    found = [images.parent for images in sorted(root.rglob(IMAGES)) if (images.parent / PARTS[part]).exists()]
+    if len(found) > 1:
+        raise ValueError(f"{root} holds part {part!r} twice, in {found[0]} and {found[1]}: keep one of them")
+    return found[0] if found else root / part
+
+
 def _segmentation(root: Path, split: str) -> list[Record]:
-    images = list_images(root / IMAGES / SPLITS[split])
-    masks = _masks(root / MASKS / SPLITS[split], images)
+    part = _find(root, "A. Segmentation")
+    images = list_images(part / IMAGES / SPLITS[split])
+    masks = _masks(part / MASKS / SPLITS[split], images)
     for name, path in images.items():
         if not masks[name]:
-            raise ValueError(f"{path} has no mask: expected at least one below {root / MASKS / SPLITS[split]}")
+            raise ValueError(f"{path} has no mask: expected at least one below {part / MASKS / SPLITS[split]}")
     rule = "none: part A has no DME grade"
     return [Record(name, "idrid", name, "", None, rule, path, masks[name], split) for name, path in images.items()]
 
 
 def _grading(root: Path, split: str) -> list[Record]:
-    images = list_images(root / "B. Disease Grading" / "1. Original Images" / SPLITS[split])
-    file = root / "B. Disease Grading" / "2. Groundtruths" / GRADES[split]
+    part = _find(root, "B. Disease Grading")
+    images = list_images(part / IMAGES / SPLITS[split])
+    file = part / GRADES[split]
     if not file.is_file():
         raise FileNotFoundError(f"expected the grades of {len(images)} images in {file}")
     table = pd.read_csv(file, dtype=str).rename(columns=str.strip)  # one name ends in a blank
@@ -114,7 +130,7 @@ def _grading(root: Path, split: str) -> list[Record]:
 
 
 def _localization(root: Path, split: str) -> list[Record]:
-    images = list_images(root / "C. Localization" / "1. Original Images" / SPLITS[split])
+    images = list_images(_find(root, "C. Localization") / IMAGES / SPLITS[split])
     rule = "none: part C has no DME grade"
     return [
         Record(f"C_{split}_{name}", "idrid", f"C_{split}_{name}", "", None, rule, path, {}, None)

@@ -1,0 +1,183 @@
+"""Reading masks: every encoding in which one lesion can be told from the ground, and no other."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# A target pixel belongs to a lesion if at least this part of it is covered. From IDRiD's 4288x2848 to 512x512 this
+# loses 4 of 3497 microaneurysms, 41 of 11642 hard exudates and no hemorrhage or disc; 0.5 loses 48, 536, 1 and 0.
+# The price is area: microaneurysms grow by 31 %, hard exudates by 19 %, hemorrhages by 8 %, discs by 1 %.
+MASK_COVERAGE = 0.25
+
+MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
+LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
+FULL = (1, 255, 65280, 65535)  # brightest values of an image with soft edges: 65280 is 255 in the upper byte
+UNJUDGED = 127  # Retinal Lesions: "not to be judged"
+WHITE_IS_ZERO = {262: 0}  # TIFF's photometric interpretation
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask of one lesion.
+
+    ============================================  =====================================================================
+    file                                          lesion
+    ============================================  =====================================================================
+    gray of 1, 8, 16 or 32 bits or float          the one value above 0; of 0, 127 and 255 the last (Retinal Lesions)
+    palette                                       as its colors
+    one color on black                            that color (IDRiD's are red)
+    transparency                                  what is opaque, or its one color if it holds black, too
+    soft edges, from black to one color           at least half as bright as the brightest
+    JPEG and other lossy files                    128 and more
+    TIFF in which white is zero                   as shown
+    several values or colors, several pages,      refused, naming them
+    a ground that is not black, NaN, negative
+    ============================================  =====================================================================
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ndarray of bool, shape (h, w)
+        At the size of the file.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded or is refused.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_header(image, path)
+            lossy = image.format in LOSSY
+            colors, index = _colors(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a mask: {error}") from error
+    if not np.isfinite(colors).all() or colors.min() < 0:
+        raise ValueError(f"{path} holds {_listed(colors)}, expected 0 and one value above it")
+    colors = _on_black(colors)
+    if lossy and 0 < colors.max() < 128:
+        raise ValueError(
+            f"{path} is a lossy file and nowhere brighter than {colors.max():.0f}, expected 0 and 255: save it as PNG"
+        )
+    levels = _levels(colors, path, lossy)
+    return (levels >= 128 if lossy else _lesion(levels, index, path))[index]
+
+
+def _check_header(image: Image.Image, path: Path) -> None:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise ValueError(f"{path} holds {image.n_frames} pages, expected the mask of one lesion: save it alone")
+    deep = image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
+    inverted = image.mode not in ("1", "L") and dict(getattr(image, "tag_v2", {})).items() >= WHITE_IS_ZERO.items()
+    if image.mode not in MODES or deep or inverted:
+        what = "with 16 bits a channel" if deep else "where white is zero" if inverted else ""
+        raise ValueError(f"{path} has the color mode {image.mode} {what}".rstrip() + ": save it as an 8-bit gray image")
+
+
+def _colors(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The colors in use, shape (n, 1 to 4), and the number of each pixel's color, shape (h, w)."""
+    if image.mode == "PA" or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("RGBA")
+    if image.mode == "P":
+        numbers = np.asarray(image)
+        palette = np.asarray(image.getpalette("RGB"), float).reshape(-1, 3)
+        palette = np.concatenate([palette, np.zeros((256 - len(palette), 3))])
+        used = np.bincount(numbers.ravel(), minlength=256) > 0
+        if len(np.unique(palette[used], axis=0)) < used.sum():  # not drawn to be looked at
+            palette = np.arange(256.0)[:, None]
+        return palette[used], (np.cumsum(used) - 1)[numbers]
+    values = np.asarray(image)
+    if values.dtype in (np.uint8, bool) and values.ndim == 2:
+        used = np.bincount(values.ravel(), minlength=256) > 0
+        return np.flatnonzero(used)[:, None].astype(float), (np.cumsum(used) - 1)[values.astype(np.uint8)]
+    if values.ndim == 2:
+        colors, index = np.unique(values, return_inverse=True)
+        return colors[:, None].astype(float), index.reshape(values.shape)
+    packed = sum(values[..., i].astype(np.uint32) << 8 * i for i in range(values.shape[-1]))
+    packed, index = np.unique(packed, return_inverse=True)
+    colors = np.column_stack([packed >> 8 * i & 255 for i in range(values.shape[-1])])
+    return colors.astype(float), index.reshape(values.shape[:2])
+
+
+def _on_black(colors: np.ndarray) -> np.ndarray:
+    """Colors without transparency: its ground is black."""
+    if colors.shape[1] in (1, 3):
+        return colors
+    colors, opaque = colors[:, :-1], colors[:, -1] >= 128
+    if opaque.all():
+        return colors
+    if not colors[opaque].any():  # the lesion is drawn by transparency alone
+        return opaque[:, None] * 255.0
+    return colors * opaque[:, None]
+
+
+def _levels(colors: np.ndarray, path: Path, lossy: bool) -> np.ndarray:
+    """Gray values; of colors the share of the brightest one, times 255, if all are shades of it."""
+    if colors.shape[1] == 1 or (colors == colors[:, :1]).all():
+        return colors[:, 0]
+    brightest = colors[colors.sum(axis=1).argmax()]
+    share = colors @ brightest / (brightest @ brightest)
+    off = np.abs(colors - share[:, None] * brightest).max(axis=1)
+    if (off > (128 if lossy else 8)).any():
+        raise ValueError(
+            f"{path} holds the colors {_listed(colors)}, expected one color on black: save each lesion in a mask of "
+            "its own"
+        )
+    return share * 255
+
+
+def _lesion(levels: np.ndarray, index: np.ndarray, path: Path) -> np.ndarray:
+    """Which of the levels are lesion, shape (n_levels,)."""
+    top = levels.max()
+    if top == 0:
+        return levels > 0
+    if UNJUDGED in levels and set(levels) <= {0, UNJUDGED, 255}:
+        return levels == 255
+    between = (levels > 0) & (levels < top)
+    if not between.any():
+        return levels == top
+    if levels.min() > 0 or not np.isclose(top, FULL, rtol=0.02).any() or _is_flat(index, between):
+        raise ValueError(
+            f"{path} holds the values {_listed(levels[:, None])}, expected 0 and 1 or 0 and 255: if they number "
+            "lesions, save each in a mask of its own"
+        )
+    warnings.warn("the soft edges of masks are cut at half of their brightest value", stacklevel=2)
+    return levels >= top / 2
+
+
+def _is_flat(index: np.ndarray, between: np.ndarray) -> bool:
+    """Whether 2x2 pixels share a value that is neither ground nor brightest: soft edges do not, label maps do."""
+    first = index[:-1, :-1]
+    same = (first == index[1:, :-1]) & (first == index[:-1, 1:]) & (first == index[1:, 1:])
+    return bool((same & between[first]).any())
+
+
+def _listed(colors: np.ndarray) -> str:
+    colors = np.unique(colors, axis=0)
+    names = ["/".join(f"{value:g}" for value in color) for color in colors[:8]]
+    return ", ".join(names) + (f", … ({len(colors)} in all)" if len(colors) > 8 else "")
+
+
+def shrink_mask(mask: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
+    """Scale a mask by area: a target pixel is set where the lesion covers ``MASK_COVERAGE`` of it or more.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+    size_px : int
+
+    Returns
+    -------
+    small : ndarray of bool, shape (size_px, size_px)
+    lost : float
+        Share of the lesion's area that lies in pixels left unset, in [0, 1]; 0 for an empty mask.
+    """
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize((size_px, size_px), Image.Resampling.BOX)
+    coverage = np.asarray(scaled)
+    small = coverage >= MASK_COVERAGE * 255
+    return small, float(coverage[~small].sum() / max(1, coverage.sum()))
