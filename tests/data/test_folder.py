@@ -102,7 +102,7 @@ def test_labels_must_fit_the_images(root, store, rows, columns, message):
 
 def test_an_empty_table_of_labels_is_named(root, store):
     (root / "labels.csv").write_text("")
-    with pytest.raises(ValueError, match=r"labels\.csv cannot be read as a table in UTF-8: No columns"):
+    with pytest.raises(ValueError, match=r"labels\.csv is empty, expected the columns image, label"):
         cohorts(root, store)
 
 
@@ -135,6 +135,25 @@ def test_links_in_a_circle_are_named(root, store):
     (root / "masks").symlink_to(root)  # a folder that holds itself
     with pytest.raises(ValueError, match=r"masks/images is named after no lesion"):
         cohorts(root, store)
+
+
+def test_what_systems_leave_behind_is_passed_over(root, store):
+    save_mask(root / "masks/hard_exudates" / f"{NAMES[0]}.png", LESION)
+    for name in ("masks/Thumbs.db", "masks/hard_exudates/desktop.ini", "masks/@eaDir/x", "masks/__MACOSX/x"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x")
+    assert cohorts(root, store)[0].annotated == ("hard_exudates",)
+
+
+def test_a_suffix_that_all_masks_share_is_stripped_and_said(root):
+    for name in NAMES[:3]:
+        save_mask(root / "masks/hard_exudates" / f"{name}_EX.png", LESION)
+    with pytest.warns(UserWarning, match="the names of masks end in '_EX'"):
+        masks = {record.image_id: record.mask_paths for record in folder.records(root)}
+    assert masks[NAMES[2]]["hard_exudates"].name == f"{NAMES[2]}_EX.png" and not masks[NAMES[3]]
+    save_mask(root / "masks/hard_exudates" / f"{NAMES[4]}_HE.png", LESION)
+    with pytest.raises(ValueError, match="belongs to no image"):
+        folder.records(root)
 
 
 @pytest.mark.parametrize("name", ["synthetic", "open", "paper"])

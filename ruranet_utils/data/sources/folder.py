@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.data.sources.base import Record, Source, check_labels, expect_folder, list_images
+from ruranet_utils.data.sources.base import SUFFIXES, Record, Source, check_labels, expect_folder, list_images
+from ruranet_utils.data.sources.labels import read_labels
 from ruranet_utils.profiles import ANNOTATIONS
 
 SOURCE = Source(
@@ -64,31 +66,39 @@ def records(root: Path) -> list[Record]:
 def _masks(root: Path, images: dict[str, Path]) -> dict[str, dict[str, Path]]:
     masks: dict[str, dict[str, Path]] = {name: {} for name in images}
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.name.startswith("."):
-            continue
+        if folder.name.startswith((".", "@", "__")) or (folder.is_file() and folder.suffix.lower() not in SUFFIXES):
+            continue  # what Windows, macOS and network drives leave behind
         if folder.name not in ANNOTATIONS:
             raise ValueError(f"{folder} is named after no lesion, expected some of {', '.join(ANNOTATIONS)}")
         expect_folder(folder)
-        for name, path in list_images(folder).items():
+        files = list_images(folder)
+        suffix = _common_suffix(list(files), images)
+        for name, path in files.items():
+            name = name.removesuffix(suffix)
             if name not in images:
                 raise ValueError(f"{path} belongs to no image: expected {root.parent / 'images' / name}.*")
             masks[name][folder.name] = path
     return masks
 
 
+def _common_suffix(names: list[str], images: dict[str, Path]) -> str:
+    """What every mask of a folder has behind the name of its image, such as ``_EX``; empty if that differs."""
+    suffixes = set()
+    for name in names:
+        fitting = [image for image in images if name.startswith(image)]
+        suffixes.add(name.removeprefix(max(fitting, key=len)) if fitting else None)
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    if suffix:
+        warnings.warn(f"the names of masks end in {suffix!r}, which their images' names lack", stacklevel=4)
+    return suffix or ""
+
+
 def _labels(file: Path, images: dict[str, Path]) -> pd.DataFrame:
     """``label``, ``patient`` and ``rule`` by image name."""
     if not file.is_file():
         return pd.DataFrame({"label": None, "patient": list(images), "rule": "none"}, index=list(images))
-    try:
-        table = pd.read_csv(file, dtype=str, skipinitialspace=True).rename(columns=str.strip)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as a table in UTF-8: {error}") from error
-    if not {"image", "label"} <= set(table.columns):
-        raise ValueError(f"{file} has the columns {list(table.columns)}, expected image, label and, if known, patient")
-    files = {path.name: name for name, path in images.items()}
-    table = table.set_index(table["image"].str.strip().replace(files))
+    table = read_labels(file, images)
     check_labels(table["label"], images, file, ("0", "1"))
     own = table.index.to_series()  # a photograph of nobody known counts as a patient
-    patient = table["patient"].str.strip().replace("", None).fillna(own) if "patient" in table else own
+    patient = table["patient"].where(table["patient"] != "", own)
     return pd.DataFrame({"label": table["label"].astype(int).astype(object), "patient": patient, "rule": "labels.csv"})
