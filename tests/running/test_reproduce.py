@@ -104,7 +104,8 @@ def test_run_json_tells_where_the_tables_come_from(small_run):
     assert facts["time_s"] > 0 and facts["peak_memory_mb"] > 100 and "commit" in facts
     # 04 ran again by itself; what the first run said of the others is still there
     assert list(run["notebooks"]) == [path.stem for path in notebooks()]
-    assert facts["computed"] == 0 and facts["costliest"]["computed"] > 0
+    assert facts["computed"] == 0  # the first run did, unless an earlier test run left its store
+    assert facts["costliest"]["computed"] + facts["costliest"]["found"] >= facts["found"] > 0
 
 
 def test_run_json_says_of_each_notebook_what_it_computed_with(small_run):
