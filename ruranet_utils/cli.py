@@ -1,7 +1,8 @@
-"""The command line: ``ruranet reproduce``, ``segment``, ``cluster``, ``audit``, ``data`` and ``store``."""
+"""The command line: ``ruranet check``, ``segment``, ``cluster``, ``reproduce``, ``audit``, ``data`` and ``store``."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from contextlib import redirect_stdout
 from io import StringIO
@@ -20,6 +21,12 @@ from ruranet_utils.running.reproduce import main as reproduce
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.machine import prepare_process
 
+max_mask_share = click.option(
+    "--max-mask-share",
+    default=0.5,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Masks that cover more of the field of view are taken for inverted ones.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
 
@@ -92,21 +99,40 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
-@click.option("--models", default="open", help="Profile whose networks find the lesions.")
-@click.option("--seed", default=0, help="Of PCA, heads and clustering.")
+@max_mask_share
 @as_json
 @click.pass_context
-def cluster(context: click.Context, folder: Path, models: str, seed: int, as_json: bool) -> None:
+def check(context: click.Context, folder: Path, max_mask_share: float, as_json: bool) -> None:
+    """Say everything that is wrong with a folder of photographs, and what will be read of it.
+
+    The folder is laid out as docs/own_images.md says. Nothing is computed. Exit code 1 if the folder cannot be used.
+    """
+    from ruranet_utils.data.check import check as find
+
+    profile = get_profile("folder", data_dir=str(folder), max_mask_share=max_mask_share)
+    checked = find(folder, profile)
+    click.echo(json.dumps(checked.as_dict(), indent=1) if as_json else str(checked))
+    context.exit(int(not checked.usable))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
+@click.option("--models", default="open", help="Profile whose networks find the lesions.")
+@click.option("--seed", default=0, help="Of PCA, heads and clustering.")
+@max_mask_share
+@as_json
+@click.pass_context
+def cluster(context: click.Context, folder: Path, models: str, seed: int, max_mask_share: float, as_json: bool) -> None:
     """Sort a folder of photographs into two clusters (notebook 09).
 
     The folder is laid out as docs/own_images.md says; no label is needed. Prints for each photograph its cluster, how
     well it lies there, and the area of each lesion. If there is a labels.csv, equally many photographs of each class
     are taken.
     """
-    parameters = {"data_dir": str(folder), "models": models, "seed": str(seed)}
+    parameters = {"data_dir": str(folder), "models": models, "seed": str(seed), "max_mask_share": str(max_mask_share)}
     with redirect_stdout(stderr):
         context.invoke(reproduce, profile="folder", only=("09",), pairs=tuple(parameters.items()))
-    results = paths.figures(get_profile("folder", data_dir=str(folder)).results)
+    results = paths.figures(paths.results(get_profile("folder", data_dir=str(folder))))
     _print(pd.read_csv(results / "clusters.csv"), as_json)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
 ANNOTATIONS = (*LESIONS, "soft_exudates")  # what masks may show: the paper's four lesions, and one that it leaves out
@@ -70,6 +69,14 @@ class Profile:
         Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
     image_size_px : int
         Side of the square images and masks, a multiple of ``2**encoder_depth``.
+    crop_field : bool
+        Whether photographs are cut to the square around their field of view; ``False``: scaled whole, as in the paper.
+    max_mask_share : float
+        Largest share of the field of view that a mask may cover, in (0, 1]; one that covers more is taken for an
+        inverted one and refused.
+    negatives : str
+        Of the profile ``paper``: ``"graded"``, photographs graded free of macular edema alone, or ``"assumed"``, also
+        those of sources that were never graded for it, as the paper describes.
     split : tuple of float
         Fractions of training, validation and test images, cut by patient.
     weights : str
@@ -136,6 +143,9 @@ class Profile:
     models: str = "open"
     n_images: int | None = None
     image_size_px: int = 512
+    crop_field: bool = True
+    max_mask_share: float = 0.5
+    negatives: str = "graded"
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     weights: str = "imagenet"
     allow_random_weights: bool = False
@@ -166,11 +176,6 @@ class Profile:
     n_components: int = 50
     dmh_epochs: int = 60
     dmh_lambda: float = 0.3
-
-    @property
-    def results(self) -> str:
-        """Folder of the run's results below ``figures``: the profile's name, with that of the reader's own folder."""
-        return f"{self.name}/{Path(self.data_dir).name}" if self.data_dir else self.name
 
     def settings(self, *names: str) -> dict:
         """The named fields as a dictionary: the part of a profile that one step depends on."""
@@ -218,7 +223,7 @@ PROFILES = {
         focal_alpha=0.75,
         classifier_epochs=12,
     ),
-    "paper": Profile(name="paper", n_images=302),
+    "paper": Profile(name="paper", n_images=302, crop_field=False),
 }
 PROFILES["folder"] = replace(PROFILES["open"], name="folder", classifiers=("mobilenet_v2",))
 
@@ -273,7 +278,15 @@ POSITIVE_INTEGERS = (
     "n_components",
     "dmh_epochs",
 )
-NUMBERS = ("lesion_patches", "learning_rate", "focal_alpha", "focal_gamma", "classifier_learning_rate", "dmh_lambda")
+NUMBERS = (
+    "max_mask_share",
+    "lesion_patches",
+    "learning_rate",
+    "focal_alpha",
+    "focal_gamma",
+    "classifier_learning_rate",
+    "dmh_lambda",
+)
 
 
 def ordered_names(key: str, value: str | Collection[str], known: tuple[str, ...]) -> tuple[str, ...]:
@@ -319,8 +332,13 @@ def check(profile: Profile) -> None:
         raise ValueError(f"n_folds must be at least 3, got {profile.n_folds}")
     if type(profile.seed) is not int or profile.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {profile.seed!r}")
-    if type(profile.allow_random_weights) is not bool:
-        raise ValueError(f"allow_random_weights must be True or False, got {profile.allow_random_weights!r}")
+    for key in ("allow_random_weights", "crop_field"):
+        if type(getattr(profile, key)) is not bool:
+            raise ValueError(f"{key} must be True or False, got {getattr(profile, key)!r}")
+    if not 0 < profile.max_mask_share <= 1:
+        raise ValueError(f"max_mask_share must be in (0, 1], got {profile.max_mask_share!r}")
+    if profile.negatives not in ("graded", "assumed"):
+        raise ValueError(f"negatives must be 'graded' or 'assumed', got {profile.negatives!r}")
     for key in ("image_size_px", "patch_size_px"):
         if getattr(profile, key) % 2**profile.encoder_depth:
             raise ValueError(f"{key} must be a multiple of {2**profile.encoder_depth}, got {getattr(profile, key)}")

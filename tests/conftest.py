@@ -20,6 +20,7 @@ def tiny():
         "synthetic",
         n_images=20,
         image_size_px=64,
+        crop_field=False,
         patch_size_px=32,
         patches_per_image=1,
         batch_size=4,
@@ -49,7 +50,7 @@ def untrained(tmp_path_factory, tiny):
         network = unet.build("mobilenet_v2", "scse", tiny)
         state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
         card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
-        card |= tiny.settings("encoder_depth", "image_size_px")
+        card |= tiny.settings("encoder_depth", "image_size_px", "crop_field")
         Model(state, card).save(paths.models("synthetic"))
     return store
 

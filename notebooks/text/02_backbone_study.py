@@ -296,7 +296,7 @@ show(cards[columns], "Model cards")
 
 # %%
 found = segment(test.images[:4], lesions[0], model=run.profile.name)
-_ = found.save(paths.store() / "found" / run.profile.results)
+_ = found.save(paths.store() / "found" / paths.results(run.profile))
 show(found.table, f"{names[lesions[0]]}, share of the image (%)")
 
 # %% [markdown]

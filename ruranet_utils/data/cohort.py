@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ruranet_utils.data import duplicates, sources
 from ruranet_utils.data.decoding import AREAS, LOSSES, Photographs, decode
+from ruranet_utils.data.masks import shrink_mask
 from ruranet_utils.data.phantoms import eye
+from ruranet_utils.data.reading import frame_of
 from ruranet_utils.data.sources import folder, idrid, srahim
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.data.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
@@ -23,10 +27,19 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays
 
+OVERSIZE = 2  # phantoms are painted so many times larger than the networks see them, and scaled like photographs
 PHANTOMS = Step(
     "phantoms",
-    1,
-    ("data.phantoms.vessels", "data.phantoms.painting", "data.phantoms.eye", "data.duplicates", "data.cohort"),
+    2,
+    (
+        "data.field",
+        "data.masks",
+        "data.phantoms.vessels",
+        "data.phantoms.painting",
+        "data.phantoms.eye",
+        "data.duplicates",
+        "data.cohort",
+    ),
 )
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
 AUDIT = ("assumed", "width_px", "height_px", "retina_score", "field_of_view", "duplicate_of", "dropped")
@@ -150,35 +163,43 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     Parameters
     ----------
     profile : Profile
-        Its ``seed``, ``n_images``, ``image_size_px`` and ``split``.
+        Its ``seed``, ``n_images``, ``image_size_px``, ``crop_field`` and ``split``.
     store : Store
     camera, lesions
         As for :func:`ruranet_utils.data.phantoms.eye.make_patient`.
     """
+    size_px = OVERSIZE * profile.image_size_px
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
         room = dict.fromkeys(CLASSES, profile.n_images // 2)
         with progress(total=profile.n_images, desc="painting", unit="image") as bar:
             for index in itertools.count(1):
-                for phantom in eye.make_patient(index, profile.image_size_px, profile.seed, camera, lesions):
+                for phantom in eye.make_patient(index, size_px, profile.seed, camera, lesions):
                     if room[phantom.label]:
                         room[phantom.label] -= 1
                         bar.update()
-                        yield _phantom_arrays(phantom)
+                        yield _phantom_arrays(phantom, profile)
                 if not any(room.values()):
                     return
 
-    settings = {**profile.settings("seed", "n_images", "image_size_px"), "camera": camera, "lesions": lesions}
+    needed = profile.settings("seed", "n_images", "image_size_px", "crop_field")
+    settings = {**needed, "camera": camera, "lesions": lesions}
     arrays = store.fetch_rows(PHANTOMS, settings, rows, profile.n_images)
     table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
-    table["width_px"] = table["height_px"] = profile.image_size_px
+    table["width_px"] = table["height_px"] = size_px
     table[AREAS] = arrays["area_px"]
-    table[LOSSES] = 0.0
+    table[LOSSES] = arrays["lost"]
     return Cohort(table, arrays["images"], arrays["masks"])
 
 
-def _phantom_arrays(phantom: eye.Phantom) -> dict[str, np.ndarray]:
+def _phantom_arrays(phantom: eye.Phantom, profile: Profile) -> dict[str, np.ndarray]:
+    photograph = Image.fromarray(phantom.image)
+    frame = frame_of(photograph, phantom.image.shape[:2], profile.crop_field)
+    image = np.asarray(frame.cut(photograph, profile.image_size_px, Image.Resampling.BICUBIC))
+    shrunken = [shrink_mask(mask, frame, profile.image_size_px) for mask in phantom.masks]
+    unannotated = np.zeros((len(ANNOTATIONS) - len(LESIONS), *image.shape[:2]), bool)
+    masks = np.stack([*(mask for mask, _ in shrunken), *unannotated])
     about = {
         "image_id": f"{phantom.patient_id}_{phantom.eye}",
         "source": "synthetic",
@@ -189,13 +210,12 @@ def _phantom_arrays(phantom: eye.Phantom) -> dict[str, np.ndarray]:
         "label_rule": "made with the image",
         "sha256": digest_arrays(phantom.image),
     }
-    masks = np.zeros((len(ANNOTATIONS), *phantom.masks.shape[1:]), dtype=bool)
-    masks[: len(LESIONS)] = phantom.masks
     return {
         "about": np.array(json.dumps(about).encode(), dtype="S512"),
-        "images": phantom.image.transpose(2, 0, 1),
+        "images": image.transpose(2, 0, 1),
         "masks": masks,
         "area_px": masks.sum(axis=(1, 2)),
+        "lost": np.array([*(lost for _, lost in shrunken), *[0.0] * len(unannotated)]),
     }
 
 
@@ -211,14 +231,22 @@ def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     names = [source.name for source in sources.PAPER]
     sources.require(names, paths.data_root())
     records = [record for name in names for record in sources.READERS[name](paths.data_root() / name)]
-    merged = _merge(records, profile, store)
-    return _with_masks(*merged, profile, store), _with_labels(*merged, profile, store)
+    audit, photographs = _merge(records, profile, store)
+    graded = audit["label"].where((profile.negatives == "assumed") | ~audit["assumed"])
+    diagnosis = _with_labels(audit.assign(label=graded), photographs, profile, store)
+    diagnosis = replace(diagnosis, audit=audit)
+    return _with_masks(audit, photographs, profile, store, diagnosis), diagnosis
 
 
 def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     audit, photographs = _merge(folder.records(paths.from_root(profile.data_dir)), profile, store)
+    if len(twice := audit[audit["dropped"] == "duplicate"]):
+        listed = ", ".join(f"{row.image_id} (as {row.duplicate_of})" for row in twice.head(8).itertuples())
+        warnings.warn(f"{len(twice)} photographs look like others and are left out: {listed}", stacklevel=3)
     diagnosis = (_with_labels if audit["label"].notna().any() else _without_labels)(audit, photographs, profile, store)
-    return (_with_masks(audit, photographs, profile, store) if AREAS[0] in audit else diagnosis), diagnosis
+    if AREAS[0] not in audit or not audit[AREAS].fillna(0).to_numpy().any():
+        return diagnosis, diagnosis
+    return _with_masks(audit, photographs, profile, store, diagnosis), diagnosis
 
 
 def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.DataFrame, Photographs]:
@@ -230,18 +258,26 @@ def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.Da
     table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
     if len(set(table["source"])) > 1:
         table["patient_id"] = table["source"] + "/" + table["patient_id"]
-    table = duplicates.settle(table, duplicates.duplicates(table))
+    first = duplicates.duplicates(table)
+    table["patient_id"] = duplicates.join_patients(table["patient_id"], first)
+    table = duplicates.settle(table, first)
     return table[[*COLUMNS, *AUDIT, *table.columns.intersection([*AREAS, *LOSSES])]], photographs
 
 
-def _with_masks(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
+def _with_masks(
+    audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store, diagnosis: Cohort | None = None
+) -> Cohort:
     """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest.
 
-    A file with masks takes part even if the diagnosis cohort prefers a copy of it that has a label.
+    A file with masks takes part even if the diagnosis cohort prefers a copy of it that has a label. A patient of the
+    diagnosis cohort lies on the same side here.
     """
     masked = audit[audit[AREAS[0]].notna() & (audit["dropped"] != "conflict")]
     photograph = masked["duplicate_of"].where(masked["duplicate_of"] != "", masked["source"] + "/" + masked["image_id"])
     table = masked[~photograph.duplicated()].assign(dropped="")
+    if diagnosis is not None:
+        sides = diagnosis.table.drop_duplicates("patient_id").set_index("patient_id")["split"]
+        table["split"] = table["patient_id"].map(sides).fillna(table["split"])
     table["split"] = deal_patients(table, profile.split, profile.seed)
     return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE} if profile.name != "folder" else {})
 
@@ -249,7 +285,8 @@ def _with_masks(audit: pd.DataFrame, photographs: Photographs, profile: Profile,
 def _with_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
     """The diagnosis cohort: labeled photographs, equally many of each class."""
     table = balance(audit[audit["label"].notna() & (audit["dropped"] == "")], profile.n_images, profile.seed)
-    table["split"] = assign_splits(table, profile.split, profile.seed)
+    official = audit[audit["split"].notna()].drop_duplicates("patient_id").set_index("patient_id")["split"]
+    table["split"] = assign_splits(table, profile.split, profile.seed, official.to_dict())
     return _cohort(table, audit, photographs, store)
 
 

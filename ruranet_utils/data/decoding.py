@@ -15,19 +15,22 @@ from PIL import Image
 
 from ruranet_utils.data.masks import read_mask, shrink_mask
 from ruranet_utils.data.reading import read_image, turn_mask
+from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.base import Record
-from ruranet_utils.profiles import ANNOTATIONS, DISPLAY, Profile
+from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_file, release
 
-DECODING = Step("photographs", 2, ("data.reading", "data.masks", "data.decoding"))
+DECODING = Step("photographs", 3, ("data.field", "data.reading", "data.masks", "data.decoding"))
 CHOICE = Step("chosen_photographs", 1, ())
 HASH_SIDE = 16
+GROUND = 20  # of 255; the brightest channel of the black around the field of view
+RIM = 0.02  # share of a row or column that is bright where the field begins
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
 RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
-MOST_LESION = 0.5  # share of the field of view beyond which a mask is taken for an inverted one
+FRAME = ["height_px", "width_px", "left_px", "top_px", "right_px", "bottom_px"]
 AREAS = [f"{lesion}_px" for lesion in ANNOTATIONS]
 LOSSES = [f"{lesion}_lost" for lesion in ANNOTATIONS]
 
@@ -39,10 +42,10 @@ class Photographs:
     Attributes
     ----------
     facts : DataFrame
-        ``sha256`` of the file, ``width_px``, ``height_px``, ``phash`` (perceptual hash, 256 bits in hexadecimal),
-        ``retina_score`` and ``field_of_view`` in [0, 1]. If any photograph has masks also each lesion's area after
-        scaling, ``<lesion>_px``, and the share of its area lost by that, ``<lesion>_lost``, missing for photographs
-        without masks.
+        ``sha256`` of the file, the :class:`Frame` that was scaled (``FRAME``), ``phash`` (perceptual hash, 256 bits in
+        hexadecimal), ``retina_score`` and ``field_of_view`` in [0, 1]. If any photograph has masks also each lesion's
+        area after scaling, ``<lesion>_px``, and the share of its area lost by that, ``<lesion>_lost``, missing for
+        photographs without masks.
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
         Both are mapped from the store, read-only.
@@ -74,7 +77,8 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
     ----------
     records : list of Record
     profile : Profile
-        Its ``image_size_px`` and ``workers`` (threads, since decoding leaves the interpreter free).
+        Its ``image_size_px``, ``crop_field``, ``max_mask_share`` and ``workers`` (threads, since decoding leaves the
+        interpreter free).
     store : Store
 
     Returns
@@ -86,19 +90,26 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
     Raises
     ------
     ValueError
-        If a file cannot be read or a mask has another size than its image; the message names the file.
+        If files cannot be read, or masks have another size than their images or cover more of the field of view than
+        ``max_mask_share``; the message names all of them.
     """
     contents = list(Parallel(profile.workers, prefer="threads")(delayed(_digests)(record) for record in records))
     masked = any(map(_masks_of, records))
 
     def rows() -> Iterator[Arrays]:
-        jobs = (delayed(_read)(record, profile.image_size_px, masked) for record in records)
+        jobs = (delayed(_read_or_say)(record, profile, masked) for record in records)
         done = Parallel(profile.workers, prefer="threads", return_as="generator")(jobs)
-        return iter(progress(done, desc="decoding", total=len(records), unit="image"))
+        problems = []
+        for row in progress(done, desc="decoding", total=len(records), unit="image"):
+            if isinstance(row, ValueError):
+                problems.append(row)  # the others are read to name all that cannot be
+            elif not problems:
+                yield row
+        refuse(problems)
 
-    settings = {"files": contents, "image_size_px": profile.image_size_px}
+    settings = {"files": contents, **profile.settings("image_size_px", "crop_field", "max_mask_share")}
     arrays = store.fetch_rows(DECODING, settings, rows, len(records))
-    facts = pd.DataFrame(arrays["size_px"], columns=["width_px", "height_px"])
+    facts = pd.DataFrame(arrays["frame"], columns=FRAME)
     facts.insert(0, "sha256", [image for image, _ in contents])
     facts["phash"] = [bits.tobytes().hex() for bits in arrays["phash"]]
     facts[list(SHARES)] = arrays["shares"]
@@ -127,41 +138,65 @@ def _digests(record: Record) -> tuple[str, dict[str, str]]:
     return digest_file(record.image_path), {lesion: digest_file(path) for lesion, path in _masks_of(record).items()}
 
 
-def _read(record: Record, size_px: int, masked: bool) -> Arrays:
-    image, (height_px, width_px) = read_image(record.image_path, size_px)
+def _read_or_say(record: Record, profile: Profile, masked: bool) -> Arrays | ValueError:
+    try:
+        return _read(record, profile, masked)
+    except ValueError as error:
+        return error
+
+
+def _read(record: Record, profile: Profile, masked: bool) -> Arrays:
+    size_px = profile.image_size_px
+    image, frame = read_image(record.image_path, size_px, profile.crop_field)
     row = {
         "images": image,
-        "size_px": np.array([width_px, height_px]),
+        "frame": frame.as_array(),
         "phash": np.packbits(perceptual_hash(image)),
         "shares": np.array([share(image) for share in SHARES.values()]),
     }
     if masked:
         row["masks"], row["lost"] = np.zeros((len(ANNOTATIONS), size_px, size_px), bool), np.zeros(len(ANNOTATIONS))
         for lesion, path in _masks_of(record).items():
-            i = ANNOTATIONS.index(lesion)
-            row["masks"][i], row["lost"][i] = _read_mask(path, record, (height_px, width_px), size_px)
-            covered = row["masks"][i].sum() / max(1, field_of_view(image) * size_px**2)
-            if covered > MOST_LESION:
-                raise ValueError(
-                    f"{path} marks {min(1, covered):.0%} of the field of view as {DISPLAY[lesion]}, expected at most "
-                    f"{MOST_LESION:.0%}: is it inverted? The lesion must be bright and the ground black"
-                )
+            mask = read_mask_of(record.image_path, (frame.height_px, frame.width_px), path)
+            small, lost = shrink_mask(mask, frame, size_px)
+            check_share(small, image, path, profile.max_mask_share)
+            row["masks"][ANNOTATIONS.index(lesion)], row["lost"][ANNOTATIONS.index(lesion)] = small, lost
         row["area_px"] = row["masks"].sum(axis=(1, 2))
     return row
 
 
-def _read_mask(path: Path, record: Record, shape: tuple[int, int], size_px: int) -> tuple[np.ndarray, float]:
-    mask = turn_mask(read_mask(path), record.image_path, shape)
+def read_mask_of(photograph: Path, shape: tuple[int, int], path: Path) -> np.ndarray:
+    """A mask as its upright photograph shows the lesion: bool, of the photograph's ``shape``, or :class:`Refused`."""
+    mask = turn_mask(read_mask(path), photograph, shape)
     if mask.shape != shape:
-        raise ValueError(
-            f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, its image {record.image_path.name} "
-            f"{shape[1]}x{shape[0]}: expected the same size"
-        )
-    return shrink_mask(mask, size_px)
+        found, expected = (f"{width}x{height} pixels" for height, width in (mask.shape, shape))
+        remedy = "export it at the size of the photograph"
+        raise Refused(path, f"has {found}", f"{expected} as its photograph {photograph.name}", remedy)
+    return mask
+
+
+def check_share(mask: np.ndarray, image: np.ndarray, path: Path, largest: float) -> None:
+    """Raise :class:`Refused` if a mask covers more of the field of view than a lesion can.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+    image : ndarray of uint8, shape (3, h, w)
+    path : Path
+        Of the mask.
+    largest : float
+        Share of the field of view, ``Profile.max_mask_share``.
+    """
+    share = min(1, mask.mean() / max(1e-9, field_of_view(image)))
+    if share > largest:
+        remedy = "is it inverted? The lesion must be bright; if it is this large, set max_mask_share to 1"
+        raise Refused(path, f"marks {share:.0%} of the field of view", f"at most {largest:.0%}", remedy)
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """DCT hash of the gray image: bool, shape (256,).
+    """DCT hash of the gray image without the black around it: bool, shape (256,).
+
+    A copy that was cropped or squeezed so has the hash of its original.
 
     Parameters
     ----------
@@ -173,6 +208,10 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     """
     import imagehash  # nearly a second, and needed here alone
 
+    bright = image.max(axis=0) > GROUND
+    rows, columns = (np.flatnonzero(bright.mean(axis=axis) > RIM) for axis in (1, 0))
+    if len(rows) and len(columns):
+        image = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return imagehash.phash(Image.fromarray(image.transpose(1, 2, 0)), hash_size=HASH_SIDE).hash.ravel()
 
 
@@ -190,13 +229,13 @@ def retina_score(image: np.ndarray) -> float:
 
 
 def field_of_view(image: np.ndarray) -> float:
-    """Share of the pixels that are not black (brightest channel above 20): what the camera's aperture lets through.
+    """Share of the pixels that are not black, their brightest channel above ``GROUND``: what the aperture lets through.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (3, h, w)
     """
-    return float((image.max(axis=0) > 20).mean())
+    return float((image.max(axis=0) > GROUND).mean())
 
 
 SHARES = {"retina_score": retina_score, "field_of_view": field_of_view}

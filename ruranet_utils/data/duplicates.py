@@ -6,8 +6,6 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 # Of 256 bits of the perceptual hash. Copies of IDRiD's and SRahim's photographs, scaled and compressed again, and their
 # different photographs are compared in `make bench`.
@@ -16,28 +14,52 @@ BLOCK = 512  # rows compared with all others at a time
 
 
 def duplicates(facts: pd.DataFrame) -> np.ndarray:
-    """Find photographs that occur twice, byte by byte or by their perceptual hashes.
+    """Find photographs that occur twice, by their perceptual hashes.
+
+    Each photograph is compared with those that stay. Of a burst, in which each frame is near to the next one but the
+    last is far from the first, so several stay.
 
     Parameters
     ----------
     facts : DataFrame
-        With ``sha256`` and ``phash``, as from :func:`ruranet_utils.data.decoding.decode`.
+        With ``phash``, as from :func:`ruranet_utils.data.decoding.decode`.
 
     Returns
     -------
     ndarray of int, shape (n,)
-        For each row the first row that shows the same photograph; its own number where there is none before it.
+        For each row the first row that stays and shows the same photograph; its own number where there is none.
     """
-    rows = np.arange(len(facts))
-    pairs = [np.column_stack([rows, pd.Series(rows).groupby(facts["sha256"].to_numpy()).transform("min")])]
     bits = np.unpackbits(np.array([list(bytes.fromhex(text)) for text in facts["phash"]], np.uint8), axis=1)
-    signs = bits.astype(np.float32) * 2 - 1
+    signs, first = bits.astype(np.float32) * 2 - 1, np.arange(len(facts))
     for start in range(0, len(signs), BLOCK):
         differing = (signs.shape[1] - signs[start : start + BLOCK] @ signs.T) / 2
-        pairs.append(np.argwhere(differing <= NEAR_BITS) + np.array([start, 0]))
-    row, other = np.concatenate(pairs).T
-    _, group = connected_components(coo_array((np.ones(len(row), bool), (row, other)), shape=(len(rows), len(rows))))
-    return pd.Series(rows).groupby(group).transform("min").to_numpy()
+        for row, near in enumerate(differing <= NEAR_BITS, start):
+            before = np.flatnonzero(near[:row])
+            first[row] = next(iter(before[first[before] == before]), row)
+    return first
+
+
+def join_patients(patients: pd.Series, first: np.ndarray) -> pd.Series:
+    """One name for patients of whom the same photograph is there, under whichever of them it is filed.
+
+    Parameters
+    ----------
+    patients : Series of str
+    first : ndarray of int
+        From :func:`duplicates`.
+
+    Returns
+    -------
+    Series of str
+        Of each group of patients the name that comes first in the table.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number, names = pd.factorize(patients)
+    links = coo_array((np.ones(len(first), bool), (number, number[first])), shape=(len(names),) * 2)
+    _, group = connected_components(links, directed=False)
+    return patients.groupby(group[number]).transform("first")
 
 
 def settle(table: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:

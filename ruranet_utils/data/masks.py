@@ -6,7 +6,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from ruranet_utils.data.field import Frame
+from ruranet_utils.data.reading import DAMAGE
+from ruranet_utils.data.refusal import Refused
 
 # A target pixel belongs to a lesion if at least this part of it is covered. From IDRiD's 4288x2848 to 512x512 this
 # loses 4 of 3497 microaneurysms, 41 of 11642 hard exudates and no hemorrhage or disc; 0.5 loses 48, 536, 1 and 0.
@@ -16,6 +20,8 @@ MASK_COVERAGE = 0.25
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 FULL = (1, 255, 65280, 65535)  # brightest values of an image with soft edges: 65280 is 255 in the upper byte
+MOST_NUMBERS = 20  # 2 and more, but less than this, is the number of a kind of lesion rather than a brightness
+SPLIT_UP = "save each lesion in a mask of its own"
 UNJUDGED = 127  # Retinal Lesions: "not to be judged"
 WHITE_IS_ZERO = {262: 0}  # TIFF's photometric interpretation
 
@@ -27,6 +33,7 @@ def read_mask(path: Path) -> np.ndarray:
     file                                          lesion
     ============================================  =====================================================================
     gray of 1, 8, 16 or 32 bits or float          the one value above 0; of 0, 127 and 255 the last (Retinal Lesions)
+    one value from 2 to 19                        refused: a label map that shows one lesion here
     palette                                       as its colors
     one color on black                            that color (IDRiD's are red)
     transparency                                  what is opaque, or its one color if it holds black, too
@@ -48,35 +55,38 @@ def read_mask(path: Path) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        If the file cannot be decoded or is refused.
+    Refused
+        If the file cannot be decoded, or leaves open what the lesion is.
     """
     try:
         with Image.open(path) as image:
             _check_header(image, path)
             lossy = image.format in LOSSY
             colors, index = _colors(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a mask: {error}") from error
+    except UnidentifiedImageError:
+        found = "is no image" if path.stat().st_size else "is empty"
+        raise Refused(path, found, "a mask", "save it as PNG") from None
+    except DAMAGE as error:
+        raise Refused(path, f"is damaged ({error})", "a whole file", "save it again, as PNG") from error
     if not np.isfinite(colors).all() or colors.min() < 0:
-        raise ValueError(f"{path} holds {_listed(colors)}, expected 0 and one value above it")
+        raise Refused(path, f"holds {_listed(colors)}", "0 and one value above it", "save it as an 8-bit gray image")
     colors = _on_black(colors)
     if lossy and 0 < colors.max() < 128:
-        raise ValueError(
-            f"{path} is a lossy file and nowhere brighter than {colors.max():.0f}, expected 0 and 255: save it as PNG"
-        )
+        found = f"is a lossy file and nowhere brighter than {colors.max():.0f}"
+        raise Refused(path, found, "0 and 255", "save it as PNG, from what it was made of")
     levels = _levels(colors, path, lossy)
     return (levels >= 128 if lossy else _lesion(levels, index, path))[index]
 
 
 def _check_header(image: Image.Image, path: Path) -> None:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ValueError(f"{path} holds {image.n_frames} pages, expected the mask of one lesion: save it alone")
+        raise Refused(path, f"holds {image.n_frames} pages", "the mask of one lesion", "save that page alone")
     deep = image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
     inverted = image.mode not in ("1", "L") and dict(getattr(image, "tag_v2", {})).items() >= WHITE_IS_ZERO.items()
     if image.mode not in MODES or deep or inverted:
-        what = "with 16 bits a channel" if deep else "where white is zero" if inverted else ""
-        raise ValueError(f"{path} has the color mode {image.mode} {what}".rstrip() + ": save it as an 8-bit gray image")
+        what = " with 16 bits a channel" if deep else " where white is zero" if inverted else ""
+        found = f"has the color mode {image.mode}{what}"
+        raise Refused(path, found, "a mask of gray values or colors", "save it as an 8-bit gray image")
 
 
 def _colors(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +134,7 @@ def _levels(colors: np.ndarray, path: Path, lossy: bool) -> np.ndarray:
     share = colors @ brightest / (brightest @ brightest)
     off = np.abs(colors - share[:, None] * brightest).max(axis=1)
     if (off > (128 if lossy else 8)).any():
-        raise ValueError(
-            f"{path} holds the colors {_listed(colors)}, expected one color on black: save each lesion in a mask of "
-            "its own"
-        )
+        raise Refused(path, f"holds the colors {_listed(colors)}", "one color on black", SPLIT_UP)
     return share * 255
 
 
@@ -139,13 +146,12 @@ def _lesion(levels: np.ndarray, index: np.ndarray, path: Path) -> np.ndarray:
     if UNJUDGED in levels and set(levels) <= {0, UNJUDGED, 255}:
         return levels == 255
     between = (levels > 0) & (levels < top)
-    if not between.any():
+    numbers_a_lesion = top in range(2, MOST_NUMBERS)
+    if not between.any() and not numbers_a_lesion:
         return levels == top
     if levels.min() > 0 or not np.isclose(top, FULL, rtol=0.02).any() or _is_flat(index, between):
-        raise ValueError(
-            f"{path} holds the values {_listed(levels[:, None])}, expected 0 and 1 or 0 and 255: if they number "
-            "lesions, save each in a mask of its own"
-        )
+        found = f"holds the values {_listed(levels[:, None])}"
+        raise Refused(path, found, "0 and 1 or 0 and 255", f"if they number lesions, {SPLIT_UP}")
     warnings.warn("the soft edges of masks are cut at half of their brightest value", stacklevel=2)
     return levels >= top / 2
 
@@ -163,12 +169,14 @@ def _listed(colors: np.ndarray) -> str:
     return ", ".join(names) + (f", … ({len(colors)} in all)" if len(colors) > 8 else "")
 
 
-def shrink_mask(mask: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
+def shrink_mask(mask: np.ndarray, frame: Frame, size_px: int) -> tuple[np.ndarray, float]:
     """Scale a mask by area: a target pixel is set where the lesion covers ``MASK_COVERAGE`` of it or more.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (h, w)
+    frame : Frame
+        The part of the photograph that was scaled.
     size_px : int
 
     Returns
@@ -177,7 +185,6 @@ def shrink_mask(mask: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
     lost : float
         Share of the lesion's area that lies in pixels left unset, in [0, 1]; 0 for an empty mask.
     """
-    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize((size_px, size_px), Image.Resampling.BOX)
-    coverage = np.asarray(scaled)
+    coverage = np.asarray(frame.cut(Image.fromarray(mask.astype(np.uint8) * 255), size_px, Image.Resampling.BOX))
     small = coverage >= MASK_COVERAGE * 255
     return small, float(coverage[~small].sum() / max(1, coverage.sum()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -16,7 +16,9 @@ MOST_FOLDS = 20
 ATTEMPTS = 50
 
 
-def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
+def assign_splits(
+    table: pd.DataFrame, fractions: Sequence[float], seed: int, sides: Mapping[str, str] | None = None
+) -> pd.Series:
     """Cut a cohort by patient, each class in the same proportions as far as whole patients allow.
 
     Each side is so many folds of scikit-learn's ``StratifiedGroupKFold``, at most as many as the smaller class has
@@ -29,6 +31,8 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     fractions : sequence of float, shape (3,)
         Of training, validation and test images; they add up to 1.
     seed : int
+    sides : mapping of str to str, optional
+        Of patients whose side is given; the others are dealt.
 
     Returns
     -------
@@ -40,15 +44,18 @@ def assign_splits(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     ValueError
         If a side holds no image of a class, with the counts.
     """
-    split, rows = pd.Series("train", table.index), table.sort_values("image_id")
-    labels = rows["label"].astype(int)
-    counts = _count(split, labels)
+    given = table["patient_id"].map(sides or {})
+    split, rows = given.fillna("train"), table[given.isna()].sort_values("image_id")
+    labels, all_labels = rows["label"].astype(int), table["label"].astype(int)
+    counts = _count(split, all_labels)
+    if rows.empty and counts.to_numpy().all():
+        return split
     for attempt, n_folds in product(range(ATTEMPTS), _numbers_of_folds(rows, fractions)):
         kind = GroupKFold if attempt else StratifiedGroupKFold
         folds = kind(n_folds.sum(), shuffle=True, random_state=seed + attempt)
         for side, (_, chosen) in zip(_in_turn(n_folds), folds.split(rows, labels, rows["patient_id"]), strict=True):
             split[rows.index[chosen]] = side
-        counts = _count(split, labels)
+        counts = _count(split, all_labels)
         if counts.to_numpy().all():
             return split
     missing = [f"{SPLITS[i]} holds no image of class {CLASSES[j]}" for i, j in np.argwhere(counts.to_numpy() == 0)]
@@ -119,14 +126,15 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
 
 
 def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
-    """Cut a cohort without labels by patient; an official split is kept and its training side gives the validation set.
+    """Cut a cohort without labels by patient; sides that are given are kept.
 
-    Three patients without an official split are enough for all sides.
+    Where none is given for validation, it is drawn from the training side. Three patients without a side are enough for
+    all sides.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns ``image_id``, ``patient_id`` and ``split``: ``"train"``, ``"test"`` or missing.
+        With the columns ``image_id``, ``patient_id`` and ``split``: one of ``SPLITS`` or missing.
     fractions : sequence of float, shape (3,)
         Of training, validation and test images.
     seed : int
@@ -138,7 +146,7 @@ def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
     """
     split = table["split"].copy()
     training = np.sort(table.loc[split == "train", "image_id"])
-    if len(training):
+    if len(training) and "val" not in set(split):
         n_val = max(1, round(len(training) * fractions[1] / (fractions[0] + fractions[1])))
         chosen = np.random.default_rng(seed).choice(training, n_val, replace=False)
         split[table["image_id"].isin(chosen) & (split == "train")] = "val"

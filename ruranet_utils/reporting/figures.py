@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from ruranet_utils.profiles import ANNOTATIONS
@@ -18,6 +19,15 @@ from ruranet_utils.reporting.tables import write_bytes
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 PALETTE = tuple(rc_params_from_file(STYLE)["axes.prop_cycle"].by_key()["color"])
+WIDE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial",
+)
 OUTLINES = dict(zip(ANNOTATIONS, ("gold", "cyan", "lime", "silver", "magenta"), strict=True))
 
 
@@ -62,8 +72,15 @@ def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: 
     for mask, color in zip(masks if masks is not None else (), OUTLINES.values(), strict=False):
         if mask.any():
             ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(drawable(title), fontsize=9, parse_math=False)
     ax.axis("off")
+
+
+def drawable(text: str) -> str:
+    """A text in which every character that no font at hand has is written as its number, such as ``\\u773c``."""
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in plt.rcParams["font.family"]]
+    known = {char: char == "\n" or any(font.get_char_index(ord(char)) for font in fonts) for char in set(text)}
+    return "".join(char if known[char] else char.encode("unicode_escape").decode() for char in text)
 
 
 def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
@@ -74,5 +91,10 @@ def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
 
 
 def style() -> None:
-    """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before."""
+    """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before.
+
+    Fonts of ``WIDE_FONTS`` that are installed draw what its font lacks.
+    """
     plt.style.use(["default", STYLE])
+    installed = {font.name for font in fontManager.ttflist}
+    plt.rcParams["font.family"] = [*plt.rcParams["font.family"], *(name for name in WIDE_FONTS if name in installed)]

@@ -42,6 +42,7 @@ def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) ->
     for column in floats:
         printed[column] = [f"{value:.{digits}f}" for value in rounded[column].to_numpy(float, na_value=float("nan"))]
     printed = printed.where(rounded.notna(), MISSING).astype(str)
+    printed = printed.replace({r"\$": r"\\$", r"\|": r"\\|"}, regex=True)  # names of files are no formulas
     align = ["right" if pd.api.types.is_numeric_dtype(dtype) else "left" for dtype in rounded.dtypes]
     markdown = printed.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
     write_bytes(folder / f"{name}.csv", rounded.to_csv(index=False, lineterminator="\n").encode())
@@ -129,10 +130,13 @@ def show(
     frame = frame.assign(**named).reset_index(drop=True)[[*first, *frame.columns.difference(first, sort=False)]]
     # the id must differ between the tables of a notebook, or the bold cells of one show in another
     uuid = hashlib.sha256(f"{caption}{best}{frame.to_csv()}".encode()).hexdigest()[:8]
-    styler = _Table(frame, uuid=uuid, caption=caption or None, precision=digits, na_rep=MISSING).hide(axis="index")
+    formats = {"precision": digits, "na_rep": MISSING, "escape": "html"}
+    styler = _Table(frame, uuid=uuid, caption=caption or None, **formats).hide(axis="index")
     styler.format_index(lambda name: str(name).replace("_", " "), axis="columns")
     words = frame.select_dtypes(exclude="number").columns
     styler.set_table_styles({column: [{"selector": "", "props": "text-align: left"}] for column in words})
+    if "$" in frame[words].to_string():
+        styler.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')  # names of files are no formulas
     for column, which in best.items():
         highlight = styler.highlight_max if which == "max" else styler.highlight_min
         for rows in frame.groupby(within).groups.values() if within else [frame.index]:

@@ -51,7 +51,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "profile": settings,
         "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
         "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
-        "data": _digests(paths.figures(profile.results)),
+        "data": _digests(paths.figures(paths.results(profile))),
         "notebooks": dict(sorted({**earlier, **ran}.items())),
     }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from ruranet_utils.data.sources import folder
+from ruranet_utils.data.check import check
 from ruranet_utils.profiles import PROFILES, Profile, get_profile
 from ruranet_utils.running.provenance import describe_run
 from ruranet_utils.running.upkeep import older_layout, size_mb
@@ -56,18 +56,25 @@ def profile_of(parameters: dict) -> Profile:
     return get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
 
 
-def applicable(chosen: list[Path], parameters: dict) -> list[Path]:
+def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
     """Leave out, with a message, the notebooks that the reader's own photographs have no masks or no labels for.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If the folder is not laid out as ``docs/own_images.md`` says.
+    ValueError
+        If the folder cannot be used, with a table of everything that is wrong.
     """
-    if parameters["profile"] != "folder":
+    if profile.name != "folder":
         return chosen
-    records = folder.records(paths.from_root(parameters["data_dir"]))
-    has = {"masks": any(record.mask_paths for record in records), "labels": records[0].label is not None}
+    checked = check(paths.from_root(profile.data_dir), profile)
+    if not checked.usable:
+        raise ValueError(f"nothing was computed\n{checked}")
+    print(checked, flush=True)
+    masks = checked.reads["masks"].values()
+    has = {
+        "masks": any(facts["masks"] > facts["empty"] for facts in masks),
+        "labels": checked.reads["labels"] is not None,
+    }
     needs = {"02": "masks", "03": "labels", "04": "labels", "05": "labels", "08": "labels"}
     left_out = [path for path in chosen if not has.get(needs.get(path.stem[:2]), True)]
     for path in left_out:
@@ -86,7 +93,7 @@ def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
 
     From the ``run.json`` that the run will renew, or from the committed one.
     """
-    run = read_run(paths.figures(profile.results)) or read_run(paths.ROOT / "figures" / profile.results)
+    run = read_run(paths.figures(paths.results(profile))) or read_run(paths.ROOT / "figures" / paths.results(profile))
     times_s = {name: facts["costliest"]["time_s"] for name, facts in run.get("notebooks", {}).items()}
     known = {path.stem: times_s[path.stem] for path in chosen if path.stem in times_s}
     if not known:
@@ -139,7 +146,7 @@ def main(
         if parameters.get("data_dir"):
             parameters["data_dir"] = str(Path(str(parameters["data_dir"])).expanduser().resolve())
         used = profile_of(parameters)
-        chosen = applicable(chosen, parameters)
+        chosen = applicable(chosen, used)
         if not chosen:
             raise ValueError("no notebook is left to run")
         if dask is not None:
@@ -155,7 +162,7 @@ def main(
     if force:
         os.environ["RURANET_SINCE"] = str(time.time())
     prepare_process(used.instructions, computes=False)  # for the kernels, which inherit it
-    results = paths.figures(used.results)
+    results = paths.figures(paths.results(used))
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:

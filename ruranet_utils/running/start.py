@@ -44,12 +44,12 @@ class Run:
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write ``<name>.csv`` and ``.md`` to the profile's folder."""
-        return tables.save_table(frame, name, paths.figures(self.profile.results))
+        return tables.save_table(frame, name, paths.figures(paths.results(self.profile)))
 
     def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
         """Write ``<name>.png`` and ``.pdf``; images of patients go where git does not look."""
         photographs = shows_images and self.profile.name != "synthetic"
-        figures.save_figure(fig, name, paths.figures(self.profile.results), photographs=photographs)
+        figures.save_figure(fig, name, paths.figures(paths.results(self.profile)), photographs=photographs)
 
 
 def start(profile: str = "synthetic", **parameters) -> Run:

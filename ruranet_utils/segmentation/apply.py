@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pandas as pd
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from ruranet_utils.data.check import check_photographs
+from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import read_image
-from ruranet_utils.data.sources.base import list_images
+from ruranet_utils.data.refusal import refuse
+from ruranet_utils.data.sources.folder import find_photographs
 from ruranet_utils.profiles import ANNOTATIONS, PROFILES, get_profile
 from ruranet_utils.segmentation.model_file import load, load_all
 from ruranet_utils.storage import paths
@@ -31,8 +35,8 @@ class Found:
     images : ndarray of uint8, shape (n, 3, h, w)
         As the model saw them.
     masks : ndarray of bool, shape (n, h, w)
-    sizes_px : ndarray of int, shape (n, 2)
-        Height and width of the photographs.
+    frames : tuple of Frame
+        Which part of each photograph the model saw.
     card : dict
         Of the model; see :class:`ruranet_utils.segmentation.model_file.Model`.
     """
@@ -41,13 +45,14 @@ class Found:
     lesion: str
     images: np.ndarray
     masks: np.ndarray
-    sizes_px: np.ndarray
+    frames: tuple[Frame, ...]
     card: dict
 
     @property
     def table(self) -> pd.DataFrame:
         """``image``, and the share of it that the lesion covers, ``area_percent``."""
-        return pd.DataFrame({"image": self.names, "area_percent": 100 * self.masks.mean(axis=(1, 2))})
+        shares = [mask.mean() * frame.share for mask, frame in zip(self.masks, self.frames, strict=True)]
+        return pd.DataFrame({"image": self.names, "area_percent": 100 * np.array(shares)})
 
     @property
     def overlays(self) -> np.ndarray:
@@ -62,12 +67,11 @@ class Found:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, mask, overlay, (height, width) in zip(
-            self.names, self.masks, self.overlays, self.sizes_px.tolist(), strict=True
-        ):
-            size = (width, height)
-            Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).save(folder / f"{name}_{self.lesion}.png")
-            Image.fromarray(overlay).resize(size).save(folder / f"{name}_{self.lesion}_overlay.png")
+        for name, mask, overlay, frame in zip(self.names, self.masks, self.overlays, self.frames, strict=True):
+            path = folder / f"{name}_{self.lesion}"
+            path.parent.mkdir(parents=True, exist_ok=True)  # names of photographs in folders hold their folder
+            Image.fromarray(frame.restore(mask)).save(f"{path}.png")
+            Image.fromarray(frame.restore(overlay, Image.Resampling.BICUBIC)).save(f"{path}_overlay.png")
         return folder
 
 
@@ -104,22 +108,27 @@ def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "o
         raise ValueError(f"unknown model {str(model)!r}: expected a .safetensors file or one of {', '.join(PROFILES)}")
     if chosen.card["lesion"] != lesion:
         raise ValueError(f"{model} finds {chosen.card['lesion']}, not {lesion}")
-    names, arrays, sizes_px = _read(images, chosen.card["image_size_px"])
+    names, arrays, frames = _read(images, chosen.card["image_size_px"], chosen.card["crop_field"])
     masks = chosen.predict(arrays, get_profile("open"))
-    return Found(names, lesion, arrays, masks, sizes_px, chosen.card)
+    return Found(names, lesion, arrays, masks, frames, chosen.card)
 
 
-def _read(images: str | Path | np.ndarray, size_px: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names, images as the model wants them, and the sizes they had."""
+def _read(
+    images: str | Path | np.ndarray, size_px: int, crop_field: bool
+) -> tuple[tuple[str, ...], np.ndarray, tuple[Frame, ...]]:
+    """Names, images as the model wants them, and what part of the photographs they are."""
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected uint8 images of shape (n, 3, h, w), got {images.dtype} {images.shape}")
         digits = len(str(len(images)))
         names = tuple(f"image_{number:0{digits}d}" for number in range(1, len(images) + 1))
-        return names, images, np.tile(images.shape[2:], (len(images), 1))
+        return names, images, (Frame.whole(*images.shape[2:]),) * len(images)
     path = Path(images)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
-    files = list_images(path) if path.is_dir() else {path.stem: path}
-    read = [read_image(file, size_px) for file in progress(files.values(), desc="reading", unit="image")]
-    return tuple(files), np.stack([image for image, _ in read]), np.array([size for _, size in read])
+    files, problems, notes = find_photographs(path) if path.is_dir() else ({path.stem: path}, [], [])
+    refuse([*problems, *check_photographs(files, get_profile("open")).problems])
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    read = [read_image(file, size_px, crop_field) for file in progress(files.values(), desc="reading", unit="image")]
+    return tuple(files), np.stack([image for image, _ in read]), tuple(frame for _, frame in read)

@@ -19,7 +19,7 @@ from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
-CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "threshold", "sha256"}  # read from a card
+CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "crop_field", "threshold", "sha256"}
 APPLIED = (
     "networks.backbones",
     "networks.device",
@@ -39,8 +39,8 @@ class Model:
     state : dict of str to ndarray
         Parameters, as :func:`ruranet_utils.segmentation.training.fit` returns them.
     card : dict
-        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``, ``threshold``; ``trained_on``
-        (sources), ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
+        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``, ``crop_field``, ``threshold``;
+        ``trained_on`` (sources), ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
         of the cohort); ``scores`` on the test images, where it was scored; ``weights`` (origin of the encoder's first
         ones), ``note``, ``intended_use`` and ``sha256`` over the parameters.
     """

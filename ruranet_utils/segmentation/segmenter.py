@@ -228,7 +228,9 @@ class LesionSegmenter:
     def _model(self, trained: Arrays, lesion: str, encoder: str, **card) -> Model:
         state = {name: value for name, value in trained.items() if name.startswith("state.")}
         network = {"lesion": lesion, "encoder": encoder, "attention": self.attention}
-        return Model(state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "seed"), **card})
+        return Model(
+            state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "crop_field", "seed"), **card}
+        )
 
 
 def _is_kept(file: Path, model: Model) -> bool:

@@ -135,9 +135,15 @@ def lesion_masks(
     ------
     FileNotFoundError
         If there is no model for a lesion; see :func:`ruranet_utils.segmentation.model_file.load_all`.
+    ValueError
+        If a model was trained on photographs that were cut in another way.
     """
     missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
     kept = model_file.load_all(paths.models(profile.models), missing, attention)
+    for lesion, model in kept.items():
+        if model.card["crop_field"] != profile.crop_field:
+            seen = "cut to their field of view" if model.card["crop_field"] else "scaled whole"
+            raise ValueError(f"the model of {lesion} was trained on photographs {seen}: set crop_field accordingly")
     masks = {lesion: kept[lesion].masks(images, profile, store) for lesion in missing}
     if segmentation.annotated:
         study = encoder_study(LesionSegmenter(segmentation, profile, store))

@@ -21,7 +21,9 @@ AVX2 = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
     "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL",
 }
+READ_BY_NUMPY = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")  # when it is loaded, and never again
 FIXED = "Haswell, AVX2"  # what `instructions` says then
 INSTRUCTIONS = ("avx2", "native")
 
@@ -30,7 +32,8 @@ def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
     """Choose the instructions and the memory management of this process and of those that it starts.
 
     ``start``, the command line and the tests call it. Torch and oneDNN read the variables when they first compute,
-    OpenBLAS when numpy is loaded: after that it is left alone, here and in worker processes, which must not differ.
+    numpy and its OpenBLAS when they are loaded: after that they are left alone, here and in worker processes, which
+    must not differ.
 
     Parameters
     ----------
@@ -39,8 +42,8 @@ def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
         ``"native"``: all that this processor has; twice as fast on one that computes in bfloat16. The variable
         ``RURANET_INSTRUCTIONS`` overrules it, and so does setting a variable of ``AVX2`` by hand.
     computes : bool
-        ``False`` where only the processes started from here compute: OpenBLAS is then fixed for them, too, whether
-        numpy is loaded here or not.
+        ``False`` where only the processes started from here compute: numpy is then fixed for them, too, whether it is
+        loaded here or not.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
     for name, value in AVX2.items():
         if instructions == "native" and os.environ.get(name) == value:
             del os.environ[name]
-        elif instructions == "avx2" and not (computes and name == "OPENBLAS_CORETYPE" and "numpy" in sys.modules):
+        elif instructions == "avx2" and not (computes and name in READ_BY_NUMPY and "numpy" in sys.modules):
             os.environ.setdefault(name, value)
     keep_memory()
 

@@ -1,7 +1,10 @@
 """Where everything lies: the only module that knows folders and environment variables."""
 
+import hashlib
 import os
 from pathlib import Path
+
+from ruranet_utils.profiles import Profile
 
 ROOT = Path(os.environ.get("RURANET_ROOT", Path(__file__).resolve().parents[2]))
 NOTEBOOKS = ROOT / "notebooks"
@@ -22,8 +25,16 @@ def models(profile: str) -> Path:
     return store() / "models" / profile
 
 
+def results(profile: Profile) -> str:
+    """Name of a run's results: the profile's, with that of the reader's own folder and six digits of where it lies."""
+    if not profile.data_dir:
+        return profile.name
+    folder = from_root(profile.data_dir).resolve()
+    return f"{profile.name}/{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:6]}"
+
+
 def figures(results: str) -> Path:
-    """Folder of the tables and figures of one run, ``Profile.results`` below ``RURANET_FIGURES`` (else ``figures``)."""
+    """Folder of the tables and figures that :func:`results` names, below ``RURANET_FIGURES`` (else ``figures``)."""
     return from_root(os.environ.get("RURANET_FIGURES") or "figures") / results
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ruranet_utils import profiles
 from ruranet_utils.data.cohort import COLUMNS, Cohort, load_cohorts
+from ruranet_utils.data.duplicates import confounds
 from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image
 from ruranet_utils.data.sources import SOURCES, idrid, srahim
@@ -53,7 +54,7 @@ def make_cohort(labels=(0, 1, 1)) -> Cohort:
 
 @pytest.fixture
 def profile():
-    return profiles.get_profile("open", image_size_px=32, patch_size_px=32)
+    return profiles.get_profile("open", image_size_px=32, patch_size_px=32, crop_field=False)
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def test_synthetic_profile_is_one_balanced_cohort(store):
     assert cohort.masks.shape == (32, len(profiles.ANNOTATIONS), 64, 64) and cohort.masks.dtype == bool
     assert Counter(cohort.labels) == {0: 16, 1: 16}
     assert cohort.table.drop_duplicates(["patient_id", "split"])["patient_id"].is_unique
-    assert tuple(cohort.table.columns[: len(COLUMNS)]) == COLUMNS and (cohort.table["width_px"] == 64).all()
+    assert tuple(cohort.table.columns[: len(COLUMNS)]) == COLUMNS and (cohort.table["width_px"] == 128).all()
     stored, _ = load_cohorts(profile, store)
     assert stored.digest == cohort.digest, "the stored copy is the computed one"
     other, _ = load_cohorts(profiles.get_profile("synthetic", n_images=32, image_size_px=64, seed=1), store)
@@ -277,7 +278,7 @@ def test_open_profile_keeps_image_and_row_together(data_root, profile, store):
     for image, name, digest in zip(
         diagnosis.images, diagnosis.table["image_id"], diagnosis.table["sha256"], strict=True
     ):
-        np.testing.assert_array_equal(image, read_image(files[name], 32)[0])
+        np.testing.assert_array_equal(image, read_image(files[name], 32, crop_field=False)[0])
         assert digest == hashlib.sha256(files[name].read_bytes()).hexdigest()
 
 
@@ -295,21 +296,23 @@ def test_open_profile_notices_a_changed_mask(data_root, profile, store):
 def test_an_inverted_mask_is_refused_with_the_question(data_root, profile, store):
     path = next((data_root / "idrid").rglob("IDRiD_01_EX.tif"))
     save_mask(path, ~read_mask(path))
-    with pytest.raises(ValueError, match=r"IDRiD_01_EX\.tif marks \d+% of the field of view .* is it inverted\?"):
+    with pytest.raises(ValueError, match=r"IDRiD_01_EX\.tif marks \d+% of the field of view, .* is it inverted\?"):
         load_cohorts(profile, store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image"])
 def test_open_profile_names_an_unreadable_image_and_stores_nothing(data_root, profile, store, data):
     next((data_root / "idrid").rglob("IDRiD_04.jpg")).write_bytes(data)
-    with pytest.raises(ValueError, match=r"IDRiD_04\.jpg cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"IDRiD_04\.jpg is (empty|no image), expected one of JPEG"):
         load_cohorts(profile, store)
     assert not [path for path in store.root.rglob("*") if path.is_file()]
 
 
 def test_open_profile_refuses_a_mask_of_another_size(data_root, profile, store):
     save_mask(next((data_root / "idrid").rglob("IDRiD_02_MA.tif")), np.ones((48, 60), bool))
-    with pytest.raises(ValueError, match=r"IDRiD_02_MA\.tif is 60x48 pixels, its image IDRiD_02\.jpg 64x48"):
+    with pytest.raises(
+        ValueError, match=r"IDRiD_02_MA\.tif has 60x48 pixels, expected 64x48 pixels as its photograph IDRiD_02\.jpg"
+    ):
         load_cohorts(profile, store)
 
 
@@ -361,8 +364,32 @@ def six_sources(tmp_path, monkeypatch):
     return root
 
 
+def paper(**changes) -> profiles.Profile:
+    return profiles.get_profile("paper", image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25), **changes)
+
+
+def test_graded_negatives_come_from_one_camera_and_assumed_ones_tell_the_class(six_sources, store):
+    graded, assumed = (load_cohorts(paper(n_images=8, negatives=name), store)[1] for name in ("graded", "assumed"))
+    assert set(graded.table["source"]) == {"idrid"} and not graded.table["assumed"].any()
+    told = [confounds(cohort.table, ("source",)).loc[0, "accuracy"] for cohort in (graded, assumed)]
+    assert told[0] == 0.5 < 0.7 < told[1]
+    pd.testing.assert_frame_equal(graded.audit, assumed.audit)
+
+
+def test_a_photograph_that_trains_the_segmentation_never_tests_the_diagnosis(six_sources, store):
+    make_grades(six_sources / "idrid", train="02" * 12, test="02" * 3)
+    parts = [six_sources / "idrid" / part / idrid.IMAGES for part in ("A. Segmentation", "B. Disease Grading")]
+    for split, numbers in (("train", (1, 2, 3)), ("test", (4, 5))):
+        for number in numbers:  # the same photographs with masks and with grades
+            copy = parts[1] / idrid.SPLITS["train"] / f"IDRiD_{number:03d}.jpg"
+            shutil.copy(parts[0] / idrid.SPLITS[split] / f"IDRiD_{number:02d}.jpg", copy)
+    segmentation, diagnosis = load_cohorts(paper(n_images=24), store)
+    joined = segmentation.table.merge(diagnosis.table, on="patient_id", suffixes=("", "_diagnosis"))
+    assert len(joined) >= 4 and (joined["split"] == joined["split_diagnosis"]).all()
+
+
 def test_paper_profile_merges_six_sources(six_sources, store):
-    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    profile = paper(n_images=16, negatives="assumed")
     segmentation, diagnosis = load_cohorts(profile, store)
     assert Counter(segmentation.table["source"]) == {"retinal_lesions": 2, "idrid": 5, "final_clean_haemorrhage": 3}
     assert segmentation.masks.any(axis=(2, 3)).any(axis=1).all()
@@ -386,7 +413,7 @@ def test_paper_profile_merges_six_sources(six_sources, store):
 def test_masks_take_part_though_a_copy_with_a_label_is_preferred(six_sources, store):
     masked = next((six_sources / "idrid/A. Segmentation" / idrid.IMAGES / idrid.SPLITS["train"]).iterdir())
     shutil.copy(masked, six_sources / "retinal_vessel_segmentation/images/copy.jpg")
-    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
+    profile = paper(n_images=16, negatives="assumed")
     segmentation, diagnosis = load_cohorts(profile, store)
     audit = diagnosis.audit.set_index("image_id")
     assert audit.loc[masked.stem, ["dropped", "duplicate_of"]].tolist() == [

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ruranet_utils.data.decoding import RETINA_SCORE, decode, retina_score
-from ruranet_utils.data.duplicates import confounds, duplicates, settle
+from ruranet_utils.data.duplicates import confounds, duplicates, join_patients, settle
 from ruranet_utils.data.phantoms.eye import make_patient
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.profiles import get_profile
@@ -36,7 +36,9 @@ def test_scaled_and_recompressed_copies_are_found_and_other_eyes_are_not(phantom
     copies = []
     for number, path in enumerate(phantoms[:4]):
         copies.append(tmp_path / f"copy{number}.jpg")
-        Image.open(path).resize((150 + 100 * number, 300)).save(copies[-1], quality=60 + 10 * number)
+        copy = Image.open(path).resize((150 + 100 * number, 300))  # squeezed
+        copy = ImageOps.expand(copy, (60, 20, 10, 0)) if number % 2 else copy  # with more black around it
+        copy.save(copies[-1], quality=60 + 10 * number)
     copies.append(tmp_path / "same bytes.png")
     copies[-1].write_bytes(phantoms[7].read_bytes())
     facts = decode([record(path) for path in (*phantoms, *copies)], get_profile(), store).facts
@@ -49,16 +51,29 @@ def test_the_facts_are_those_of_the_files_and_are_looked_up_the_second_time(phan
     pd.testing.assert_frame_equal(first, second)
     assert [event["found"] for event in journal()] == [False, True]
     assert set(first["width_px"]) == set(first["height_px"]) == {256}
+    assert ((first["right_px"] - first["left_px"]).between(236, 252)).all(), "the field, not the black around it"
     assert first["phash"].str.len().eq(64).all() and first["retina_score"].between(0.9, 1).all()
 
 
-def test_near_means_sixteen_bits_and_reaches_over_several_steps():
+def test_near_means_sixteen_bits_from_what_stays():
     bits = np.zeros((5, 256), np.uint8)
     bits[1, :16] = bits[2, :32] = bits[3, :49] = 1
     bits[4] = 1
     facts = pd.DataFrame({"sha256": list("abcde"), "phash": [np.packbits(row).tobytes().hex() for row in bits]})
-    assert duplicates(facts).tolist() == [0, 0, 0, 3, 4]
-    assert duplicates(facts[::-1].reset_index(drop=True)).tolist() == [0, 1, 2, 2, 2]
+    assert duplicates(facts).tolist() == [0, 0, 2, 3, 4], "2 is near 1, which does not stay"
+    assert duplicates(facts[::-1].reset_index(drop=True)).tolist() == [0, 1, 2, 2, 4]
+
+
+def test_a_burst_is_not_chained():
+    bits = np.tri(40, 256, -1, dtype=np.uint8)  # each frame differs from the next one in one bit
+    facts = pd.DataFrame({"sha256": map(str, range(40)), "phash": [np.packbits(row).tobytes().hex() for row in bits]})
+    assert duplicates(facts).tolist() == [0] * 17 + [17] * 17 + [34] * 6
+
+
+def test_patients_who_share_a_photograph_are_one():
+    patients = pd.Series(["a", "a", "b", "c", "c", "d"])
+    joined = join_patients(patients, np.array([0, 1, 1, 3, 4, 4]))
+    assert joined.tolist() == ["a", "a", "a", "c", "c", "c"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -109,7 +124,7 @@ def test_an_image_that_shows_no_retina_is_named_with_its_score(tmp_path, store):
     Image.fromarray(pixels).save(tmp_path / "keyhole.png")
     records = [record(tmp_path / f"{name}.png") for name in ("eye", "noise", "keyhole")]
     with pytest.warns(UserWarning, match=r"2 images may not .*noise\.png \(score 0\.\d\d, field .*keyhole\.png "):
-        facts = decode(records, get_profile(), store).facts
+        facts = decode(records, get_profile(crop_field=False), store).facts
     assert facts["retina_score"][0] > 0.9 > RETINA_SCORE > facts["retina_score"][1]
     assert facts["field_of_view"].tolist() == pytest.approx([1, 1, 0.16], abs=0.01)
 

@@ -85,12 +85,21 @@ ALL = [f"{name},{i % 2}" for i, name in enumerate(NAMES)]
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([*ALL, "stranger,1"], "image,label", r"labels images that are not there: stranger \(1 in all\)"),
+        (
+            [*ALL, "stranger,1"],
+            "image,label",
+            r"labels what is not there: stranger \(1 in all\), expected photographs of images/",
+        ),
         (ALL[:-2], "image,label", rf"lacks the label of: {NAMES[10]}, {NAMES[11]} \(2 in all\)"),
-        ([*ALL[:-1], f"{NAMES[11]},2"], "image,label", rf"has other labels than .* for: {NAMES[11]}"),
-        ([*ALL[:-1], f"{NAMES[11]},"], "image,label", rf"has other labels than .* for: {NAMES[11]}"),
-        ([*ALL, ALL[0]], "image,label", rf"labels an image twice: {NAMES[0]}"),
-        (ALL, "file,grade", r"has the columns \['file', 'grade'\], expected image, label"),
+        (
+            [*ALL[:-1], f"{NAMES[11]},2"],
+            "image,label",
+            rf"has other labels than 0 and 1: {NAMES[11]} \(2\).*write 1 for",
+        ),
+        ([*ALL[:-1], f"{NAMES[11]},yes"], "image,label", rf"has other labels than 0 and 1: {NAMES[11]} \(yes\)"),
+        ([*ALL[:-1], f"{NAMES[11]},"], "image,label", rf"has other labels than 0 and 1: {NAMES[11]} \(blank\)"),
+        ([*ALL, ALL[0]], "image,label", rf"labels a photograph twice: {NAMES[0]}"),
+        (ALL, "file,grade", r"has the columns \['file', 'grade'\], expected the columns image, label"),
     ],
 )
 def test_labels_must_fit_the_images(root, store, rows, columns, message):
@@ -109,9 +118,12 @@ def test_an_empty_table_of_labels_is_named(root, store):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ("masks/hard_exudates/stranger.png", r"stranger\.png belongs to no image: expected .*stranger\.\*"),
-        ("masks/drusen/Auge 1 é.png", "drusen is named after no lesion, expected some of hard_exudates"),
-        ("masks/edema/Auge 1 é.tif", r"two images with the same name"),
+        (
+            "masks/hard_exudates/stranger.png",
+            r"stranger\.png belongs to no image, expected one mask for each file in .*images: name it",
+        ),
+        ("masks/drusen/Auge 1 é.png", "drusen is named after no lesion, expected folders named hard_exudates"),
+        ("masks/edema/Auge 1 é.tif", r"Auge 1 é\.tif has the name of Auge 1 é\.png, expected one file of each name"),
     ],
 )
 def test_masks_must_fit_the_images(root, store, mask, message):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ruranet_utils.data.sources.folder import finder
 from ruranet_utils.data.sources.labels import read_labels
 
 IMAGES = {name: Path(f"{name}.png") for name in ("eye 1", "Auge é", "a,b", 'c"d')}
@@ -19,7 +20,8 @@ EXPECTED = {name: (str(i % 2), f"P{i // 2}") for i, name in enumerate(IMAGES)}
 def read(folder: Path, content: str | bytes) -> dict[str, tuple[str, str]]:
     file = folder / "labels.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    table = read_labels(file, IMAGES)
+    table, notes = read_labels(file, finder(IMAGES))
+    assert notes == []
     return dict(zip(table.index, map(tuple, table.to_numpy()), strict=True))
 
 
@@ -61,9 +63,9 @@ def test_blanks_around_cells_are_dropped_and_missing_patients_stay_empty(tmp_pat
     [
         ("", "is empty, expected the columns image, label"),
         ("\n \n", "is empty"),
-        ("a,b\n", r"has the columns \['a', 'b'\], expected image, label and, if known, patient, once each"),
+        ("a,b\n", r"has the columns \['a', 'b'\], expected the columns image, label and, if known, patient, once each"),
         ("image,label,Label\n", "once each"),
-        ("image,label\n\neye 1,1,P1\n", r"line 3: 3 cells, expected 2 as in the header"),
+        ("image,label\n\neye 1,1,P1\n", r"has 3 cells in line 3, expected 2 as in the header"),
     ],
 )
 def test_what_stays_ambiguous_is_refused(tmp_path, content, message):
@@ -72,5 +74,7 @@ def test_what_stays_ambiguous_is_refused(tmp_path, content, message):
 
 
 def test_unknown_columns_are_named(tmp_path):
-    with pytest.warns(UserWarning, match=r"the columns \['camera'\] are not read; patients are in `patient`"):
-        assert read(tmp_path, "image,label,camera\neye 1,0,x\n") == {"eye 1": ("0", "")}
+    (tmp_path / "labels.csv").write_text("image,label,camera\neye 1,0,x\n")
+    table, notes = read_labels(tmp_path / "labels.csv", finder(IMAGES))
+    assert table.loc["eye 1"].tolist() == ["0", ""]
+    assert notes == [f"{tmp_path / 'labels.csv'}: the columns ['camera'] are not read; patients are in `patient`"]

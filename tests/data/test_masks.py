@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from skimage.transform import downscale_local_mean
 
+from ruranet_utils.data.field import Frame
 from ruranet_utils.data.masks import read_mask, shrink_mask
 from tests.data.trees import save_mask
 
@@ -87,6 +88,8 @@ def test_a_black_mask_is_empty(tmp_path, name, image):
     ("name", "image", "message"),
     [
         ("a.png", labels([1, 2, 3, 4]), "holds the values 0, 1, 2, 3, 4, expected 0 and 1 or 0 and 255"),
+        ("a.png", labels([2]), "holds the values 0, 2, expected 0 and 1 or 0 and 255: if they number lesions, save"),
+        ("a.png", gray(5), "holds the values 0, 5, expected"),
         ("a.png", labels([1, 255]), "holds the values 0, 1, 255"),
         ("a.png", labels([50, 100, 150, 200, 255]), "holds the values 0, 50, 100, 150, 200, 255"),
         ("a.png", Image.fromarray((LESION + 1).astype(np.uint8)), "holds the values 1, 2"),
@@ -96,7 +99,7 @@ def test_a_black_mask_is_empty(tmp_path, name, image):
         ("a.jpg", gray(1), "is a lossy file and nowhere brighter than"),
         ("a.tif", Image.fromarray(np.where(LESION, np.nan, 0).astype(np.float32)), "holds 0, nan"),
         ("a.tif", gray(-1, np.int32), "holds -1, 0"),
-        ("a.jpg", gray(255).convert("CMYK"), "has the color mode CMYK: save it as an 8-bit gray image"),
+        ("a.jpg", gray(255).convert("CMYK"), "has the color mode CMYK, expected a mask of gray values or colors"),
     ],
 )
 def test_what_cannot_be_told_is_refused_by_name(tmp_path, name, image, message):
@@ -141,7 +144,7 @@ def test_read_mask_gives_the_lesion_in_both_encodings(tmp_path, mode):
 def test_read_mask_names_a_damaged_file(tmp_path):
     path = save_mask(tmp_path / "cut.tif", np.ones((48, 64), bool))
     path.write_bytes(path.read_bytes()[: 48 * 64 // 2])
-    with pytest.raises(ValueError, match=r"cut\.tif cannot be read"):
+    with pytest.raises(ValueError, match=r"cut\.tif is (damaged|no image).*: save it"):
         read_mask(path)
 
 
@@ -159,10 +162,14 @@ def test_read_mask_of_a_jpeg_is_cut_in_the_middle(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "m.jpg"), lesion)
 
 
+def shrink(mask: np.ndarray, size_px: int) -> tuple[np.ndarray, float]:
+    return shrink_mask(mask, Frame.whole(*mask.shape), size_px)
+
+
 def test_shrink_mask_by_hand():
     """4x4 to 2x2: covered by 4, 1, 0 and 2 of 4 pixels; a quarter is enough."""
     mask = np.array([[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]], bool)
-    small, lost = shrink_mask(mask, 2)
+    small, lost = shrink(mask, 2)
     np.testing.assert_array_equal(small, [[True, True], [False, True]])
     assert lost == 0
 
@@ -171,13 +178,13 @@ def test_shrink_mask_drops_less_than_a_quarter():
     mask = np.zeros((12, 12), bool)
     mask[0, :2] = True  # 2 of 9 pixels
     mask[6:7, 6:9] = True  # 3 of 9 pixels
-    small, lost = shrink_mask(mask, 4)
+    small, lost = shrink(mask, 4)
     assert np.argwhere(small).tolist() == [[2, 2]] and lost == pytest.approx(2 / 5, abs=0.01)
-    assert shrink_mask(np.zeros((12, 12), bool), 4)[1] == 0
+    assert shrink(np.zeros((12, 12), bool), 4)[1] == 0
 
 
 def test_shrink_mask_agrees_with_block_means_and_mirrors():
     mask = np.random.default_rng(1).random((96, 160)) < 0.22
     expected = downscale_local_mean(mask.astype(float), (3, 5)) >= 0.25
-    np.testing.assert_array_equal(shrink_mask(mask, 32)[0], expected)
-    np.testing.assert_array_equal(shrink_mask(mask[:, ::-1], 32)[0], expected[:, ::-1])
+    np.testing.assert_array_equal(shrink(mask, 32)[0], expected)
+    np.testing.assert_array_equal(shrink(mask[:, ::-1], 32)[0], expected[:, ::-1])

@@ -1,20 +1,26 @@
 """Reading photographs: files that are taken, files that are refused, scaling."""
 
+import gzip
 import re
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from ruranet_utils.data import reading
+from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import read_image
+from ruranet_utils.data.refusal import Refused
 from tests.data.trees import DATA, real_data, save_photograph
 
 
 def test_read_image_is_the_bicubic_resize_of_the_whole_file(tmp_path):
     path = save_photograph(tmp_path / "a.png", 0)
-    image, shape = read_image(path, 32)
-    assert shape == (48, 64)
+    image, frame = read_image(path, 32, crop_field=False)
+    assert frame == Frame.whole(48, 64)
     expected = np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(image, expected.transpose(2, 0, 1))
 
@@ -24,8 +30,8 @@ def test_read_image_at_reduced_jpeg_scale_stays_close_to_the_full_decode(tmp_pat
     pixels = 127 + 100 * np.stack([np.sin(x + y), np.cos(x), np.sin(y)], axis=-1)
     path = tmp_path / "a.jpg"
     Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
-    image, shape = read_image(path, 200)
-    assert shape == (1024, 1536)
+    image, frame = read_image(path, 200, crop_field=False)
+    assert frame == Frame.whole(1024, 1536)
     expected = np.asarray(Image.open(path).resize((200, 200), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.abs(image.astype(int) - expected).mean() < 1
 
@@ -35,7 +41,7 @@ def test_real_photographs_at_reduced_scale_differ_by_three_levels_at_most():
     for path in sorted((DATA / "idrid/A. Segmentation/1. Original Images/b. Testing Set").iterdir())[:4]:
         with Image.open(path) as image:
             full = np.asarray(image.convert("RGB").resize((512, 512), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-        difference = np.abs(read_image(path, 512)[0].astype(int) - full)
+        difference = np.abs(read_image(path, 512, crop_field=False)[0].astype(int) - full)
         assert 0 < difference.max() <= 3 and difference.mean() < 0.2
 
 
@@ -44,29 +50,49 @@ def test_real_photographs_at_reduced_scale_differ_by_three_levels_at_most():
 def test_read_image_names_a_damaged_file(tmp_path, damage, suffix):
     path = save_photograph(tmp_path / f"damaged{suffix}", 0, size=(400, 300))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"damaged\{suffix} cannot be read as an image: \w+"):
+    with pytest.raises(Refused, match=rf"damaged\{suffix} is (empty|no image|damaged \(.+\)), expected .*: copy it"):
         read_image(path, 32)
 
 
 def photograph(mode="RGB", size=(40, 30)) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    if mode == "LAB":
+        return ImageCms.profileToProfile(
+            Image.fromarray(pixels), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
     return Image.fromarray(pixels).convert(mode)
+
+
+def red_free() -> Image.Image:
+    return Image.fromarray(np.asarray(photograph()) * np.array([0, 1, 0], np.uint8))
 
 
 @pytest.mark.parametrize(
     ("name", "image", "options", "message"),
     [
-        ("a.jpg", photograph("CMYK"), {}, "has the color mode CMYK, expected an 8-bit color image"),
-        ("a.png", photograph("L"), {}, "has the color mode L"),
+        ("a.jpg", photograph("CMYK"), {}, "has the color mode CMYK, expected a color photograph (RGB): save it as RGB"),
+        (
+            "a.png",
+            photograph("L"),
+            {},
+            "has the color mode L, expected a color photograph (RGB): the networks need color",
+        ),
+        ("a.jpg", photograph("L").convert("RGB"), {}, "shows shades of gray alone"),
+        ("a.png", red_free(), {}, "has light in one channel alone"),
+        ("a.tif", photograph("LAB"), {}, "has the color mode LAB"),
         ("a.png", Image.fromarray(np.zeros((30, 40), np.uint16)), {}, "has the color mode I;16"),
         ("a.png", photograph(), {"save_all": True, "append_images": [photograph().rotate(90)]}, "holds 2 frames"),
     ],
-    ids=["CMYK", "gray", "16 bits", "animated"],
+    ids=["CMYK", "gray", "gray as color", "red-free", "Lab", "16 bits", "animated"],
 )
 def test_other_kinds_of_images_are_refused_by_name(tmp_path, name, image, options, message):
     image.save(tmp_path / name, **options)
-    with pytest.raises(ValueError, match=f"{re.escape(name)} {message}"):
+    with pytest.raises(Refused, match=re.escape(f"{name} {message}")):
         read_image(tmp_path / name, 32)
+
+
+def warm(gray: Image.Image) -> Image.Image:
+    return Image.merge("RGB", (gray, gray.point(lambda level: level // 2), gray.point(lambda level: level // 4)))
 
 
 @pytest.mark.parametrize("stated", range(10))
@@ -77,14 +103,15 @@ def test_photographs_are_turned_upright(tmp_path, stated):
     turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}
     stored = upright.transpose(Image.Transpose[turns[stated]]) if stated in turns else upright
     exif[reading.ORIENTATION] = stated
-    stored.convert("RGB").save(tmp_path / "a.png", exif=exif)
-    image, shape = read_image(tmp_path / "a.png", 96)
-    assert shape == (80, 120)
-    expected = np.asarray(upright.convert("RGB").resize((96, 96), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    warm(stored).save(tmp_path / "a.png", exif=exif)
+    image, frame = read_image(tmp_path / "a.png", 96, crop_field=False)
+    assert frame == Frame.whole(80, 120)
+    shape = (80, 120)
+    expected = np.asarray(warm(upright).resize((96, 96), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     np.testing.assert_array_equal(image, expected)
     mask = np.asarray(upright) == 80
     if stated in range(2, 5):
-        with pytest.raises(ValueError, match="do not tell by their size whether they are"):
+        with pytest.raises(ValueError, match="masks that tell by their size whether they are turned, too"):
             reading.turn_mask(mask, tmp_path / "a.png", shape)
     else:
         for drawn in (mask, np.asarray(stored) == 80):
@@ -95,7 +122,7 @@ def test_of_a_square_photograph_it_cannot_be_told_how_the_mask_was_drawn(tmp_pat
     exif = Image.Exif()
     exif[reading.ORIENTATION] = 6
     photograph(size=(30, 30)).save(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(ValueError, match="do not tell by their size"):
+    with pytest.raises(ValueError, match="masks that tell by their size"):
         reading.turn_mask(np.zeros((30, 30), bool), tmp_path / "a.jpg", (30, 30))
 
 
@@ -116,3 +143,46 @@ def test_transparency_is_dropped(tmp_path):
     photograph().save(tmp_path / "a.png")
     photograph("RGBA").save(tmp_path / "b.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 32)[0], read_image(tmp_path / "b.png", 32)[0])
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.jp2", "a.bmp", "a.ppm", "a.avif", "a.tif", "a.gif", "a", "a.jpe"])
+def test_whatever_its_suffix_a_photograph_is_read_by_its_content(tmp_path, name):
+    kind = {"": "PNG", ".jpe": "JPEG"}.get(Path(name).suffix)
+    photograph(size=(96, 96)).resize((400, 400)).save(tmp_path / name, kind)
+    photograph(size=(96, 96)).resize((400, 400)).save(tmp_path / "b.png")
+    difference = read_image(tmp_path / name, 32)[0].astype(int) - read_image(tmp_path / "b.png", 32)[0]
+    assert np.abs(difference).mean() < 8
+
+
+def test_what_gzip_packed_is_read(tmp_path):
+    photograph().save(tmp_path / "im0001.ppm")
+    packed = tmp_path / "im0001.ppm.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "im0001.ppm").read_bytes()))
+    np.testing.assert_array_equal(read_image(packed, 32)[0], read_image(tmp_path / "im0001.ppm", 32)[0])
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    with pytest.raises(Refused, match=r"im0001\.ppm\.gz is damaged"):
+        read_image(packed, 32)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_sixteen_bits_per_channel_lose_nothing(tmp_path, suffix, bits):
+    deep = np.asarray(photograph(size=(64, 64)), np.uint32) * (2**bits - 1) // 255
+    path, deep = tmp_path / f"a{suffix}", deep.astype(np.uint16)
+    path.write_bytes(imagecodecs.png_encode(deep)) if suffix == ".png" else tifffile.imwrite(path, deep)
+    photograph(size=(64, 64)).save(tmp_path / "b.png")
+    difference = read_image(path, 64)[0].astype(int) - read_image(tmp_path / "b.png", 64)[0]
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_damaged_file_of_sixteen_bits_is_named(tmp_path):
+    data = imagecodecs.png_encode(np.asarray(photograph(size=(64, 64)), np.uint16) * 257)
+    (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(Refused, match=r"a\.png is damaged"):
+        read_image(tmp_path / "a.png", 32)
+
+
+def test_a_palette_gives_its_colors(tmp_path):
+    photograph().quantize(64).save(tmp_path / "a.png")
+    photograph().quantize(64).convert("RGB").save(tmp_path / "b.png")
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.png", "b.png")))

@@ -1,5 +1,6 @@
 """The adapters, on small copies of the published folder trees and, where it is at hand, on the real data."""
 
+import gzip
 import shutil
 from collections import Counter
 
@@ -8,6 +9,7 @@ import pytest
 
 from ruranet_utils import profiles
 from ruranet_utils.data.masks import read_mask
+from ruranet_utils.data.reading import read_image
 from ruranet_utils.data.sources import (
     READERS,
     SOURCES,
@@ -273,15 +275,62 @@ def test_retinal_lesions_declares_patients_eyes_and_masks(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda top: shutil.rmtree(top / "lesion_segs_896x896/10_left"), r"10_left\.jpg has no folder of masks"),
-        (lambda top: (top / "images_896x896/10_left.jpg").unlink(), "10_left has no image"),
-        (lambda top: [path.rename(str(path).replace("left", "up")) for path in top.glob("*/10_left*")], "not named"),
+        (
+            lambda top: shutil.rmtree(top / "lesion_segs_896x896/10_left"),
+            r"has no folder of masks for 10_left \(1 in all\)",
+        ),
+        (lambda top: (top / "images_896x896/10_left.jpg").unlink(), r"has no image for 10_left \(1 in all\)"),
     ],
 )
-def test_retinal_lesions_refuses_a_broken_pair(tmp_path, damage, message):
+def test_of_a_pair_of_retinal_lesions_one_may_be_missing(tmp_path, damage, message):
     damage(make_retinal_lesions(tmp_path) / "retinal-lesions-v20191227")
-    with pytest.raises(ValueError, match=message):
+    (tmp_path / "__MACOSX/retinal-lesions-v20191227/images_896x896").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=message):
+        records = retinal_lesions.records(tmp_path)
+    assert {record.image_id: bool(record.mask_paths) for record in records}["10_right"]
+
+
+def test_retinal_lesions_refuses_names_that_it_does_not_know(tmp_path):
+    top = make_retinal_lesions(tmp_path) / "retinal-lesions-v20191227"
+    for path in top.glob("*/10_left*"):
+        path.rename(str(path).replace("left", "up"))
+    with pytest.raises(ValueError, match="not named"):
         retinal_lesions.records(tmp_path)
+
+
+def test_the_vessel_sets_are_read_as_published(tmp_path):
+    """DRIVE with a GIF beside a TIFF, CHASE_DB1 with two graders beside its images, STARE packed by gzip."""
+    photographs = ["DRIVE/test/images/01_test.tif", "DRIVE/training/images/21_training.tif", "CHASEDB1/Image_01L.jpg"]
+    for seed, name in enumerate(photographs):
+        save_photograph(tmp_path / name, seed)
+    for name in (
+        "DRIVE/test/1st_manual/01_manual1.gif",
+        "DRIVE/test/2nd_manual/01_manual2.gif",
+        "DRIVE/test/mask/01_test_mask.gif",
+        "DRIVE/training/1st_manual/21_manual1.gif",
+        "CHASEDB1/Image_01L_1stHO.png",
+        "CHASEDB1/Image_01L_2ndHO.png",
+        "STARE/labels-ah/im0001.ah.ppm",
+        "__MACOSX/DRIVE/test/images/._01_test.tif",
+    ):
+        save_photograph(tmp_path / name, 9)
+    packed = tmp_path / "STARE/stare-images/im0001.ppm.gz"
+    packed.parent.mkdir(parents=True)
+    packed.write_bytes(gzip.compress(save_photograph(tmp_path / "im0001.ppm", 5).read_bytes()))
+    (tmp_path / "im0001.ppm").unlink()
+    found = [record.image_path for record in vessels.records(tmp_path, vessels.SINGLE)]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == sorted(
+        [*photographs, "STARE/stare-images/im0001.ppm.gz"]
+    )
+    assert all(read_image(path, 32)[0].any() for path in found)
+
+
+def test_two_masks_of_one_photograph_are_refused_where_masks_are_used(tmp_path):
+    save_photograph(tmp_path / "images/Image_01L.jpg", 1)
+    for grader in ("1stHO", "2ndHO"):
+        save_mask(tmp_path / "masks" / f"Image_01L_{grader}.png", np.eye(48, 64, dtype=bool))
+    with pytest.raises(ValueError, match=r"2ndHO\.png and .*1stHO\.png are both masks of .*Image_01L\.jpg"):
+        haemorrhage.records(tmp_path)
 
 
 def test_vessel_photographs_are_assumed_negative(tmp_path):

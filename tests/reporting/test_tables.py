@@ -258,3 +258,28 @@ def test_outlines_may_be_missing():
 def _legend(fig):
     (legend,) = fig.legends
     return zip(legend.get_texts(), legend.get_lines(), strict=True)
+
+
+# --- names of files ------------------------------------------------------------------------------------------------
+
+
+def test_names_with_dollars_bars_and_tags_are_shown_as_they_are(tmp_path):
+    frame = pd.DataFrame({"image_id": ["case_$12_$34", "a|b", "<b>c</b>"], "area": [0.1, 0.2, 0.3]})
+    save_table(frame, "clusters", tmp_path)
+    markdown = (tmp_path / "clusters.md").read_text()
+    assert r"case_\$12_\$34" in markdown and r"a\|b" in markdown
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "clusters.csv"), frame)
+    html = show(frame).to_html()
+    assert "tex2jax_ignore" in html and "&lt;b&gt;c" in html and "tex2jax_ignore" not in show(frame[1:]).to_html()
+
+
+@pytest.mark.filterwarnings("error")
+def test_titles_show_names_of_files_in_every_script(phantoms, tmp_path):
+    with plt.rc_context():
+        style()
+        fig, ax = plt.subplots(figsize=(3, 3))
+        draw_outlines(ax, phantoms.images[0], None, "case_$12_$34\n眼 é")
+        title = ax.get_title()
+        save_figure(fig, "names", tmp_path)
+        plt.close(fig)
+    assert title in ("case_$12_$34\n眼 é", "case_$12_$34\n\\u773c é")

@@ -216,7 +216,14 @@ def modelled(tmp_path_factory):
     profile = get_profile("synthetic")
     network = unet.build("mobilenet_v2", "scse", profile)
     state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
-    shared = {"encoder": "mobilenet_v2", "attention": "scse", "encoder_depth": 3, "image_size_px": 512, "seed": 0}
+    shared = {
+        "encoder": "mobilenet_v2",
+        "attention": "scse",
+        "encoder_depth": 3,
+        "image_size_px": 512,
+        "crop_field": True,
+        "seed": 0,
+    }
     image = next(iter(make_patient(3, 128, seed=5))).image.transpose(2, 0, 1)[None]
     found = unet.probabilities(unet.restore(state, "mobilenet_v2", "scse", profile), image, profile)
     with pytest.MonkeyPatch.context() as patch:

@@ -93,3 +93,19 @@ def test_a_kept_model_predicts_by_its_own_depth(untrained, phantoms, tiny):
     assert get_profile("open").encoder_depth != kept.card["encoder_depth"]
     deep = replace(tiny, encoder_depth=5)
     np.testing.assert_array_equal(kept.predict(phantoms.images, deep), kept.predict(phantoms.images, tiny))
+
+
+def test_what_a_cropping_model_finds_comes_back_where_it_was(untrained, phantoms, tmp_path):
+    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
+    file = Model(kept.state, {**kept.card, "crop_field": True}).save(tmp_path)
+    photograph = Image.new("RGB", (300, 200))
+    photograph.paste(Image.fromarray(phantoms.images[0].transpose(1, 2, 0)).resize((160, 160)), (20, 20))
+    photograph.save(tmp_path / "eye.png")
+    found = segment(tmp_path / "eye.png", "hemorrhages", model=file)
+    frame = found.frames[0]
+    assert frame.left == pytest.approx(24, abs=4) and frame.right == pytest.approx(176, abs=4)
+    found.save(tmp_path / "out")
+    mask = np.asarray(Image.open(tmp_path / "out/eye_hemorrhages.png").convert("L")) > 0
+    assert mask.shape == (200, 300) and not mask[:, :58].any() and not mask[:, 142:].any() and mask[100, 65:135].all()
+    assert found.table["area_percent"][0] == pytest.approx(100 * mask.mean(), rel=0.05)
+    assert np.asarray(Image.open(tmp_path / "out/eye_hemorrhages_overlay.png")).shape == (200, 300, 3)

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from ruranet_utils.storage.machine import AVX2, prepare_process
+from ruranet_utils.storage.machine import AVX2, READ_BY_NUMPY, prepare_process
 
 BARE = {name: value for name, value in os.environ.items() if name not in {*AVX2, "RURANET_INSTRUCTIONS"}}
 
@@ -76,7 +76,7 @@ def test_another_word_is_refused(prepare):
 
 def test_openblas_is_left_alone_once_numpy_is_loaded(prepare):
     """It has read its variable: a worker process that inherits another one would differ from this process."""
-    assert prepare(with_numpy=True) == {name: value for name, value in AVX2.items() if name != "OPENBLAS_CORETYPE"}
+    assert prepare(with_numpy=True) == {name: value for name, value in AVX2.items() if name not in READ_BY_NUMPY}
 
 
 def test_a_command_runs_with_the_instructions_fixed_and_its_exit_status_is_kept():

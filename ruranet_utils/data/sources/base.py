@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif", ".ppm.gz")
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,17 @@ def expect_folder(folder: Path) -> None:
         raise FileNotFoundError(f"expected the folder '{expected}' in {nearest}, found {found or 'nothing'}")
 
 
+def stem_of(name: str) -> str | None:
+    """A name or path without the suffix of an image; None if it has none of ``SUFFIXES``."""
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def below(root: Path, pattern: str) -> list[Path]:
+    """Files and folders at any depth, sorted; hidden ones and those in ``__MACOSX`` are passed over."""
+    found = (path for path in root.rglob(pattern) if not path.is_symlink())
+    return sorted(p for p in found if not any(x.startswith((".", "__")) for x in p.relative_to(root).parts))
+
+
 def list_images(folder: Path) -> dict[str, Path]:
     """Image files of a folder by their name without suffix, sorted; hidden and other files are passed over.
 
@@ -107,11 +118,12 @@ def list_images(folder: Path) -> dict[str, Path]:
     expect_folder(folder)
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        name = stem_of(path.name)
+        if name is None or path.name.startswith("."):
             continue
-        if path.stem in files:
-            raise ValueError(f"two images with the same name: {files[path.stem]} and {path}")
-        files[path.stem] = path
+        if name in files:
+            raise ValueError(f"two images with the same name: {files[name]} and {path}")
+        files[name] = path
     if not files:
         raise ValueError(f"no image in {folder}, expected files ending in {', '.join(SUFFIXES)}")
     return files

@@ -16,14 +16,17 @@ from pathlib import Path
 
 import yaml
 
-from ruranet_utils.data.sources.base import SUFFIXES, expect_folder
+from ruranet_utils.data.sources.base import below, expect_folder, stem_of
 
-IMAGE_FOLDERS = re.compile(r"(original|fundus|raw)?[ _-]?(images?|imgs?|photos?|photographs|data)", re.IGNORECASE)
+IMAGE_FOLDERS = re.compile(
+    r"(original|fundus|raw|stare)?[ _-]?(images?|imgs?|photos?|photographs|data)|chase[ _-]?db1", re.IGNORECASE
+)
 MASK_FOLDERS = re.compile(
-    r"(masks?|labels?|annotations?|ground[ _-]?truths?|gt|manual|1st[ _-]?manual|segmentations?)", re.IGNORECASE
+    r"(masks?|labels?([ _-](ah|vk))?|annotations?|ground[ _-]?truths?|gt|((1st|2nd)[ _-]?)?manual\d?|segmentations?)",
+    re.IGNORECASE,
 )
 MASK_SUFFIX = re.compile(
-    r"[ _-](mask|label|gt|seg|manual\d?|1st(ho|_manual)?|2nd(ho|_manual)?|he|training)$", re.IGNORECASE
+    r"[ _.-](mask|label|gt|seg|manual\d?|1st(ho|_manual)?|2nd(ho|_manual)?|he|ah|vk|training|test)$", re.IGNORECASE
 )
 
 
@@ -46,34 +49,42 @@ class Layout:
     report: str
 
 
-def discover(root: Path) -> Layout:
+def discover(root: Path, with_masks: bool = True) -> Layout:
     """Find the images of a source and their masks, and print what was taken for what.
 
     Parameters
     ----------
     root : Path
         Folder of the source.
+    with_masks : bool
+        ``False`` where the masks are not used: nothing about them is an error then.
 
     Raises
     ------
     FileNotFoundError
         If the folder, or one that ``layout.yml`` names, does not exist.
     ValueError
-        If there is no image, a mask without an image, or ``layout.yml`` has unknown keys.
+        If there is no image, a mask without an image, two masks of one image, or ``layout.yml`` has unknown keys.
     """
     expect_folder(root)
     folders = _declared(root) if (root / "layout.yml").is_file() else _guessed(root)
-    images = {_name(path, root): path for folder in folders["images"] for path in _files(folder)}
+    images = {_name(path, root): path for folder in folders["images"] for path in _photographs(folder)}
     if not images:
         listed = sorted({path.parent.relative_to(root).as_posix() for path in root.rglob("*") if _is_image(path)})
         raise ValueError(
             f"no folder of images recognized below {root}; images lie in {listed[:8] or 'no folder'}. "
             f"Name the folders in {root / 'layout.yml'}"
         )
-    masks = {}
-    for folder in folders["masks"]:
+    masks: dict[str, Path] = {}
+    for folder in folders["masks"] if with_masks else ():
         for path in _files(folder):
-            masks[_match(path, folder, images, root)] = path
+            name = _match(path, folder, images, root)
+            if name in masks:
+                raise ValueError(
+                    f"{path} and {masks[name]} are both masks of {images[name]}, expected one: name the folder to use "
+                    f"in {root / 'layout.yml'}"
+                )
+            masks[name] = path
     listed = {kind: [folder.relative_to(root).as_posix() for folder in found] for kind, found in folders.items()}
     report = f"{root.name}: {len(images)} images in {listed['images']}, {len(masks)} masks in {listed['masks']}"
     print(report)
@@ -97,17 +108,17 @@ def _declared(root: Path) -> dict[str, list[Path]]:
 
 
 def _guessed(root: Path) -> dict[str, list[Path]]:
-    below = sorted(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())
+    folders = [path for path in below(root, "*") if path.is_dir()]
     return {
-        "images": [path for path in below if IMAGE_FOLDERS.fullmatch(path.name)],
-        "masks": [path for path in below if MASK_FOLDERS.fullmatch(path.name)],
+        "images": [path for path in folders if IMAGE_FOLDERS.fullmatch(path.name)],
+        "masks": [path for path in folders if MASK_FOLDERS.fullmatch(path.name)],
     }
 
 
 def _match(mask: Path, folder: Path, images: dict[str, Path], root: Path) -> str:
     """Name of the image that a mask belongs to."""
-    wanted = {mask.stem.lower(), MASK_SUFFIX.sub("", mask.stem).lower()}
-    fitting = [name for name, path in images.items() if path.stem.lower() in wanted or _bare(path) in wanted]
+    wanted = {_stem(mask), _bare(mask)}
+    fitting = [name for name, path in images.items() if _stem(path) in wanted or _bare(path) in wanted]
     beside = [name for name in fitting if folder.parent in images[name].parents]
     if len(beside or fitting) != 1:
         found = [images[name].relative_to(root).as_posix() for name in (beside or fitting)[:4]]
@@ -117,17 +128,28 @@ def _match(mask: Path, folder: Path, images: dict[str, Path], root: Path) -> str
     return (beside or fitting)[0]
 
 
+def _stem(path: Path) -> str:
+    return (stem_of(path.name) or path.name).lower()
+
+
 def _bare(path: Path) -> str:
-    return MASK_SUFFIX.sub("", path.stem).lower()
+    return MASK_SUFFIX.sub("", _stem(path))
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _is_image(path))
 
 
+def _photographs(folder: Path) -> list[Path]:
+    """Images but for those that lie beside one of the same name without a suffix of masks, as in CHASE_DB1."""
+    files = _files(folder)
+    stems = {_stem(path) for path in files}
+    return [path for path in files if _bare(path) == _stem(path) or _bare(path) not in stems]
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return stem_of(path.name) is not None and not path.name.startswith(".") and path.is_file()
 
 
 def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).with_suffix("").as_posix()
+    return str(stem_of(path.relative_to(root).as_posix()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.data.sources.base import Record, Source, check_labels, check_unique, list_images
+from ruranet_utils.data.sources.base import Record, Source, below, check_labels, check_unique, list_images
 
 RISK = "Risk of macular edema"
 SOURCE = Source(
@@ -84,7 +84,7 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
 
 def _find(root: Path, part: str) -> Path:
     """Folder of a part, wherever below ``root`` it lies; as published if it is not there."""
-    found = [images.parent for images in sorted(root.rglob(IMAGES)) if (images.parent / PARTS[part]).exists()]
+    found = [images.parent for images in below(root, IMAGES) if (images.parent / PARTS[part]).exists()]
     if len(found) > 1:
         raise ValueError(f"{root} holds part {part!r} twice, in {found[0]} and {found[1]}: keep one of them")
     return found[0] if found else root / part

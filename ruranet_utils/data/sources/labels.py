@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.data.sources.base import SUFFIXES
+from ruranet_utils.data.refusal import Refused
 
+COLUMNS = "the columns image, label and, if known, patient, once each"
 DELIMITERS = ",;\t|"
 SPELLINGS = {
     "image": ("image", "images", "imagename", "imageid", "filename"),
@@ -21,7 +20,7 @@ SPELLINGS = {
 }
 
 
-def read_labels(file: Path, images: Mapping[str, Path]) -> pd.DataFrame:
+def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataFrame, list[str]]:
     """Read a table of labels.
 
     ==================  ===============================================================================================
@@ -32,23 +31,26 @@ def read_labels(file: Path, images: Mapping[str, Path]) -> pd.DataFrame:
     columns             ``SPELLINGS``, whatever the case, blanks and underscores; others are named in a warning
     blanks              around every cell; empty rows and trailing delimiters
     label               ``1.0`` for ``1``
-    image               with or without suffix, in any case of the suffix and any Unicode form
+    image               whatever ``find`` finds a photograph by
     ==================  ===============================================================================================
 
     Parameters
     ----------
     file : Path
-    images : mapping of str to Path
-        The photographs by their names.
+    find : callable
+        Gives the name of the photograph that a cell means, or None.
 
     Returns
     -------
-    DataFrame of str
-        ``label`` and ``patient`` (empty where it is not stated), by the names of ``images`` where one fits.
+    table : DataFrame of str
+        ``label`` and ``patient`` (empty where it is not stated), by the names of photographs, or what stands in the
+        cell where there is none.
+    notes : list of str
+        Columns that are not read.
 
     Raises
     ------
-    ValueError
+    Refused
         If a column is missing or there twice, or a row has more cells than the header; names the line.
     """
     lines = _text(file).splitlines()
@@ -56,23 +58,23 @@ def read_labels(file: Path, images: Mapping[str, Path]) -> pd.DataFrame:
         lines = ["", *lines[1:]]  # numbers of lines stay
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
-        raise ValueError(f"{file} is empty, expected the columns image, label and, if known, patient")
+        raise Refused(file, "is empty", COLUMNS, "write one row for each photograph, or remove the file")
     delimiter = max(DELIMITERS, key=lines[first].count)
     reader = csv.reader(lines[first:], delimiter=delimiter, skipinitialspace=True)
     header, rows = _columns(next(reader), file), []
     for row in reader:
         cells = [cell.strip() for cell in row]
         if any(cells[len(header) :]):
-            raise ValueError(
-                f"{file}, line {first + reader.line_num}: {len(cells)} cells, expected {len(header)} as in the header"
-            )
+            found = f"has {len(cells)} cells in line {first + reader.line_num}"
+            raise Refused(file, found, f"{len(header)} as in the header", "quote cells that hold the delimiter")
         if any(cells):
             rows.append(dict(zip(header, cells + [""] * len(header), strict=False)))
     table = pd.DataFrame(rows, columns=header, dtype=str)
     table["label"] = table["label"].str.replace(r"^([01])\.0+$", r"\1", regex=True)
-    names = {_form(name): name for name in images}
-    table.index = [_name(cell, names) for cell in table["image"]]
-    return table.assign(patient=table.get("patient", ""))[["label", "patient"]]
+    table.index = [find(cell) or cell for cell in table["image"]]
+    unknown = [cell for cell in header if cell not in SPELLINGS]
+    notes = [f"{file}: the columns {unknown} are not read; patients are in `patient`"] if unknown else []
+    return table.assign(patient=table.get("patient", ""))[["label", "patient"]], notes
 
 
 def _text(file: Path) -> str:
@@ -92,18 +94,5 @@ def _columns(cells: list[str], file: Path) -> list[str]:
     spelled = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
     columns = [spelled.get(re.sub(r"[\W_]", "", cell).lower(), cell) for cell in found]
     if not {"image", "label"} <= set(columns) or any(columns.count(name) > 1 for name in SPELLINGS):
-        raise ValueError(f"{file} has the columns {found}, expected image, label and, if known, patient, once each")
-    unknown = [cell for cell in columns if cell not in SPELLINGS]
-    if unknown:
-        warnings.warn(f"{file}: the columns {unknown} are not read; patients are in `patient`", stacklevel=3)
+        raise Refused(file, f"has the columns {found}", COLUMNS, "rename the columns in the first row")
     return columns
-
-
-def _form(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _name(cell: str, names: Mapping[str, str]) -> str:
-    whole = _form(cell)
-    stem, _, suffix = whole.rpartition(".")
-    return names.get(whole) or (names.get(stem) if f".{suffix}".lower() in SUFFIXES else None) or cell

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ruranet_utils.data.sources.base import Record, Source, list_images
+from ruranet_utils.data.sources.base import Record, Source, below, list_images
 
 SOURCE = Source(
     name="refuge2",
@@ -34,7 +34,7 @@ def records(root: Path) -> list[Record]:
     Parameters
     ----------
     root : Path
-        Folder that holds ``train``, ``val`` and ``test``, or one that holds ``REFUGE2`` with them.
+        Folder that holds ``train``, ``val`` and ``test``, or one that holds ``REFUGE2`` with them at any depth.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def records(root: Path) -> list[Record]:
     ValueError
         If a folder holds no image, or two with the same name.
     """
-    top = root / "REFUGE2" if (root / "REFUGE2").is_dir() else root
+    top = next((path for path in below(root, "REFUGE2") if path.is_dir()), root)
     return [
         Record(f"{split}/{name}", SOURCE.name, f"{split}/{name}", "", 0, SOURCE.label_rule, path, {}, None)
         for split in SPLITS

@@ -8,9 +8,10 @@ Wei et al. (2020), Learn to Segment Retinal Lesions and Beyond, ICPR. doi:10.485
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
-from ruranet_utils.data.sources.base import Record, Source, check_unique, expect_folder, list_images
+from ruranet_utils.data.sources.base import Record, Source, below, check_unique, expect_folder, list_images
 
 SOURCE = Source(
     name="retinal_lesions",
@@ -48,28 +49,27 @@ def records(root: Path) -> list[Record]:
     FileNotFoundError
         If a folder is missing.
     ValueError
-        If a file name does not parse, a folder of masks has no image, or an image no folder of masks.
+        If a file name does not parse. A warning names folders of masks without an image, and images without one.
     """
-    top = next((path.parent for path in sorted(root.rglob(IMAGES))), root)
+    top = next((path.parent for path in below(root, IMAGES)), root)
     images = list_images(top / IMAGES)
     expect_folder(top / MASKS)
     folders = {path.name: path for path in (top / MASKS).iterdir() if path.is_dir()}
-    for name in sorted(set(folders) ^ set(images)):
-        where = folders.get(name) or images[name]
-        raise ValueError(
-            f"{where} has no {'image' if name in folders else 'folder of masks'}: expected one named {name}"
-        )
-    found = [_record(name, path, folders[name]) for name, path in images.items()]
+    for what, names in (("image", set(folders) - set(images)), ("folder of masks", set(images) - set(folders))):
+        if names:
+            listed = ", ".join(sorted(names)[:8])
+            warnings.warn(f"{top} has no {what} for {listed} ({len(names)} in all), taken without", stacklevel=2)
+    found = [_record(name, path, folders.get(name)) for name, path in images.items()]
     check_unique(found)
     return found
 
 
-def _record(name: str, path: Path, masks: Path) -> Record:
+def _record(name: str, path: Path, masks: Path | None) -> Record:
     match = NAME.fullmatch(name)
     if not match:
         raise ValueError(f"{path} is not named as expected: <patient>_left or <patient>_right")
     patient, side = match.groups()
-    files = {lesion: masks / f"{file}.png" for lesion, file in LESION_FILES.items()}
+    files = {lesion: masks / f"{file}.png" for lesion, file in LESION_FILES.items()} if masks else {}
     return Record(
         image_id=name,
         source=SOURCE.name,

@@ -51,5 +51,5 @@ def records(root: Path, source: Source) -> list[Record]:
     """
     return [
         Record(name, source.name, name, "", 0, source.label_rule, path, {}, None)
-        for name, path in discover(root).images.items()
+        for name, path in discover(root, with_masks=False).images.items()
     ]

@@ -1,0 +1,32 @@
+"""What is wrong with a file: always which file, what was found in it, what was expected, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class Refused(ValueError):
+    """A file or folder that cannot be used.
+
+    Attributes
+    ----------
+    file : Path
+    found, expected, remedy : str
+        Parts of the sentence "<file> <found>, expected <expected>: <remedy>".
+    """
+
+    def __init__(self, file: Path, found: str, expected: str, remedy: str) -> None:
+        super().__init__(file, found, expected, remedy)
+        self.file, self.found, self.expected, self.remedy = file, found, expected, remedy
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.found}, expected {self.expected}: {self.remedy}"
+
+
+def refuse(problems: Sequence[ValueError]) -> None:
+    """Raise a ValueError that names every problem, if there is any."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ValueError("\n  ".join([f"{len(problems)} files cannot be used:", *map(str, problems)]))
