@@ -14,7 +14,8 @@ from skimage.measure import label
 
 from ruranet_utils.data.decoding import perceptual_hash
 from ruranet_utils.data.duplicates import NEAR_BITS
-from ruranet_utils.data.masks import MASK_COVERAGE, read_mask
+from ruranet_utils.data.field import MASK_COVERAGE
+from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image
 from ruranet_utils.data.sources import idrid, srahim
 from ruranet_utils.profiles import DISPLAY, LESIONS

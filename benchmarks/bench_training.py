@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from ruranet_utils.data.masks import read_mask, shrink_mask
+from ruranet_utils.data.field import shrink_mask
+from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image
 from ruranet_utils.data.sources import idrid
 from ruranet_utils.profiles import get_profile

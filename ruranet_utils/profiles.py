@@ -23,6 +23,7 @@ ENCODERS = (
 CLASSIFIERS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50")
 EXTRACTORS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "vgg16", "vgg19")
 METHODS = ("kmedoids", "kmeans", "agglomerative", "dmh")
+NEGATIVES = ("graded", "assumed")
 LESION_WEIGHTS = (1.0, 5.0, 10.0)
 
 DISPLAY = {
@@ -337,7 +338,7 @@ def check(profile: Profile) -> None:
             raise ValueError(f"{key} must be True or False, got {getattr(profile, key)!r}")
     if not 0 < profile.max_mask_share <= 1:
         raise ValueError(f"max_mask_share must be in (0, 1], got {profile.max_mask_share!r}")
-    if profile.negatives not in ("graded", "assumed"):
+    if profile.negatives not in NEGATIVES:
         raise ValueError(f"negatives must be 'graded' or 'assumed', got {profile.negatives!r}")
     for key in ("image_size_px", "patch_size_px"):
         if getattr(profile, key) % 2**profile.encoder_depth:

@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from ruranet_utils.data.decoding import check_share, read_mask_of
-from ruranet_utils.data.masks import shrink_mask
+from ruranet_utils.data.field import shrink_mask
 from ruranet_utils.data.reading import check_header, opened, orientation, read_image
 from ruranet_utils.data.refusal import Refused
 from ruranet_utils.data.sources.folder import Folder, look

@@ -15,9 +15,8 @@ from PIL import Image
 
 from ruranet_utils.data import duplicates, sources
 from ruranet_utils.data.decoding import AREAS, LOSSES, Photographs, decode
-from ruranet_utils.data.masks import shrink_mask
+from ruranet_utils.data.field import frame_of, shrink_mask
 from ruranet_utils.data.phantoms import eye
-from ruranet_utils.data.reading import frame_of
 from ruranet_utils.data.sources import folder, idrid, srahim
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.data.splits import CLASSES, SPLITS, assign_splits, balance, deal_patients
@@ -27,13 +26,11 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays
 
-OVERSIZE = 2  # phantoms are painted so many times larger than the networks see them, and scaled like photographs
 PHANTOMS = Step(
     "phantoms",
     2,
     (
         "data.field",
-        "data.masks",
         "data.phantoms.vessels",
         "data.phantoms.painting",
         "data.phantoms.eye",
@@ -168,13 +165,12 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     camera, lesions
         As for :func:`ruranet_utils.data.phantoms.eye.make_patient`.
     """
-    size_px = OVERSIZE * profile.image_size_px
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
         room = dict.fromkeys(CLASSES, profile.n_images // 2)
         with progress(total=profile.n_images, desc="painting", unit="image") as bar:
             for index in itertools.count(1):
-                for phantom in eye.make_patient(index, size_px, profile.seed, camera, lesions):
+                for phantom in eye.make_patient(index, profile.image_size_px, profile.seed, camera, lesions):
                     if room[phantom.label]:
                         room[phantom.label] -= 1
                         bar.update()
@@ -187,7 +183,7 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     arrays = store.fetch_rows(PHANTOMS, settings, rows, profile.n_images)
     table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
-    table["width_px"] = table["height_px"] = size_px
+    table["width_px"] = table["height_px"] = profile.image_size_px
     table[AREAS] = arrays["area_px"]
     table[LOSSES] = arrays["lost"]
     return Cohort(table, arrays["images"], arrays["masks"])

@@ -13,7 +13,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.data.masks import read_mask, shrink_mask
+from ruranet_utils.data.field import shrink_mask
+from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image, turn_mask
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.base import Record
@@ -22,7 +23,7 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_file, release
 
-DECODING = Step("photographs", 3, ("data.field", "data.reading", "data.masks", "data.decoding"))
+DECODING = Step("photographs", 3, ("data.field", "data.refusal", "data.reading", "data.masks", "data.decoding"))
 CHOICE = Step("chosen_photographs", 1, ())
 HASH_SIDE = 16
 GROUND = 20  # of 255; the brightest channel of the black around the field of view

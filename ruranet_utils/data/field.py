@@ -12,6 +12,11 @@ DARK = 0.12  # share of the brightest values below which a pixel belongs to the 
 NOISE = 5  # of 255; darker pixels are ground in any case
 LEAST_FIELD = 0.03  # share of the photograph; where nothing as large is bright, all of it is taken
 
+# A target pixel belongs to a lesion if at least this part of it is covered. From IDRiD's 4288x2848 to 512x512 this
+# loses 4 of 3497 microaneurysms, 41 of 11642 hard exudates and no hemorrhage or disc; 0.5 loses 48, 536, 1 and 0.
+# The price is area: microaneurysms grow by 31 %, hard exudates by 19 %, hemorrhages by 8 %, discs by 1 %.
+MASK_COVERAGE = 0.25
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -128,3 +133,33 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     right, bottom = min(right, image.width), min(bottom, image.height)
     side, x, y = max(right - left, bottom - top), (left + right) / 2, (top + bottom) / 2
     return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+def frame_of(upright: Image.Image, shape: tuple[int, int], crop_field: bool) -> Frame:
+    """What is cut from a photograph of that height and width, of which the image may be a smaller copy."""
+    if not crop_field:
+        return Frame.whole(*shape)
+    scale = shape[1] / upright.width
+    left, top, right, _ = (round(edge * scale) for edge in find_field(upright))
+    return Frame(*shape, left, top, right, top + right - left)
+
+
+def shrink_mask(mask: np.ndarray, frame: Frame, size_px: int) -> tuple[np.ndarray, float]:
+    """Scale a mask by area: a target pixel is set where the lesion covers ``MASK_COVERAGE`` of it or more.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (h, w)
+    frame : Frame
+        The part of the photograph that was scaled.
+    size_px : int
+
+    Returns
+    -------
+    small : ndarray of bool, shape (size_px, size_px)
+    lost : float
+        Share of the lesion's area that lies in pixels left unset, in [0, 1]; 0 for an empty mask.
+    """
+    coverage = np.asarray(frame.cut(Image.fromarray(mask.astype(np.uint8) * 255), size_px, Image.Resampling.BOX))
+    small = coverage >= MASK_COVERAGE * 255
+    return small, float(coverage[~small].sum() / max(1, coverage.sum()))

@@ -13,11 +13,11 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ruranet_utils.data.field import Frame, find_field
+from ruranet_utils.data.field import Frame, frame_of
 from ruranet_utils.data.refusal import Refused
 
 FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF")
-MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "YCbCr")
+COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "YCbCr")
 GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 MAX_PIXELS = 100_000_000
 ORIENTATION = 0x0112  # EXIF: 1, or 0 where it is not stated, is upright
@@ -84,15 +84,6 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     return pixels.transpose(2, 0, 1), frame
 
 
-def frame_of(upright: Image.Image, shape: tuple[int, int], crop_field: bool) -> Frame:
-    """What is cut from a photograph of that height and width, of which the image may be a smaller copy."""
-    if not crop_field:
-        return Frame.whole(*shape)
-    scale = shape[1] / upright.width
-    left, top, right, _ = (round(edge * scale) for edge in find_field(upright))
-    return Frame(*shape, left, top, right, top + right - left)
-
-
 def _open(path: Path) -> IO[bytes]:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
@@ -122,7 +113,7 @@ def check_header(image: Image.Image, path: Path) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise Refused(path, f"has {width}x{height} pixels", f"at most {MAX_PIXELS:,}", "scale it down")
-    if image.mode not in MODES:
+    if image.mode not in COLOR_MODES:
         found = f"has the color mode {image.mode}"
         remedy = NO_COLOR if image.mode in GRAY else "save it as RGB"
         raise Refused(path, found, "a color photograph (RGB)", remedy)

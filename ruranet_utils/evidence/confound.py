@@ -13,12 +13,12 @@ import pandas as pd
 
 from ruranet_utils.clustering.estimators import CLUSTERERS, Clustering
 from ruranet_utils.clustering.study import label_free_clusters, project
-from ruranet_utils.data.cohort import Cohort, synthetic_cohort
+from ruranet_utils.data.cohort import Cohort, load_cohorts, synthetic_cohort
 from ruranet_utils.data.phantoms.painting import CAMERAS
 from ruranet_utils.evidence.inpainting import lesion_holes, without_lesions
 from ruranet_utils.features.extract import image_features, lesion_features
 from ruranet_utils.features.reduction import one_thread, reduce
-from ruranet_utils.profiles import LESIONS, METHODS, Profile
+from ruranet_utils.profiles import LESIONS, METHODS, NEGATIVES, Profile
 from ruranet_utils.segmentation.study import lesion_masks
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import match_clusters
@@ -61,8 +61,9 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
 
     Synthetic: the same eyes by both cameras. Real, and the images with masks are of another source than those with
     labels (``open``): all of the first show lesions and stand for class 1; the others give class 0 and the rest of
-    class 1. Else the diagnosis cohort as it is. Where two sources are mixed, each image of the second is also filled
-    where some image of the first was, so that the filling does not tell the source.
+    class 1. ``paper``: the cohorts with graded and with assumed negatives. Else the diagnosis cohort as it is. Where
+    two sources are mixed, each image of the second is also filled where some image of the first was, so that the
+    filling does not tell the source.
 
     Parameters
     ----------
@@ -74,12 +75,15 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     if profile.name == "synthetic":
         return synthetic_pool(profile, store)
     parts = [diagnosis]
-    if set(segmentation.table["source"]).isdisjoint(diagnosis.table["source"]):
+    if profile.name == "paper":
+        parts = [load_cohorts(replace(profile, negatives=name), store)[1] for name in NEGATIVES]
+    elif set(segmentation.table["source"]).isdisjoint(diagnosis.table["source"]):
         table = segmentation.table.assign(label=pd.array([1] * len(segmentation), "Int64"))
         parts = [replace(segmentation, table=table), diagnosis]
     found = [lesion_masks(segmentation, part.images, profile, store) for part in parts]
     holes = [lesion_holes(part, masks) for part, masks in zip(parts, found, strict=True)]
-    if len(parts) == 2:
+    two_sources = len(parts) == 2 and profile.name != "paper"
+    if two_sources:
         holes[1] |= holes[0][np.random.default_rng(profile.seed).integers(len(holes[0]), size=len(holes[1]))]
     cleaned = [without_lesions(part.images, hole, store) for part, hole in zip(parts, holes, strict=True)]
     photographs = Cohort(
@@ -88,7 +92,10 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
         None,
     )
     cohorts = {"as it is": np.arange(len(diagnosis))}
-    if len(parts) == 2:
+    if profile.name == "paper":
+        graded, assumed = map(len, parts)
+        cohorts = {"graded negatives": np.arange(graded), "assumed negatives": graded + np.arange(assumed)}
+    if two_sources:
         cohorts = _from_two_sources(photographs.labels, len(segmentation), profile.seed)
     return Pool(photographs, np.concatenate(found), np.concatenate(cleaned), cohorts)
 

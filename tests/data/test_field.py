@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from ruranet_utils.data.field import Frame, find_field
-from ruranet_utils.data.masks import shrink_mask
+from ruranet_utils.data.field import Frame, find_field, shrink_mask
 from ruranet_utils.data.reading import read_image
 from tests.data.trees import DATA, real_data
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 from skimage.transform import downscale_local_mean
 
-from ruranet_utils.data.field import Frame
-from ruranet_utils.data.masks import read_mask, shrink_mask
+from ruranet_utils.data.field import Frame, shrink_mask
+from ruranet_utils.data.masks import read_mask
 from tests.data.trees import save_mask
 
 LESION = np.zeros((48, 64), bool)
