@@ -42,6 +42,7 @@ site: .venv/stamp
 
 bench: .venv/stamp
 	.venv/bin/python benchmarks/bench_merge.py
+	.venv/bin/python benchmarks/bench_check.py
 	.venv/bin/python benchmarks/bench_decoding.py
 	.venv/bin/python benchmarks/bench_training.py
 	.venv/bin/python benchmarks/bench_clustering.py

@@ -63,8 +63,12 @@ def _compare(records: list, side_px: int, weights: Path) -> list[dict]:
 
 
 def _decode(records: list, side_px: int) -> Annotated:
-    masks = [shrink_mask(read_mask(record.mask_paths["hard_exudates"]), side_px)[0] for record in records]
-    images = np.stack([read_image(record.image_path, side_px)[0] for record in records])
+    read = [read_image(record.image_path, side_px) for record in records]
+    masks = [
+        shrink_mask(read_mask(record.mask_paths["hard_exudates"]), frame, side_px)[0]
+        for record, (_, frame) in zip(records, read, strict=True)
+    ]
+    images = np.stack([image for image, _ in read])
     return Annotated(images, np.stack(masks), np.full(len(images), 4288 / 2848))
 
 
