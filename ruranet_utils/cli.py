@@ -16,6 +16,7 @@ from pandas.errors import ParserWarning
 
 from ruranet_utils import __version__
 from ruranet_utils.data.download import main as data
+from ruranet_utils.data.refusal import Unusable
 from ruranet_utils.profiles import ANNOTATIONS, get_profile
 from ruranet_utils.running.reproduce import main as reproduce
 from ruranet_utils.storage import paths
@@ -89,10 +90,10 @@ def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_js
         found = [find(images, lesion, model) for lesion in dict.fromkeys(lesions)]
         for one in found:
             one.save(out)
+    except (OSError, Unusable) as error:
+        raise click.ClickException(str(error)) from None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(str(error)) from None
     _print(pd.concat([one.table.assign(lesion=one.lesion) for one in found]), as_json)
     click.echo(f"masks and overlays: {out}", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ class Checked:
 
     Attributes
     ----------
+    root : Path
     problems : list of Refused
         Nothing is computed while there is one.
     notes : list of str
@@ -43,6 +45,7 @@ class Checked:
         their photographs, in [0, 1].
     """
 
+    root: Path
     problems: list[Refused]
     notes: list[str] = field(default_factory=list)
     reads: dict = field(default_factory=dict)
@@ -54,20 +57,20 @@ class Checked:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The problems: ``file``, ``found``, ``expected``, ``remedy``."""
-        columns = ["file", "found", "expected", "remedy"]
-        return pd.DataFrame([[getattr(one, name) for name in columns] for one in self.problems], columns=columns)
+        """The problems: ``file`` (below the folder), ``found``, ``expected``, ``remedy``."""
+        rows = [(os.path.relpath(one.file, self.root), one.found, one.expected, one.remedy) for one in self.problems]
+        return pd.DataFrame(rows, columns=["file", "found", "expected", "remedy"])
 
     def as_dict(self) -> dict:
-        """``usable``, ``problems``, ``notes`` and ``reads``, as JSON takes them."""
-        problems = self.table.astype(str).to_dict("records")
-        return {"usable": self.usable, "problems": problems, "notes": self.notes, "reads": self.reads}
+        """``folder``, ``usable``, ``problems``, ``notes`` and ``reads``, as JSON takes them."""
+        problems, about = self.table.to_dict("records"), {"folder": str(self.root), "usable": self.usable}
+        return {**about, "problems": problems, "notes": self.notes, "reads": self.reads}
 
     def __str__(self) -> str:
         """The problems as a table, the notes, and what will be read."""
         lines = []
         if self.problems:
-            shown = self.table.head(MOST_ROWS).astype(str)
+            shown = self.table.head(MOST_ROWS)
             lines.append(shown.to_markdown(index=False, tablefmt="simple", maxcolwidths=[40, 40, 30, 40]))
             if len(self.table) > len(shown):
                 lines.append(f"… and {len(self.table) - len(shown)} more (--json lists all)")
@@ -79,7 +82,8 @@ class Checked:
         for lesion, facts in self.reads.get("masks", {}).items():
             empty = f", {facts['empty']} of them empty" if facts["empty"] else ""
             lines.append(f"{facts['masks']} masks of {lesion}{empty}, {facts['share']:.2%} of their photographs")
-        lines.append("usable" if self.usable else f"not usable: {len(self.problems)} problems")
+        n_problems = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines.append(f"{self.root} is " + ("usable" if self.usable else f"not usable: {n_problems}"))
         return "\n".join(lines)
 
 
@@ -97,7 +101,7 @@ def check(root: Path, profile: Profile) -> Checked:
     try:
         folder = look(root)
     except FileNotFoundError as error:
-        return Checked([Refused(root, str(error), "photographs in images/", "move them there")])
+        return Checked(root, [Refused(root, f"lacks images/ ({error})", "photographs in images/", "move them there")])
     headers = check_photographs(folder.images, profile)
     masks = _read_masks(folder, headers, profile)
     problems = [*folder.problems, *headers.problems, *masks.problems]
@@ -113,7 +117,7 @@ def check(root: Path, profile: Profile) -> Checked:
         problems += _too_few(folder, masks.reads, profile)
     empty = masks.reads and not any(facts["masks"] - facts["empty"] for facts in masks.reads.values())
     notes = [*folder.notes, *(["all masks are empty: no network is trained on them"] if empty else [])]
-    return Checked(problems, notes, reads)
+    return Checked(root, problems, notes, reads)
 
 
 @dataclass(frozen=True)
@@ -201,17 +205,21 @@ def _share_or_problem(photograph: Path, shape: tuple[int, int], path: Path, larg
         return problem
 
 
+def _patients(n: int) -> str:
+    return "one patient" if n == 1 else f"{n} patients"
+
+
 def _too_few(folder: Folder, masks: dict[str, dict], profile: Profile) -> Iterator[Refused]:
     """What :func:`ruranet_utils.data.cohort.load_cohorts` would refuse after decoding everything."""
     patients = folder.labels["patient"]
     if patients.nunique() < len(SPLITS):
-        found, remedy = f"holds photographs of {patients.nunique()} patients", "add photographs of others"
+        found, remedy = f"holds photographs of {_patients(patients.nunique())}", "add photographs of others"
         yield Refused(folder.root, found, f"at least {len(SPLITS)}, one for each part of the split", remedy)
         return
     masked = {patients[name] for paths in folder.masks.values() for name in paths}
     if any(facts["masks"] > facts["empty"] for facts in masks.values()) and len(masked) < len(SPLITS):
         remedy = "add masks of others, or remove masks/ to use the networks that are there"
-        found = f"holds masks of {len(masked)} patients"
+        found = f"holds masks of {_patients(len(masked))}"
         yield Refused(folder.root, found, f"at least {len(SPLITS)}, one for each part of the split", remedy)
     if not folder.labels["label"].isna().all():
         table = folder.labels.rename(columns={"patient": "patient_id"}).rename_axis("image_id").reset_index()

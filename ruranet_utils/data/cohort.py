@@ -239,6 +239,10 @@ def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     if len(twice := audit[audit["dropped"] == "duplicate"]):
         listed = ", ".join(f"{row.image_id} (as {row.duplicate_of})" for row in twice.head(8).itertuples())
         warnings.warn(f"{len(twice)} photographs look like others and are left out: {listed}", stacklevel=3)
+    if (n_left := int((audit["dropped"] == "").sum())) < len(SPLITS):
+        raise ValueError(
+            f"{n_left} of {len(audit)} photographs are left, expected at least {len(SPLITS)} different ones"
+        )
     diagnosis = (_with_labels if audit["label"].notna().any() else _without_labels)(audit, photographs, profile, store)
     if AREAS[0] not in audit or not audit[AREAS].fillna(0).to_numpy().any():
         return diagnosis, diagnosis

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-class Refused(ValueError):
+class Unusable(ValueError):
+    """Files or folders that cannot be used."""
+
+
+class Refused(Unusable):
     """A file or folder that cannot be used.
 
     Attributes
@@ -25,8 +29,8 @@ class Refused(ValueError):
 
 
 def refuse(problems: Sequence[ValueError]) -> None:
-    """Raise a ValueError that names every problem, if there is any."""
+    """Raise the problem, or :class:`Unusable` with every problem, if there is any."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise ValueError("\n  ".join([f"{len(problems)} files cannot be used:", *map(str, problems)]))
+        raise Unusable("\n  ".join([f"{len(problems)} files cannot be used:", *map(str, problems)]))

@@ -17,6 +17,7 @@ import click
 from tqdm import tqdm
 
 from ruranet_utils.data.check import check
+from ruranet_utils.data.refusal import Unusable
 from ruranet_utils.profiles import PROFILES, Profile, get_profile
 from ruranet_utils.running.provenance import describe_run
 from ruranet_utils.running.upkeep import older_layout, size_mb
@@ -61,14 +62,14 @@ def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
 
     Raises
     ------
-    ValueError
+    Unusable
         If the folder cannot be used, with a table of everything that is wrong.
     """
     if profile.name != "folder":
         return chosen
     checked = check(paths.from_root(profile.data_dir), profile)
     if not checked.usable:
-        raise ValueError(f"nothing was computed\n{checked}")
+        raise Unusable(f"nothing was computed\n{checked}")
     print(checked, flush=True)
     masks = checked.reads["masks"].values()
     has = {
@@ -155,6 +156,8 @@ def main(
                     raise ConnectionError(f"the scheduler at {dask} has no workers (docs/cluster.md)")
                 print(f"{len(client.nthreads())} workers at {dask}", flush=True)
             os.environ["RURANET_DASK"] = dask
+    except Unusable as error:
+        raise click.ClickException(str(error)) from None
     except (FileNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     except OSError as error:
