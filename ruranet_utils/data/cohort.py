@@ -15,7 +15,7 @@ from PIL import Image
 
 from ruranet_utils.data import duplicates, sources
 from ruranet_utils.data.decoding import AREAS, LOSSES, Photographs, decode
-from ruranet_utils.data.field import frame_of, shrink_mask
+from ruranet_utils.data.field import FRAME, frame_of, shrink_mask
 from ruranet_utils.data.phantoms import eye
 from ruranet_utils.data.sources import folder, idrid, srahim
 from ruranet_utils.data.sources.base import Record
@@ -39,7 +39,7 @@ PHANTOMS = Step(
     ),
 )
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
-AUDIT = ("assumed", "width_px", "height_px", "retina_score", "field_of_view", "duplicate_of", "dropped")
+AUDIT = ("assumed", *FRAME, "retina_score", "field_of_view", "duplicate_of", "dropped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,8 @@ class Cohort:
     Attributes
     ----------
     table : DataFrame
-        One row per image with the columns ``COLUMNS``, and of photographs ``AUDIT``. ``label`` is ``Int64``, missing
+        One row per image with the columns ``COLUMNS`` and the :class:`Frame` of the photograph that its image shows
+        (``FRAME``), and of photographs ``AUDIT``. ``label`` is ``Int64``, missing
         where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic images). ``camera``
         of a photograph is its source.
     images : ndarray of uint8, shape (n, 3, h, w)
@@ -93,6 +94,12 @@ class Cohort:
     def patients(self) -> np.ndarray:
         """Patient ids, shape (n,), str."""
         return self.table["patient_id"].to_numpy(dtype=str)
+
+    @property
+    def aspect(self) -> np.ndarray:
+        """Width divided by height of what each image shows, before it was made square: float, shape (n,)."""
+        left, top, right, bottom = self.table[list(FRAME[2:])].to_numpy(dtype=float).T
+        return (right - left) / (bottom - top)
 
     @cached_property
     def digest(self) -> str:
@@ -183,7 +190,7 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     arrays = store.fetch_rows(PHANTOMS, settings, rows, profile.n_images)
     table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
-    table["width_px"] = table["height_px"] = profile.image_size_px
+    table[list(FRAME)] = arrays["frame"]
     table[AREAS] = arrays["area_px"]
     table[LOSSES] = arrays["lost"]
     return Cohort(table, arrays["images"], arrays["masks"])
@@ -209,6 +216,7 @@ def _phantom_arrays(phantom: eye.Phantom, profile: Profile) -> dict[str, np.ndar
     return {
         "about": np.array(json.dumps(about).encode(), dtype="S512"),
         "images": image.transpose(2, 0, 1),
+        "frame": frame.as_array(),
         "masks": masks,
         "area_px": masks.sum(axis=(1, 2)),
         "lost": np.array([*(lost for _, lost in shrunken), *[0.0] * len(unannotated)]),

@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.data.field import shrink_mask
+from ruranet_utils.data.field import FRAME, shrink_mask
 from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image, turn_mask
 from ruranet_utils.data.refusal import Refused, refuse
@@ -31,7 +31,6 @@ RIM = 0.02  # share of a row or column that is bright where the field begins
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
 RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
-FRAME = ["height_px", "width_px", "left_px", "top_px", "right_px", "bottom_px"]
 AREAS = [f"{lesion}_px" for lesion in ANNOTATIONS]
 LOSSES = [f"{lesion}_lost" for lesion in ANNOTATIONS]
 
@@ -110,7 +109,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
 
     settings = {"files": contents, **profile.settings("image_size_px", "crop_field", "max_mask_share")}
     arrays = store.fetch_rows(DECODING, settings, rows, len(records))
-    facts = pd.DataFrame(arrays["frame"], columns=FRAME)
+    facts = pd.DataFrame(arrays["frame"], columns=list(FRAME))
     facts.insert(0, "sha256", [image for image, _ in contents])
     facts["phash"] = [bits.tobytes().hex() for bits in arrays["phash"]]
     facts[list(SHARES)] = arrays["shares"]

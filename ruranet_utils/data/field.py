@@ -18,6 +18,9 @@ LEAST_FIELD = 0.03  # share of the photograph; where nothing as large is bright,
 MASK_COVERAGE = 0.25
 
 
+FRAME = ("height_px", "width_px", "left_px", "top_px", "right_px", "bottom_px")  # columns that hold a frame
+
+
 @dataclass(frozen=True)
 class Frame:
     """The part of a photograph that is scaled to the networks' square.
@@ -43,7 +46,7 @@ class Frame:
         return cls(height_px, width_px, 0, 0, width_px, height_px)
 
     def as_array(self) -> np.ndarray:
-        """The six numbers; ``Frame(*array.tolist())`` is the way back."""
+        """The six numbers, in the order of ``FRAME``; ``Frame(*array.tolist())`` is the way back."""
         return np.array(astuple(self))
 
     @property

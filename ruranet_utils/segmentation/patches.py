@@ -26,7 +26,7 @@ class Annotated:
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, h, w)
     aspect : ndarray of float, shape (n,)
-        Width divided by height of each photograph before it was made square.
+        Width divided by height of what each image shows, before it was made square; 1 where a square was cut.
     """
 
     images: np.ndarray

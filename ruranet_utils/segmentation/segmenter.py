@@ -181,8 +181,7 @@ class LesionSegmenter:
     def _part(self, number: int, lesion: str) -> Annotated:
         """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
         part = self.cohort.split(PROTOCOLS[self.protocol][number])
-        aspect = (part.table["width_px"] / part.table["height_px"]).to_numpy(dtype=float)
-        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], aspect)
+        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], part.aspect)
 
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         from ruranet_utils.segmentation import (

@@ -88,6 +88,8 @@ def test_a_good_folder_is_read_whole(root, store):
     assert reads(root) == {"photographs": 12, "patients": 6, "labels": labels, "masks": {"hard_exudates": expected}}
     segmentation, diagnosis = load_cohorts(profile(root), store)
     assert len(segmentation) == len(diagnosis) == 12 and len(set(diagnosis.patients)) == 6
+    assert (diagnosis.aspect == 1).all()
+    assert (load_cohorts(profile(root, crop_field=False), store)[1].aspect == 160 / 128).all()
     sides = pd.concat([segmentation.table, diagnosis.table]).groupby("patient_id")["split"].nunique()
     assert sides.max() == 1, "both splits are dealt together"
 

@@ -92,7 +92,11 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
     save_file(state, changed)
     with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model with a card"):
         load(changed)
-    for card, said in (("[]", "lacks attention, encoder"), ('{"lesion": "edema"}', "lacks attention"), ("7", "card")):
+    for card, said in (
+        ("[]", "lacks attention, crop_field, encoder"),
+        ('{"lesion": "edema"}', "lacks attention"),
+        ("7", "card"),
+    ):
         save_file(state, changed, {"card": card})
         with pytest.raises(ValueError, match=said):
             load(changed)

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.data.decoding import AREAS
+from ruranet_utils.data.field import FRAME, Frame
 from ruranet_utils.profiles import ANNOTATIONS, LESIONS
 from ruranet_utils.segmentation import training, unet
 from ruranet_utils.segmentation.model_file import MIRRORS, Model
@@ -25,7 +26,7 @@ GOOD, BAD = "mobilenet_v2", "resnet18"
 def cohort():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"patient_id": list("aabcddef"), "split": ["train"] * 2 + ["val"] * 2 + ["test"] * 4})
-    table["width_px"], table["height_px"] = 48, 32
+    table[list(FRAME)] = Frame.whole(32, 48).as_array()
     table["label"] = pd.array([0, 1] * 4, "Int64")
     images = rng.integers(0, 256, size=(8, 3, 32, 32), dtype=np.uint8)
     masks = rng.random((8, len(ANNOTATIONS), 32, 32)) < 0.3
