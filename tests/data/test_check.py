@@ -151,6 +151,32 @@ def test_that_a_mask_is_not_inverted_can_be_said(root, store):
     assert load_cohorts(profile(root, max_mask_share=1.0), store)[0].masks[:, 0].mean() > 0.5
 
 
+def test_bytes_behind_the_end_of_a_photograph_do_no_harm(root):
+    image = EYES[0][0]
+    image.save(root / "images/eye 00.jpg")
+    (root / "images/eye 00.png").unlink()
+    with (root / "images/eye 00.jpg").open("ab") as file:
+        file.write(b"\0" * 9000)  # longer than what is looked at: the file is decoded to be sure
+    assert reads(root)["photographs"] == 12
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_masks_of_a_turned_photograph_are_read_as_they_were_drawn(root, store, turned):
+    image, lesion = EYES[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    image.transpose(Image.Transpose.ROTATE_90).save(root / "images/eye 00.png", exif=exif)
+    drawn = mask(lesion).transpose(Image.Transpose.ROTATE_90) if turned else mask(lesion)
+    drawn.save(root / "masks/hard_exudates/eye 00.png")
+    before = load_cohorts(profile(root), store)[1]
+    row = before.table.index[before.table["image_id"] == "eye 00"][0]
+    image.save(root / "images/eye 00.png")
+    mask(lesion).save(root / "masks/hard_exudates/eye 00.png")
+    after = load_cohorts(profile(root), store)[1]
+    np.testing.assert_array_equal(before.masks[row], after.masks[row])
+    np.testing.assert_array_equal(before.images[row], after.images[row])
+
+
 def test_all_bad_photographs_are_named_at_once(root, store):
     image = EYES[0][0]
     image.convert("CMYK").save(root / "images/eye 01.jpg")

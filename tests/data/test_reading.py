@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from ruranet_utils.data import reading
 from ruranet_utils.data.field import Frame
@@ -186,3 +186,26 @@ def test_a_palette_gives_its_colors(tmp_path):
     photograph().quantize(64).save(tmp_path / "a.png")
     photograph().quantize(64).convert("RGB").save(tmp_path / "b.png")
     np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.png", "b.png")))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".png", {"pnginfo": "gamma"}),
+        (".png", {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}),
+        (".jpg", {"progressive": True, "quality": 95}),
+        (".jpg", {"quality": 95, "comment": b"\xff\xd9"}),
+        (".tif", {"compression": "tiff_lzw"}),
+        (".tif", {"compression": "jpeg", "quality": 95}),
+    ],
+    ids=["gamma", "color profile", "progressive", "end marker in a comment", "LZW", "JPEG in TIFF"],
+)
+def test_what_surrounds_the_pixels_changes_nothing(tmp_path, suffix, options):
+    if "pnginfo" in options:
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add(b"gAMA", (45455).to_bytes(4, "big"))
+    smooth = photograph(size=(8, 8)).resize((96, 96), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / f"a{suffix}", **options)
+    smooth.save(tmp_path / "b.png")
+    difference = read_image(tmp_path / f"a{suffix}", 32)[0].astype(int) - read_image(tmp_path / "b.png", 32)[0]
+    assert np.abs(difference).max() <= (0 if options.keys() <= {"pnginfo", "icc_profile", "compression"} else 20)
