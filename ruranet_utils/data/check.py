@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,16 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, delayed
 
-from ruranet_utils.data.decoding import check_share, read_mask_of
-from ruranet_utils.data.field import shrink_mask
-from ruranet_utils.data.reading import check_header, opened, orientation, read_image
-from ruranet_utils.data.refusal import Refused
+from ruranet_utils.data.decoding import check_mask, read_mask_of
+from ruranet_utils.data.reading import (
+    EXPORT,
+    check_header,
+    opened,
+    read_image,
+    upright_shape,
+    without_bomb_warnings,
+)
+from ruranet_utils.data.refusal import Refused, printable
 from ruranet_utils.data.sources.folder import Folder, look
 from ruranet_utils.data.splits import SPLITS, assign_splits, balance
 from ruranet_utils.profiles import Profile
@@ -23,8 +29,11 @@ from ruranet_utils.storage.progress import progress
 LONGEST_NAME_BYTES = 220  # results append as many as 35 to it, and file systems end at 255
 END_OF_IMAGE = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 TAIL_BYTES = 4096  # what cameras append after the end of an image is shorter
-SUSPICIOUS = 0.2  # share of the photograph from which a mask is compared with the field of view
+START_OF_SCAN = b"\xff\xda"
+SMALL_PX = 100  # photographs with a shorter side are named
 GLANCE_PX = 128
+MOST_GLANCES = 500  # photographs of which a reduced copy is read, about 20 milliseconds each
+EACH_PART = f"at least {len(SPLITS)}: training, validation and test need one each"
 MOST_ROWS = 40  # of the table that is printed
 
 
@@ -81,16 +90,18 @@ class Checked:
             lines.append(f"{self.reads['photographs']} photographs of {self.reads['patients']} patients, {graded}")
         for lesion, facts in self.reads.get("masks", {}).items():
             empty = f", {facts['empty']} of them empty" if facts["empty"] else ""
-            lines.append(f"{facts['masks']} masks of {lesion}{empty}, {facts['share']:.2%} of their photographs")
+            share = f"covering {facts['share']:.2%} of their photographs on average"
+            lines.append(f"{facts['masks']} masks of {lesion}{empty}, {share}")
         n_problems = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         lines.append(f"{self.root} is " + ("usable" if self.usable else f"not usable: {n_problems}"))
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def check(root: Path, profile: Profile) -> Checked:
     """Check a folder that is laid out as ``docs/own_images.md`` says.
 
-    Of photographs only the headers and the ends are read, of masks everything.
+    Of photographs only the headers and the ends are read where there are more than ``MOST_GLANCES``; else, and of those
+    with masks, a reduced copy, too. Masks are read whole.
 
     Parameters
     ----------
@@ -100,9 +111,15 @@ def check(root: Path, profile: Profile) -> Checked:
     """
     try:
         folder = look(root)
-    except FileNotFoundError as error:
-        return Checked(root, [Refused(root, f"lacks images/ ({error})", "photographs in images/", "move them there")])
-    headers = check_photographs(folder.images, profile)
+    except FileNotFoundError:
+        held = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        found = f"has no folder images (it holds {held})"
+        return Checked(root, [Refused(root, found, "images/ with photographs in it", "create it and move them there")])
+    except PermissionError as error:
+        path = Path(error.filename or root)
+        return Checked(root, [Refused(path, "may not be read", "read access", "change its permissions (chmod +r)")])
+    glanced = folder.images if len(folder.images) <= MOST_GLANCES else _masked(folder)
+    headers = check_photographs(folder.images, profile, glanced)
     masks = _read_masks(folder, headers, profile)
     problems = [*folder.problems, *headers.problems, *masks.problems]
     reads = {
@@ -116,53 +133,79 @@ def check(root: Path, profile: Profile) -> Checked:
     if not problems:
         problems += _too_few(folder, masks.reads, profile)
     empty = masks.reads and not any(facts["masks"] - facts["empty"] for facts in masks.reads.values())
-    notes = [*folder.notes, *(["all masks are empty: no network is trained on them"] if empty else [])]
+    small = [name for name, shape in headers.shapes.items() if min(shape) < SMALL_PX]
+    notes = [
+        *folder.notes,
+        *(["all masks are empty, so that no network is trained: look at how they were exported"] if empty else []),
+        *([f"{len(small)} photographs are smaller than {SMALL_PX} pixels, such as {small[0]}"] if small else []),
+    ]
     return Checked(root, problems, notes, reads)
+
+
+def _masked(folder: Folder) -> set[str]:
+    return {name for paths in folder.masks.values() for name in paths}
 
 
 @dataclass(frozen=True)
 class Headers:
-    """Of each photograph whose header could be read the upright size in pixels, height first; and the problems."""
+    """Of each photograph that could be read the upright size in pixels, height first; and the problems."""
 
     shapes: dict[str, tuple[int, int]]
     problems: list[Refused]
 
 
-def check_photographs(images: Mapping[str, Path], profile: Profile) -> Headers:
+def check_photographs(images: Mapping[str, Path], profile: Profile, glanced: Container[str] = ()) -> Headers:
     """Read the headers and the ends of photographs; one that seems cut off is decoded to be sure.
 
     Parameters
     ----------
     images : mapping of str to Path
     profile : Profile
-        Its ``workers``.
+        Its ``workers`` and ``crop_field``.
+    glanced : container of str
+        Of which photographs a reduced copy is read, too.
     """
-    jobs = (delayed(_shape_or_problem)(path) for path in images.values())
-    done = Parallel(profile.workers, prefer="threads", return_as="generator", batch_size=64)(jobs)
-    found = list(progress(done, desc="checking", total=len(images), unit="photograph"))
+    crop_field = profile.crop_field
+    jobs = (delayed(_shape_or_problem)(path, name in glanced, crop_field) for name, path in images.items())
+    with without_bomb_warnings():
+        done = Parallel(profile.workers, prefer="threads", return_as="generator", batch_size=64)(jobs)
+        found = list(progress(done, desc="checking", total=len(images), unit="photograph"))
     shapes = {name: shape for name, shape in zip(images, found, strict=True) if isinstance(shape, tuple)}
     return Headers(shapes, [problem for problem in found if isinstance(problem, Refused)])
 
 
-def _shape_or_problem(path: Path) -> tuple[int, int] | Refused:
+def _shape_or_problem(path: Path, glance: bool, crop_field: bool) -> tuple[int, int] | Refused:
     try:
-        if len(path.stem.encode()) > LONGEST_NAME_BYTES:
-            found = f"has a name of {len(path.stem.encode())} bytes"
-            raise Refused(path, found, f"at most {LONGEST_NAME_BYTES}", "shorten it: results append to it")
+        name = os.fsencode(path.stem)
+        if printable(path) != str(path):
+            raise Refused(path, "has a name that is not UTF-8", "one that is", "rename it")
+        if len(name) > LONGEST_NAME_BYTES:
+            remedy = "shorten it, since names of results are longer"
+            raise Refused(path, f"has a name of {len(name)} bytes", f"at most {LONGEST_NAME_BYTES}", remedy)
         with opened(path) as image:
             check_header(image, path)
-            width, height = image.size
-            if image.format in END_OF_IMAGE and END_OF_IMAGE[image.format] not in _tail(path):
+            shape = upright_shape(image)
+            if not _is_whole(path, image.format):
                 image.load()
-            return (height, width) if orientation(image) < 5 else (width, height)
+        if glance:
+            read_image(path, GLANCE_PX, crop_field)
+        return shape
     except Refused as problem:
         return problem
 
 
-def _tail(path: Path) -> bytes:
+def _is_whole(path: Path, kind: str | None) -> bool:
+    """Whether a file holds the mark at the end of its image; of formats without one, that it must be decoded."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return file.read()
+        if kind in END_OF_IMAGE and END_OF_IMAGE[kind] in file.read():
+            return True
+    if kind not in ("JPEG", "MPO"):
+        return False
+    data = path.read_bytes()  # what cameras append behind the end may be long
+    if data.rfind(END_OF_IMAGE[kind]) < data.rfind(START_OF_SCAN):
+        raise Refused(path, "is cut off", "a whole file", EXPORT)
+    return True
 
 
 @dataclass(frozen=True)
@@ -180,7 +223,7 @@ def _read_masks(folder: Folder, headers: Headers, profile: Profile) -> Masks:
         for name, path in paths.items()
         if name in headers.shapes
     ]
-    read = partial(_share_or_problem, largest=profile.max_mask_share)
+    read = partial(_share_or_problem, profile=profile)
     work = (delayed(read)(folder.images[name], headers.shapes[name], path) for _, name, path in jobs)
     done = Parallel(profile.workers, prefer="threads", return_as="generator")(work)
     found = list(progress(done, desc="reading masks", total=len(jobs), unit="mask"))
@@ -194,12 +237,12 @@ def _read_masks(folder: Folder, headers: Headers, profile: Profile) -> Masks:
     return Masks(reads, list(shares.loc[bad, "share"]))
 
 
-def _share_or_problem(photograph: Path, shape: tuple[int, int], path: Path, largest: float) -> float | Refused:
+def _share_or_problem(photograph: Path, shape: tuple[int, int], path: Path, profile: Profile) -> float | Refused:
     try:
         mask = read_mask_of(photograph, shape, path)
-        if mask.mean() > SUSPICIOUS:
-            image, frame = read_image(photograph, GLANCE_PX)
-            check_share(shrink_mask(mask, frame, GLANCE_PX)[0], image, path, largest)
+        if mask.any():
+            image, frame = read_image(photograph, GLANCE_PX, profile.crop_field)
+            check_mask(mask, image, frame, path, profile.max_mask_share)
         return float(mask.mean())
     except Refused as problem:
         return problem
@@ -213,18 +256,19 @@ def _too_few(folder: Folder, masks: dict[str, dict], profile: Profile) -> Iterat
     """What :func:`ruranet_utils.data.cohort.load_cohorts` would refuse after decoding everything."""
     patients = folder.labels["patient"]
     if patients.nunique() < len(SPLITS):
-        found, remedy = f"holds photographs of {_patients(patients.nunique())}", "add photographs of others"
-        yield Refused(folder.root, found, f"at least {len(SPLITS)}, one for each part of the split", remedy)
+        found = f"holds photographs of {_patients(patients.nunique())}"
+        remedy = "add photographs of other patients; who the patients are says the column patient of labels.csv"
+        yield Refused(folder.root, found, EACH_PART, remedy)
         return
     masked = {patients[name] for paths in folder.masks.values() for name in paths}
     if any(facts["masks"] > facts["empty"] for facts in masks.values()) and len(masked) < len(SPLITS):
-        remedy = "add masks of others, or remove masks/ to use the networks that are there"
-        found = f"holds masks of {_patients(len(masked))}"
-        yield Refused(folder.root, found, f"at least {len(SPLITS)}, one for each part of the split", remedy)
+        remedy = "add masks of other patients, or move masks/ away to use the trained networks"
+        yield Refused(folder.root, f"holds masks of {_patients(len(masked))}", EACH_PART, remedy)
     if not folder.labels["label"].isna().all():
         table = folder.labels.rename(columns={"patient": "patient_id"}).rename_axis("image_id").reset_index()
         try:
             assign_splits(balance(table, profile.n_images, profile.seed), profile.split, profile.seed)
         except ValueError as error:
             remedy = "label more patients, or remove labels.csv to cluster without labels"
-            yield Refused(folder.root / "labels.csv", f"cannot be split: {error}", "both classes in each part", remedy)
+            expected = "both labels in training, validation and test"
+            yield Refused(folder.root / "labels.csv", f"cannot be split ({error})", expected, remedy)

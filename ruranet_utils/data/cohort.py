@@ -245,11 +245,13 @@ def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
 def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     audit, photographs = _merge(folder.records(paths.from_root(profile.data_dir)), profile, store)
     if len(twice := audit[audit["dropped"] == "duplicate"]):
-        listed = ", ".join(f"{row.image_id} (as {row.duplicate_of})" for row in twice.head(8).itertuples())
-        warnings.warn(f"{len(twice)} photographs look like others and are left out: {listed}", stacklevel=3)
+        like = twice["duplicate_of"].str.removeprefix(f"{folder.SOURCE.name}/")
+        listed = ", ".join(f"{name} (like {other})" for name, other in zip(twice["image_id"], like, strict=True))
+        warnings.warn(f"photographs that look like others are left out, {len(twice)} in all: {listed}", stacklevel=3)
     if (n_left := int((audit["dropped"] == "").sum())) < len(SPLITS):
         raise ValueError(
-            f"{n_left} of {len(audit)} photographs are left, expected at least {len(SPLITS)} different ones"
+            f"{profile.data_dir} holds {n_left} different photographs ({len(audit)} with duplicates), expected at "
+            f"least {len(SPLITS)}: add others"
         )
     diagnosis = (_with_labels if audit["label"].notna().any() else _without_labels)(audit, photographs, profile, store)
     if AREAS[0] not in audit or not audit[AREAS].fillna(0).to_numpy().any():

@@ -13,9 +13,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from ruranet_utils.data.field import FRAME, shrink_mask
+from ruranet_utils.data.field import FRAME, Frame, shrink_mask
 from ruranet_utils.data.masks import read_mask
-from ruranet_utils.data.reading import read_image, turn_mask
+from ruranet_utils.data.reading import read_image, turn_mask, without_bomb_warnings
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.profiles import ANNOTATIONS, Profile
@@ -108,7 +108,8 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
         refuse(problems)
 
     settings = {"files": contents, **profile.settings("image_size_px", "crop_field", "max_mask_share")}
-    arrays = store.fetch_rows(DECODING, settings, rows, len(records))
+    with without_bomb_warnings():
+        arrays = store.fetch_rows(DECODING, settings, rows, len(records))
     facts = pd.DataFrame(arrays["frame"], columns=list(FRAME))
     facts.insert(0, "sha256", [image for image, _ in contents])
     facts["phash"] = [bits.tobytes().hex() for bits in arrays["phash"]]
@@ -157,17 +158,17 @@ def _read(record: Record, profile: Profile, masked: bool) -> Arrays:
     if masked:
         row["masks"], row["lost"] = np.zeros((len(ANNOTATIONS), size_px, size_px), bool), np.zeros(len(ANNOTATIONS))
         for lesion, path in _masks_of(record).items():
-            mask = read_mask_of(record.image_path, (frame.height_px, frame.width_px), path)
+            mask = read_mask_of(record.image_path, (frame.height_px, frame.width_px), path, record.unjudged)
+            check_mask(mask, image, frame, path, profile.max_mask_share)
             small, lost = shrink_mask(mask, frame, size_px)
-            check_share(small, image, path, profile.max_mask_share)
             row["masks"][ANNOTATIONS.index(lesion)], row["lost"][ANNOTATIONS.index(lesion)] = small, lost
         row["area_px"] = row["masks"].sum(axis=(1, 2))
     return row
 
 
-def read_mask_of(photograph: Path, shape: tuple[int, int], path: Path) -> np.ndarray:
+def read_mask_of(photograph: Path, shape: tuple[int, int], path: Path, unjudged: int = 0) -> np.ndarray:
     """A mask as its upright photograph shows the lesion: bool, of the photograph's ``shape``, or :class:`Refused`."""
-    mask = turn_mask(read_mask(path), photograph, shape)
+    mask = turn_mask(read_mask(path, unjudged), photograph, shape)
     if mask.shape != shape:
         found, expected = (f"{width}x{height} pixels" for height, width in (mask.shape, shape))
         remedy = "export it at the size of the photograph"
@@ -175,21 +176,29 @@ def read_mask_of(photograph: Path, shape: tuple[int, int], path: Path) -> np.nda
     return mask
 
 
-def check_share(mask: np.ndarray, image: np.ndarray, path: Path, largest: float) -> None:
-    """Raise :class:`Refused` if a mask covers more of the field of view than a lesion can.
+def check_mask(mask: np.ndarray, image: np.ndarray, frame: Frame, path: Path, largest: float) -> None:
+    """Raise :class:`Refused` if a mask lies outside the field of view, or covers more of it than a lesion can.
 
     Parameters
     ----------
     mask : ndarray of bool, shape (h, w)
-    image : ndarray of uint8, shape (3, h, w)
+        At the photograph's size.
+    image : ndarray of uint8, shape (3, side, side)
+        Of the frame.
+    frame : Frame
     path : Path
         Of the mask.
     largest : float
         Share of the field of view, ``Profile.max_mask_share``.
     """
-    share = min(1, mask.mean() / max(1e-9, field_of_view(image)))
+    inside = mask[max(0, frame.top) : frame.bottom, max(0, frame.left) : frame.right].sum()
+    if inside < mask.sum() / 2:
+        found = f"lies for {1 - inside / mask.sum():.0%} outside the field of view"
+        raise Refused(path, found, "lesions within it", "is it the mask of another photograph, or shifted?")
+    area = (frame.right - frame.left) * (frame.bottom - frame.top) * field_of_view(image)
+    share = min(1, inside / max(1, area))
     if share > largest:
-        remedy = "is it inverted? The lesion must be bright; if it is this large, set max_mask_share to 1"
+        remedy = "invert it if its lesion is black; if the lesion really is this large, set max_mask_share to 1"
         raise Refused(path, f"marks {share:.0%} of the field of view", f"at most {largest:.0%}", remedy)
 
 

@@ -121,6 +121,11 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     -------
     left, top, right, bottom : float
         In pixels of the image. The square around all of it where no part is large enough.
+
+    Raises
+    ------
+    ValueError
+        If there are two fields side by side.
     """
     from scipy import ndimage  # a tenth of a second, and needed here alone
 
@@ -129,6 +134,8 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     bright = brightest > max(NOISE, DARK * np.percentile(brightest, 99))
     numbered, n_parts = ndimage.label(ndimage.binary_opening(bright, np.ones((3, 3))))
     field = np.bincount(numbered.ravel(), minlength=2)[1:].argmax() + 1 if n_parts else 0
+    if n_parts > 1 and len(_rounds(numbered)) > 1:
+        raise ValueError("shows two fields of view")
     rows, columns = (np.flatnonzero((numbered == field).any(axis=axis)) for axis in (1, 0))
     if not n_parts or (numbered == field).mean() < LEAST_FIELD:
         rows, columns = (np.arange(side) for side in brightest.shape)
@@ -136,6 +143,22 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     right, bottom = min(right, image.width), min(bottom, image.height)
     side, x, y = max(right - left, bottom - top), (left + right) / 2, (top + bottom) / 2
     return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+def _rounds(numbered: np.ndarray) -> list[int]:
+    """Numbers of the parts that are as round as a field of view, and at least half as large as the largest of them."""
+    from scipy import ndimage
+
+    found = {}
+    for number, box in enumerate(ndimage.find_objects(numbered), start=1):
+        part = numbered[box] == number
+        if (
+            min(part.shape) > 0.75 * max(part.shape)
+            and 0.7 < part.mean() < 0.95
+            and part.size > LEAST_FIELD * numbered.size
+        ):
+            found[number] = part.sum()
+    return [number for number, size in found.items() if size > max(found.values()) / 2]
 
 
 def frame_of(upright: Image.Image, shape: tuple[int, int], crop_field: bool) -> Frame:

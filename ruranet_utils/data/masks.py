@@ -7,40 +7,46 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
 
-from ruranet_utils.data.reading import DAMAGE
+from ruranet_utils.data.reading import DAMAGE, ORIENTATION
 from ruranet_utils.data.refusal import Refused
 
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 FULL = (1, 255, 65280, 65535)  # brightest values of an image with soft edges: 65280 is 255 in the upper byte
 MOST_NUMBERS = 20  # 2 and more, but less than this, is the number of a kind of lesion rather than a brightness
-SPLIT_UP = "save each lesion in a mask of its own"
-UNJUDGED = 127  # Retinal Lesions: "not to be judged"
+SPLIT_UP = "save each kind in a mask of its own, white on black"
+BLURRED_PX = 5  # areas of a lossy file that are larger than this are no blurred edges
 WHITE_IS_ZERO = {262: 0}  # TIFF's photometric interpretation
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, unjudged: int = 0) -> np.ndarray:
     """Read a mask of one lesion.
 
     ============================================  =====================================================================
     file                                          lesion
     ============================================  =====================================================================
-    gray of 1, 8, 16 or 32 bits or float          the one value above 0; of 0, 127 and 255 the last (Retinal Lesions)
+    gray of 1, 8, 16 or 32 bits or float          the one value above 0; ``unjudged`` is none
     one value from 2 to 19                        refused: a label map that shows one lesion here
     palette                                       as its colors
     one color on black                            that color (IDRiD's are red)
-    transparency                                  what is opaque, or its one color if it holds black, too
+    transparency                                  what is at least half as opaque as the most opaque, or its one color
+                                                  if it holds black, too
     soft edges, from black to one color           at least half as bright as the brightest
-    JPEG and other lossy files                    128 and more
+    JPEG and other lossy files                    half as bright as the lesion; refused where areas lie between or have
+                                                  another color
     TIFF in which white is zero                   as shown
     several values or colors, several pages,      refused, naming them
-    a ground that is not black, NaN, negative
+    a ground that is not black, NaN, negative,
+    turned by EXIF
     ============================================  =====================================================================
 
     Parameters
     ----------
     path : Path
+    unjudged : int
+        A value that says that a pixel is not to be judged: 127 in Retinal Lesions, 0 where there is none.
 
     Returns
     -------
@@ -58,27 +64,32 @@ def read_mask(path: Path) -> np.ndarray:
             lossy = image.format in LOSSY
             colors, index = _colors(image)
     except UnidentifiedImageError:
-        found = "is no image" if path.stat().st_size else "is empty"
+        found = "is not an image that can be read" if path.stat().st_size else "is empty"
         raise Refused(path, found, "a mask", "save it as PNG") from None
+    except Image.DecompressionBombError:
+        raise Refused(path, "has too many pixels", "the size of its photograph", "scale it down") from None
     except DAMAGE as error:
-        raise Refused(path, f"is damaged ({error})", "a whole file", "save it again, as PNG") from error
+        raise Refused(path, f"cannot be decoded ({error})", "an undamaged file", "save it again, as PNG") from error
     if not np.isfinite(colors).all() or colors.min() < 0:
         raise Refused(path, f"holds {_listed(colors)}", "0 and one value above it", "save it as an 8-bit gray image")
     colors = _on_black(colors)
     if lossy and 0 < colors.max() < 128:
-        found = f"is a lossy file and nowhere brighter than {colors.max():.0f}"
-        raise Refused(path, found, "0 and 255", "save it as PNG, from what it was made of")
-    levels = _levels(colors, path, lossy)
-    return (levels >= 128 if lossy else _lesion(levels, index, path))[index]
+        found = f"is a lossy file whose brightest value is {colors.max():.0f}"
+        raise Refused(path, found, "0 and 255", "export the original mask as PNG")
+    if lossy:
+        return _lossy_lesion(colors, index, path)
+    return _lesion(_levels(colors, path), index, path, unjudged)[index]
 
 
 def _check_header(image: Image.Image, path: Path) -> None:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise Refused(path, f"holds {image.n_frames} pages", "the mask of one lesion", "save that page alone")
+    if image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9):  # Pillow turns a TIFF itself
+        raise Refused(path, "is stored turned (EXIF)", "an upright mask", "turn it upright and save it again")
     deep = image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
     inverted = image.mode not in ("1", "L") and dict(getattr(image, "tag_v2", {})).items() >= WHITE_IS_ZERO.items()
     if image.mode not in MODES or deep or inverted:
-        what = " with 16 bits a channel" if deep else " where white is zero" if inverted else ""
+        what = " with 16 bits per channel" if deep else ", in which white is zero" if inverted else ""
         found = f"has the color mode {image.mode}{what}"
         raise Refused(path, found, "a mask of gray values or colors", "save it as an 8-bit gray image")
 
@@ -112,7 +123,7 @@ def _on_black(colors: np.ndarray) -> np.ndarray:
     """Colors without transparency: its ground is black."""
     if colors.shape[1] in (1, 3):
         return colors
-    colors, opaque = colors[:, :-1], colors[:, -1] >= 128
+    colors, opaque = colors[:, :-1], colors[:, -1] >= max(1, colors[:, -1].max() / 2)
     if opaque.all():
         return colors
     if not colors[opaque].any():  # the lesion is drawn by transparency alone
@@ -120,32 +131,53 @@ def _on_black(colors: np.ndarray) -> np.ndarray:
     return colors * opaque[:, None]
 
 
-def _levels(colors: np.ndarray, path: Path, lossy: bool) -> np.ndarray:
+def _levels(colors: np.ndarray, path: Path) -> np.ndarray:
     """Gray values; of colors the share of the brightest one, times 255, if all are shades of it."""
     if colors.shape[1] == 1 or (colors == colors[:, :1]).all():
         return colors[:, 0]
-    brightest = colors[colors.sum(axis=1).argmax()]
-    share = colors @ brightest / (brightest @ brightest)
-    off = np.abs(colors - share[:, None] * brightest).max(axis=1)
-    if (off > (128 if lossy else 8)).any():
+    share, off = _shades(colors, colors[colors.sum(axis=1).argmax()])
+    if (off > 8).any():
         raise Refused(path, f"holds the colors {_listed(colors)}", "one color on black", SPLIT_UP)
     return share * 255
 
 
-def _lesion(levels: np.ndarray, index: np.ndarray, path: Path) -> np.ndarray:
+def _shades(colors: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each color its share of one of them, and how far it is from being a shade of it (of 255)."""
+    share = colors @ of / (of @ of)
+    return share, np.abs(colors - share[:, None] * of).max(axis=1)
+
+
+def _lossy_lesion(colors: np.ndarray, index: np.ndarray, path: Path) -> np.ndarray:
+    """The lesion of a file that compression has blurred: bool, shape (h, w)."""
+    if not colors.any():
+        return np.zeros(index.shape, bool)
+    brightness, n_pixels = colors.sum(axis=1), np.bincount(index.ravel(), minlength=len(colors))
+    bright = brightness > brightness.max() / 2
+    lesion = np.average(colors[bright], axis=0, weights=n_pixels[bright])
+    share, off = _shades(colors, lesion)
+    between = ((share > 0.25) & (share < 0.75)) | (off > 64)
+    if ndimage.binary_erosion(between[index], np.ones((BLURRED_PX, BLURRED_PX))).any():
+        found = "is a lossy file with areas of several values or colors"
+        raise Refused(path, found, "0 and 255", SPLIT_UP + ", and as PNG")
+    return (share >= 0.5)[index]
+
+
+def _lesion(levels: np.ndarray, index: np.ndarray, path: Path, unjudged: int) -> np.ndarray:
     """Which of the levels are lesion, shape (n_levels,)."""
     top = levels.max()
     if top == 0:
         return levels > 0
-    if UNJUDGED in levels and set(levels) <= {0, UNJUDGED, 255}:
-        return levels == 255
+    if unjudged in levels:
+        levels = np.where(levels == unjudged, 0, levels)
+        top = levels.max()
     between = (levels > 0) & (levels < top)
     numbers_a_lesion = top in range(2, MOST_NUMBERS)
     if not between.any() and not numbers_a_lesion:
         return levels == top
     if levels.min() > 0 or not np.isclose(top, FULL, rtol=0.02).any() or _is_flat(index, between):
         found = f"holds the values {_listed(levels[:, None])}"
-        raise Refused(path, found, "0 and 1 or 0 and 255", f"if they number lesions, {SPLIT_UP}")
+        remedy = f"if they are kinds of lesions, {SPLIT_UP}; if they are shades, threshold it"
+        raise Refused(path, found, "0 and 1 or 0 and 255", remedy)
     warnings.warn("the soft edges of masks are cut at half of their brightest value", stacklevel=2)
     return levels >= top / 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ruranet_utils.data.field import Frame, frame_of
 from ruranet_utils.data.refusal import Refused
@@ -20,11 +21,23 @@ FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF
 COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "YCbCr")
 GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 MAX_PIXELS = 100_000_000
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 ORIENTATION = 0x0112  # EXIF: 1, or 0 where it is not stated, is upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+GLANCE_PX = 128
+DARKEST, BRIGHTEST = 12, 235  # of 255: what counts as a black image, and as a white ground
 GRAY_LEVELS = 2  # of 255; channels that are on average no further apart than this show no color
 DAMAGE = (OSError, EOFError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 EXPORT = "copy it again, or export it as JPEG or PNG"
-NO_COLOR = "the networks need color, which gray and red-free photographs lack"
+NO_COLOR = "use the color original; gray and red-free photographs cannot be used"
 DEPTHS = (8, 10, 12, 16)  # bits that cameras fill of the 16 of a channel
 
 
@@ -39,12 +52,13 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     MPO, as cameras write it                      its first frame
     turned by EXIF                                upright
     palette                                       its colors
-    transparency                                  the colors below it
+    transparency                                  on black
     PNG and TIFF with 16 bits per channel         scaled by as many bits as the brightest value fills, of ``DEPTHS``
     gray, or channels that are all alike          refused: the networks need color (a red-free photograph has none)
     CMYK, Lab                                     refused
     several frames or pages, more than            refused
-    ``MAX_PIXELS``, damaged
+    ``MAX_PIXELS``, damaged, cut off, black, on
+    white, two eyes side by side
     ============================================  =====================================================================
 
     Parameters
@@ -72,14 +86,19 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     with opened(path) as image:
         check_header(image, path)
         is_deep = _is_deep(image)  # before the EXIF of a PNG is read, with which Pillow decodes it
+        shape = upright_shape(image)
         turned = orientation(image)
-        width, height = image.size if turned < 5 else image.size[::-1]
         # JPEG decodes straight to 1/2, 1/4 or 1/8; twice the target leaves the last step to the better filter.
         image.draft("RGB", (2 * size_px, 2 * size_px))
         stored = _eight_bits(path) if is_deep else image
-        upright = (ImageOps.exif_transpose(stored) if turned > 1 else stored).convert("RGB")
-        frame = frame_of(upright, (height, width), crop_field)
-        pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
+        is_upright = image.format == "TIFF" and not is_deep  # Pillow turns it
+        upright = _on_black(stored if is_upright else turn(stored, turned))
+    _check_pixels(upright, path)
+    try:
+        frame = frame_of(upright, shape, crop_field)
+    except ValueError as error:
+        raise Refused(path, str(error), "one eye", "cut it in two") from None
+    pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
     _check_color(pixels, path)
     return pixels.transpose(2, 0, 1), frame
 
@@ -92,47 +111,73 @@ def _open(path: Path) -> IO[bytes]:
 def opened(path: Path) -> Iterator[Image.Image]:
     """A photograph's file of which the header is read; whatever is wrong with it is a ValueError that names it."""
     try:
-        with (
-            _open(path) as file,
-            Image.open(file, formats=FORMATS) as image,
-        ):
+        with _open(path) as file, Image.open(file, formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError:
-        found = "is no image" if path.stat().st_size else "is empty"
+        found = "is not an image that can be read" if path.stat().st_size else "is empty"
         raise Refused(path, found, f"one of {', '.join(FORMATS)}", EXPORT) from None
+    except Image.DecompressionBombError:
+        raise Refused(path, "has too many pixels", f"at most {MAX_PIXELS:,}", "scale it down") from None
+    except PermissionError:
+        raise Refused(path, "may not be read", "read access", "change its permissions (chmod +r)") from None
     except DAMAGE as error:
         raise _damaged(path, error) from error
 
 
+def without_bomb_warnings() -> warnings.catch_warnings:
+    """A context in which Pillow does not warn of photographs that are large and below ``MAX_PIXELS``."""
+    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+
+
 def _damaged(path: Path, error: Exception) -> Refused:
-    return Refused(path, f"is damaged ({error})", "a whole file", EXPORT)
+    return Refused(path, f"cannot be decoded ({error})", "an undamaged file", EXPORT)
 
 
 def check_header(image: Image.Image, path: Path) -> None:
     """Raise :class:`Refused` if the header alone shows that a file is no photograph that can be read."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise Refused(path, f"has {width}x{height} pixels", f"at most {MAX_PIXELS:,}", "scale it down")
+        found = f"has {width * height:,} pixels ({width}x{height})"
+        raise Refused(path, found, f"at most {MAX_PIXELS:,}", "scale it down")
     if image.mode not in COLOR_MODES:
-        found = f"has the color mode {image.mode}"
-        remedy = NO_COLOR if image.mode in GRAY else "save it as RGB"
-        raise Refused(path, found, "a color photograph (RGB)", remedy)
+        is_gray = image.mode in GRAY
+        found = f"is gray (color mode {image.mode})" if is_gray else f"has the color mode {image.mode}"
+        raise Refused(path, found, "a color photograph (RGB)", NO_COLOR if is_gray else "save it as RGB")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # of which the first is the photograph
-        raise Refused(path, f"holds {image.n_frames} frames", "one photograph", "save that one alone")
+        raise Refused(
+            path, f"holds {image.n_frames} frames", "one photograph", "save the one you mean as a file of its own"
+        )
+
+
+def _check_pixels(image: Image.Image, path: Path) -> None:
+    """Refuse what a header does not show: a black photograph, one on white, one of which the end is missing."""
+    pixels = np.asarray(image.reduce(max(1, max(image.size) // GLANCE_PX)))
+    if pixels.max() <= DARKEST:
+        raise Refused(path, "is black", "a photograph", EXPORT)
+    rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    if (rim.min(axis=1) > BRIGHTEST).mean() > 0.5:
+        raise Refused(path, "has a white ground", "black around the field of view", "fill it with black")
+    for rows in (pixels, pixels[::-1], pixels.swapaxes(0, 1), pixels.swapaxes(0, 1)[::-1]):
+        end = rows[-max(2, len(rows) // 20) :].astype(int)
+        if len(rows) >= GLANCE_PX // 2 and np.ptp(end, axis=1).max() <= 1 and end.max() > DARKEST:
+            raise Refused(path, "ends in an area without detail", "a whole photograph", EXPORT)
 
 
 def _check_color(pixels: np.ndarray, path: Path) -> None:
     """Refuse gray photographs that are stored as color ones, and those with one channel exposed."""
     red, green, blue = pixels.reshape(-1, 3).astype(np.int16).T
     if max(np.abs(red - green).mean(), np.abs(green - blue).mean()) < GRAY_LEVELS and pixels.any():
-        raise Refused(path, "shows shades of gray alone", "a color photograph", NO_COLOR)
+        raise Refused(path, "shows only shades of gray", "a color photograph", NO_COLOR)
     if np.sort([channel.mean() for channel in (red, green, blue)])[1] < GRAY_LEVELS < pixels.max():
-        raise Refused(path, "has light in one channel alone", "a color photograph", NO_COLOR)
+        found = "has light in only one color channel (a mask? red-free?)"
+        raise Refused(path, found, "a color photograph", NO_COLOR)
 
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether Pillow would drop the lower 8 of 16 bits."""
-    return image.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in image.tile)
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) == 16
+    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)
 
 
 def _eight_bits(path: Path) -> Image.Image:
@@ -141,17 +186,39 @@ def _eight_bits(path: Path) -> Image.Image:
 
     try:
         with _open(path) as file:
-            pixels = imagecodecs.imread(file.read())[..., :3]
+            pixels = imagecodecs.imread(file.read())
     except (RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
+    if pixels.shape[-1] not in (3, 4):  # planes of one color each
+        pixels = np.moveaxis(pixels, 0, -1)
+    pixels = pixels[..., :3]
     depth = next(bits for bits in DEPTHS if pixels.max() < 2**bits)
     return Image.fromarray(np.round(pixels / (2**depth - 1) * 255).astype(np.uint8))
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if "transparency" in image.info or image.mode in ("RGBA", "PA"):
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 is upright, from 5 on height and width are exchanged."""
     stated = image.getexif().get(ORIENTATION, 1)
     return stated if stated in range(1, 9) else 1
+
+
+def upright_shape(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an image that was opened but not decoded, once it is turned upright."""
+    width, height = image.size
+    exchanged = orientation(image) >= 5 and image.format != "TIFF"  # of which Pillow has exchanged them
+    return (width, height) if exchanged else (height, width)
+
+
+def turn(image: Image.Image, stated: int) -> Image.Image:
+    """Undo an EXIF orientation."""
+    return image.transpose(TURNS[stated]) if stated in TURNS else image
 
 
 def turn_mask(mask: np.ndarray, photograph: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -169,19 +236,13 @@ def turn_mask(mask: np.ndarray, photograph: Path, shape: tuple[int, int]) -> np.
     Refused
         If the size of the mask does not tell how it was drawn.
     """
-    with Image.open(photograph) as image:
+    with opened(photograph) as image:
         turned = orientation(image)
     if turned == 1 or (turned >= 5 and mask.shape == shape != shape[::-1]):
         return mask
     if turned >= 5 and mask.shape == shape[::-1] != shape:
-        exif = Image.Exif()
-        exif[ORIENTATION] = turned
-        stored = Image.fromarray(mask)
-        stored.info["exif"] = exif.tobytes()
-        return np.asarray(ImageOps.exif_transpose(stored))
-    raise Refused(
-        photograph,
-        f"is stored turned (EXIF orientation {turned})",
-        "masks that tell by their size whether they are turned, too",
-        "turn it upright and save it again",
+        return np.asarray(turn(Image.fromarray(mask), turned))
+    found = (
+        f"is stored turned (EXIF orientation {turned}), and the size of its masks does not show whether they are, too"
     )
+    raise Refused(photograph, found, "an upright photograph", "turn it, save it without EXIF, and look at its masks")

@@ -25,7 +25,7 @@ class Refused(Unusable):
         self.file, self.found, self.expected, self.remedy = file, found, expected, remedy
 
     def __str__(self) -> str:
-        return f"{self.file} {self.found}, expected {self.expected}: {self.remedy}"
+        return printable(f"{self.file} {self.found}, expected {self.expected}: {self.remedy}")
 
 
 def refuse(problems: Sequence[ValueError]) -> None:
@@ -33,4 +33,9 @@ def refuse(problems: Sequence[ValueError]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise Unusable("\n  ".join([f"{len(problems)} files cannot be used:", *map(str, problems)]))
+        raise Unusable("\n  ".join([f"{len(problems)} problems:", *map(str, problems)]))
+
+
+def printable(path: object) -> str:
+    """A path that every terminal can print: bytes that are no UTF-8 as numbers."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -116,9 +116,11 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
     counts = {label: int((table["label"] == label).sum()) for label in CLASSES}
     per_class = min(counts.values()) if n_images is None else n_images // 2
     if not min(counts.values()):
-        raise ValueError(f"expected images of both classes, got {counts} (label: images)")
+        listed = " and ".join(f"{n} images labeled {label}" for label, n in counts.items())
+        raise ValueError(f"there are {listed}, expected both")
     if per_class > min(counts.values()):
-        raise ValueError(f"expected at least {per_class} images of each class, got {counts} (label: images)")
+        listed = " and ".join(f"{n} images labeled {label}" for label, n in counts.items())
+        raise ValueError(f"there are {listed}, expected at least {per_class} of each")
     patients = np.unique(table["patient_id"])
     turn = dict(zip(np.random.default_rng(seed).permutation(patients), range(len(patients)), strict=True))
     shuffled = table.assign(turn=table["patient_id"].map(turn)).sort_values(["turn", "image_id"])

@@ -1,6 +1,7 @@
 """Folders that people have: read right, or refused with everything that is wrong, before anything is computed."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -129,9 +130,9 @@ def test_soft_edges_are_said(root):
         (
             lambda lesion: mask(~lesion),
             ".png",
-            r"marks \d+% of the field of view, expected at most 50%: is it inverted\?",
+            r"marks \d+% of the field of view, expected at most 50%: invert it",
         ),
-        (lambda lesion: Image.fromarray(lesion.astype(np.uint8)), ".jpg", "is a lossy file and nowhere brighter than"),
+        (lambda lesion: Image.fromarray(lesion.astype(np.uint8)), ".jpg", "is a lossy file whose brightest value is"),
         (lambda lesion: Image.fromarray(lesion.astype(np.uint8) * 3), ".png", "holds the values 0, 3"),
         (lambda lesion: mask(lesion).resize((80, 64), 0), ".png", r"has 80x64 pixels, expected 160x128 pixels as its"),
         (lambda lesion: mask(lesion).transpose(Image.Transpose.ROTATE_90), ".png", r"has 128x160 pixels"),
@@ -192,22 +193,24 @@ def test_all_bad_photographs_are_named_at_once(root, store):
     text = found(root)
     for expected in (
         "01.jpg has the color mode CMYK",
-        "02.jpg has the color mode L",
-        "03.jpg is damaged",
+        "02.jpg is gray (color mode L)",
+        "03.jpg is cut off",
         "04.jpg is e",
     ):
         assert expected in text
-    assert "05.png is damaged" in text and text.count("\n") == 4
-    with pytest.raises(ValueError, match="5 files cannot be used") as error:
+    assert "05.png cannot be decoded" in text and text.count("\n") == 4
+    with pytest.raises(ValueError, match="5 problems:") as error:
         load_cohorts(profile(root), store)
     assert str(error.value).count("\n") == 5
 
 
-def test_what_only_decoding_shows_is_named_at_once_too(root, store):
+def test_what_only_decoding_shows_is_named_at_once_too(root, store, monkeypatch):
     for number in (1, 2):
         EYES[number][0].convert("L").convert("RGB").save(root / f"images/eye 0{number}.png")
-    assert check(root, profile(root)).usable, "headers alone are read"
-    with pytest.raises(ValueError, match=r"2 files .*\n.*01\.png shows shades of gray alone.*\n.*02\.png shows"):
+    monkeypatch.setattr("ruranet_utils.data.check.MOST_GLANCES", 0)
+    shutil.rmtree(root / "masks")
+    assert check(root, profile(root)).usable, "headers alone are read of many photographs"
+    with pytest.raises(ValueError, match=r"2 problems:\n.*01\.png shows only shades of gray.*\n.*02\.png shows"):
         load_cohorts(profile(root), store)
 
 
@@ -224,7 +227,7 @@ def test_other_suffixes_and_folders_are_read_and_the_rest_is_named(root):
     checked = check(root, profile(root))
     assert checked.usable and checked.reads["photographs"] == 12
     [note] = checked.notes
-    assert note.startswith("6 files in") and "other.dcm" in note and "export DICOM as PNG" in note
+    assert "6 of the files cannot be read as images" in note and "other.dcm" in note and "export DICOM as PNG" in note
     assert "right/eye 06" in folder.look(root).images
 
 
@@ -247,13 +250,16 @@ def test_patients_that_are_not_stated_are_said(root):
     (root / "labels.csv").write_text("\n".join(["image,label,pid", *ROWS]) + "\n")
     checked = check(root, profile(root))
     assert checked.reads["patients"] == 12
-    assert any("['pid'] are not read; patients are in `patient`" in note for note in checked.notes)
-    assert any("names no patient of 12 photographs" in note for note in checked.notes)
+    assert any("ignored columns: pid; if one says who the patient is" in note for note in checked.notes)
+    assert any("gives no patient for 12 photographs" in note for note in checked.notes)
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(["yes", "no"], r"has other labels than 0 and 1: eye 00 \(yes\).* of yes and no: yes"), (["0", "2"], r"\(2\)")],
+    [
+        (["yes", "no"], r"has labels other than 0 and 1: eye 00 \(yes\).*write 1 for macular edema"),
+        (["0", "2"], r"\(2\)"),
+    ],
 )
 def test_grades_and_words_are_refused_with_how_to_map_them(root, labels, message):
     rows = [f"{name},{labels[number % 2]}" for number, name in enumerate(NAMES)]
@@ -266,8 +272,8 @@ def test_every_fault_of_the_labels_is_named_at_once(root):
     (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]) + "\n")
     text = found(root)
     for expected in (
-        "labels a photograph twice: eye 02",
-        "labels what is not there: stranger.png",
+        "names a photograph twice: eye 02",
+        "not in images/: stranger.png",
         "lacks the label of",
     ):
         assert expected in text
@@ -276,7 +282,7 @@ def test_every_fault_of_the_labels_is_named_at_once(root):
 def test_without_a_lesion_in_any_mask_the_photographs_are_still_clustered(root, store):
     remask(root, lambda lesion: mask(lesion & False))
     checked = check(root, profile(root))
-    assert checked.usable and "all masks are empty: no network is trained on them" in checked.notes
+    assert checked.usable and any("all masks are empty" in note for note in checked.notes)
     segmentation, diagnosis = load_cohorts(profile(root), store)
     assert segmentation is diagnosis and len(diagnosis) == 12
 
@@ -284,7 +290,9 @@ def test_without_a_lesion_in_any_mask_the_photographs_are_still_clustered(root, 
 def test_masks_of_one_patient_are_not_enough(root):
     for name in NAMES[2:]:
         (root / "masks/hard_exudates" / f"{name}.png").unlink()
-    assert "holds masks of one patient, expected at least 3, one for each part of the split: add masks" in found(root)
+    assert "holds masks of one patient, expected at least 3: training, validation and test need one each: add" in found(
+        root
+    )
 
 
 def test_two_photographs_are_not_enough(root):
@@ -297,12 +305,14 @@ def test_two_photographs_are_not_enough(root):
 
 def test_labels_of_one_class_are_refused_before_decoding(root):
     (root / "labels.csv").write_text("\n".join(["image,label", *(f"{name},1" for name in NAMES)]) + "\n")
-    assert "labels.csv cannot be split: expected images of both classes" in found(root)
+    assert "labels.csv cannot be split (there are 0 images labeled 0 and 12 images labeled 1, expected both)" in found(
+        root
+    )
 
 
 def test_over_long_names_are_refused_before_any_work(root):
     (root / "images/eye 00.png").rename(root / f"images/{'眼' * 80}.png")
-    assert "has a name of 240 bytes, expected at most 220: shorten it" in found(root)
+    assert "has a name of 240 bytes, expected at most 220: shorten it, since" in found(root)
 
 
 def test_a_burst_is_compared_with_what_stays(root, store):
@@ -310,13 +320,15 @@ def test_a_burst_is_compared_with_what_stays(root, store):
     (root / "images").mkdir(parents=True)
     for number in range(10):
         Image.fromarray(np.roll(np.asarray(EYES[0][0]), 8 * number, 1)).save(root / f"images/frame {number}.png")
-    with pytest.warns(UserWarning, match="photographs look like others and are left out: frame"):
+    with pytest.warns(UserWarning, match="photographs that look like others are left out, .* in all: frame"):
         assert 3 <= len(load_cohorts(profile(root), store)[1]) < 10
     for path in (root / "images").glob("frame [2-9].png"):
         path.unlink()
     with (
-        pytest.warns(UserWarning, match="1 photographs look like others"),
-        pytest.raises(ValueError, match="1 of 2 photographs are left, expected at least 3 different ones"),
+        pytest.warns(UserWarning, match="photographs that look like others are left out, 1 in all"),
+        pytest.raises(
+            ValueError, match=r"holds 1 different photographs \(2 with duplicates\), expected at least 3: add others"
+        ),
     ):
         load_cohorts(profile(root), store)
 
@@ -336,7 +348,7 @@ def test_lesions_are_found_under_common_names(root, spelling):
 
 def test_a_lesion_in_two_folders_is_refused(root):
     shutil.copytree(root / "masks/hard_exudates", root / "masks/EX")
-    assert "hard_exudates means hard_exudates, as another folder does" in found(root)
+    assert "hard_exudates means hard_exudates, as EX does" in found(root)
 
 
 def test_names_in_other_unicode_forms_and_cases_are_found(root):
@@ -372,7 +384,10 @@ def test_the_command_prints_every_problem_and_its_exit_code_says_whether_there_i
     done = CliRunner().invoke(main, ["check", str(root)])
     assert done.exit_code == 0, done.output
     assert "12 photographs of 6 patients, 6 labeled 0, 6 labeled 1" in done.output
-    assert f"12 masks of hard_exudates, {SHARE:.2%} of their photographs\n{root} is usable" in done.output
+    assert (
+        f"12 masks of hard_exudates, covering {SHARE:.2%} of their photographs on average\n{root} is usable"
+        in done.output
+    )
     remask(root, lambda lesion: mask(~lesion))
     done = CliRunner().invoke(main, ["check", str(root)])
     assert done.exit_code == 1 and "not usable: 12 problems" in done.output
@@ -396,11 +411,99 @@ def test_segment_refuses_with_every_bad_photograph(root):
     for number in (4, 5):
         (root / f"images/eye 0{number}.png").write_bytes(b"")
     done = CliRunner().invoke(main, ["segment", str(root / "images")])
-    assert done.exit_code and ("no trained model" in done.output or "2 files cannot be used" in done.output)
+    assert done.exit_code and ("no trained model" in done.output or "2 problems:" in done.output)
 
 
 def test_a_file_for_a_folder_and_a_folder_without_images(tmp_path):
     (tmp_path / "photos").mkdir()
-    assert "expected the folder 'images'" in found(tmp_path)
+    assert "has no folder images (it holds photos)" in found(tmp_path)
     (tmp_path / "images").mkdir()
-    assert "images holds no image, expected at least one: put files there" in found(tmp_path)
+    assert "images holds no image, expected at least one: put files there (.jpg" in found(tmp_path)
+
+
+# What a newcomer tried
+
+
+def test_a_mask_of_another_photograph_is_not_taken_for_a_suffix(root):
+    for number, name in enumerate(NAMES):
+        for where in ("images", "masks/hard_exudates"):
+            (root / where / f"{name}.png").rename(root / where / f"IMG_{number}.png")
+    (root / "masks/hard_exudates/IMG_3.png").rename(root / "masks/hard_exudates/IMG_31.png")
+    (root / "labels.csv").unlink()
+    assert "IMG_31.png matches no image" in found(root)
+
+
+def test_lesions_outside_the_field_of_view_are_refused(root):
+    lesion = np.zeros(SIZE[::-1], bool)
+    lesion[2:14, 2:14] = True
+    mask(lesion).save(root / "masks/hard_exudates/eye 00.png")
+    assert "eye 00.png lies for 100% outside the field of view" in found(root)
+
+
+def test_only_known_droppings_are_passed_over(root):
+    for old, new in (("eye 00", "@home"), ("eye 01", "__eye")):
+        (root / f"images/{old}.png").rename(root / f"images/{new}.png")
+        (root / f"masks/hard_exudates/{old}.png").rename(root / f"masks/hard_exudates/{new}.png")
+    (root / "labels.csv").unlink()
+    assert reads(root)["photographs"] == 12
+
+
+def test_two_folders_of_one_name_are_refused_and_strangers_named(root):
+    (root / "Images").mkdir()
+    (root / "mask").mkdir()
+    (root / "grades.tsv").write_text("image\tlabel\n")
+    checked = check(root, profile(root))
+    assert "images lies beside Images, expected one images: put both together" in str(checked.problems[0])
+    assert any("mask are not read; masks belong in masks/" in note for note in checked.notes)
+    assert any("grades.tsv is not read; labels belong in labels.csv" in note for note in checked.notes)
+
+
+def test_patients_are_read_without_labels(root):
+    rows = [f"{name}.png,,{number // 2}.0" for number, name in enumerate(NAMES)]
+    for table in (["image,label,patient", *rows], ["image,patient", *(row.replace(",,", ",") for row in rows)]):
+        (root / "labels.csv").write_text("\n".join(table) + "\n")
+        assert (reads(root)["patients"], reads(root)["labels"]) == (6, None)
+
+
+def test_patients_that_differ_in_case_are_said(root):
+    rows = [row.replace("P0", "p0") if number else row for number, row in enumerate(ROWS)]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]) + "\n")
+    assert any(
+        "differ only in case count as different ones: P0 and p0" in note for note in check(root, profile(root)).notes
+    )
+
+
+def test_a_name_that_is_no_utf8_is_refused_and_printed(root):
+    os.rename(root / "images/eye 00.png", os.fsencode(root / "images") + b"/eye_\xe9.png")
+    done = CliRunner().invoke(main, ["check", str(root)])
+    assert done.exit_code == 1 and "eye_\\udce9.png" in done.output and "not UTF-8" in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "image,label\n".encode("utf-16-le") + b"".join(f"{name},1\n".encode("utf-16-le") for name in NAMES),
+            "cannot be split",
+        ),
+        (b"PK\x03\x04rest", "is an Excel workbook, expected a text file: save it as CSV"),
+        (b"eye 00,1\neye 01,0\n", "expected a first row with image, label"),
+        (b'image,label\n"eye 00,1\neye 01,0\n', "has a quotation mark that is not closed, up to line"),
+    ],
+    ids=["UTF-16 without mark", "Excel", "no header", "open quote"],
+)
+def test_what_is_no_table_is_refused_with_the_remedy(root, content, message):
+    (root / "labels.csv").write_bytes(content)
+    assert message in found(root)
+
+
+def test_names_with_dots_blanks_and_backslashes_are_found(root):
+    image, lesion = EYES[0]
+    for number, name in ((0, "P0_2024.05.01"), (1, " eye  one"), (2, "P1\\left")):
+        (root / f"images/eye 0{number}.png").unlink()
+        (root / f"masks/hard_exudates/eye 0{number}.png").unlink()
+        EYES[number][0].save(root / "images" / name, "PNG")
+        mask(EYES[number][1]).save(root / "masks/hard_exudates" / f"{name}.png")
+    rows = ["P0_2024.05.01,0,P0", "eye one,1,P0", "P1/left,0,P1", *ROWS[3:]]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]) + "\n")
+    assert reads(root)["masks"]["hard_exudates"]["masks"] == 12

@@ -177,9 +177,9 @@ def test_balance_depends_on_the_seed():
 
 
 def test_balance_refuses_one_class_and_too_few():
-    with pytest.raises(ValueError, match=r"both classes, got \{0: 5, 1: 0\}"):
+    with pytest.raises(ValueError, match=r"there are 5 images labeled 0 and 0 images labeled 1, expected both"):
         balance(make_table([(0,)] * 5), None, seed=0)
-    with pytest.raises(ValueError, match=r"at least 3 images of each class, got \{0: 5, 1: 2\}"):
+    with pytest.raises(ValueError, match=r"expected at least 3 of each"):
         balance(make_table([(0,)] * 5 + [(1,)] * 2), 6, seed=0)
 
 
@@ -296,14 +296,16 @@ def test_open_profile_notices_a_changed_mask(data_root, profile, store):
 def test_an_inverted_mask_is_refused_with_the_question(data_root, profile, store):
     path = next((data_root / "idrid").rglob("IDRiD_01_EX.tif"))
     save_mask(path, ~read_mask(path))
-    with pytest.raises(ValueError, match=r"IDRiD_01_EX\.tif marks \d+% of the field of view, .* is it inverted\?"):
+    with pytest.raises(ValueError, match=r"IDRiD_01_EX\.tif marks \d+% of the field of view, .* invert it"):
         load_cohorts(profile, store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image"])
 def test_open_profile_names_an_unreadable_image_and_stores_nothing(data_root, profile, store, data):
     next((data_root / "idrid").rglob("IDRiD_04.jpg")).write_bytes(data)
-    with pytest.raises(ValueError, match=r"IDRiD_04\.jpg is (empty|no image), expected one of JPEG"):
+    with pytest.raises(
+        ValueError, match=r"IDRiD_04\.jpg is (empty|not an image that can be read), expected one of JPEG"
+    ):
         load_cohorts(profile, store)
     assert not [path for path in store.root.rglob("*") if path.is_file()]
 
@@ -320,7 +322,7 @@ def test_open_profile_refuses_one_class(data_root, profile, store):
     for path in (data_root / "srahim" / srahim.CLASSES / "3 - Mild DR with maculopathy").iterdir():
         path.rename(path.parent.with_name("1 - No DR") / path.name)
     (data_root / "srahim" / srahim.CLASSES / "3 - Mild DR with maculopathy").rmdir()
-    with pytest.raises(ValueError, match=r"both classes, got \{0: 24, 1: 0\}"):
+    with pytest.raises(ValueError, match=r"there are 24 images labeled 0 and 0 images labeled 1"):
         load_cohorts(profile, store)
 
 

@@ -88,18 +88,18 @@ ALL = [f"{name},{i % 2}" for i, name in enumerate(NAMES)]
         (
             [*ALL, "stranger,1"],
             "image,label",
-            r"labels what is not there: stranger \(1 in all\), expected photographs of images/",
+            r"names photographs that are not in images/: stranger \(1 in all\), expected names as in images/",
         ),
         (ALL[:-2], "image,label", rf"lacks the label of: {NAMES[10]}, {NAMES[11]} \(2 in all\)"),
         (
             [*ALL[:-1], f"{NAMES[11]},2"],
             "image,label",
-            rf"has other labels than 0 and 1: {NAMES[11]} \(2\).*write 1 for",
+            rf"has labels other than 0 and 1: {NAMES[11]} \(2\).*write 1 for",
         ),
-        ([*ALL[:-1], f"{NAMES[11]},yes"], "image,label", rf"has other labels than 0 and 1: {NAMES[11]} \(yes\)"),
-        ([*ALL[:-1], f"{NAMES[11]},"], "image,label", rf"has other labels than 0 and 1: {NAMES[11]} \(blank\)"),
-        ([*ALL, ALL[0]], "image,label", rf"labels a photograph twice: {NAMES[0]}"),
-        (ALL, "file,grade", r"has the columns \['file', 'grade'\], expected the columns image, label"),
+        ([*ALL[:-1], f"{NAMES[11]},yes"], "image,label", rf"has labels other than 0 and 1: {NAMES[11]} \(yes\)"),
+        ([*ALL[:-1], f"{NAMES[11]},"], "image,label", rf"has labels other than 0 and 1: {NAMES[11]} \(blank\)"),
+        ([*ALL, ALL[0]], "image,label", rf"names a photograph twice: {NAMES[0]}"),
+        (ALL, "file,grade", r"has the columns \['file', 'grade'\], expected a first row with image, label"),
     ],
 )
 def test_labels_must_fit_the_images(root, store, rows, columns, message):
@@ -111,7 +111,7 @@ def test_labels_must_fit_the_images(root, store, rows, columns, message):
 
 def test_an_empty_table_of_labels_is_named(root, store):
     (root / "labels.csv").write_text("")
-    with pytest.raises(ValueError, match=r"labels\.csv is empty, expected the columns image, label"):
+    with pytest.raises(ValueError, match=r"labels\.csv is empty, expected a first row with image, label"):
         cohorts(root, store)
 
 
@@ -120,10 +120,16 @@ def test_an_empty_table_of_labels_is_named(root, store):
     [
         (
             "masks/hard_exudates/stranger.png",
-            r"stranger\.png belongs to no image, expected one mask for each file in .*images: name it",
+            r"stranger\.png matches no image, expected the name of a file in .*images: rename",
         ),
-        ("masks/drusen/Auge 1 é.png", "drusen is named after no lesion, expected folders named hard_exudates"),
-        ("masks/edema/Auge 1 é.tif", r"Auge 1 é\.tif has the name of Auge 1 é\.png, expected one file of each name"),
+        (
+            "masks/drusen/Auge 1 é.png",
+            "drusen is not named after a lesion, expected one folder for each of hard_exudates",
+        ),
+        (
+            "masks/edema/Auge 1 é.tif",
+            r"Auge 1 é\.tif has the same name as Auge 1 é\.png but for the suffix, expected one file of each name",
+        ),
     ],
 )
 def test_masks_must_fit_the_images(root, store, mask, message):
@@ -145,7 +151,7 @@ def test_links_in_a_circle_are_named(root, store):
         cohorts(root, store)
     (root / "images/circle.jpg").unlink()
     (root / "masks").symlink_to(root)  # a folder that holds itself
-    with pytest.raises(ValueError, match=r"masks/images is named after no lesion"):
+    with pytest.raises(ValueError, match=r"masks/images is not named after a lesion"):
         cohorts(root, store)
 
 
@@ -160,11 +166,11 @@ def test_what_systems_leave_behind_is_passed_over(root, store):
 def test_a_suffix_that_all_masks_share_is_stripped_and_said(root):
     for name in NAMES[:3]:
         save_mask(root / "masks/hard_exudates" / f"{name}_EX.png", LESION)
-    with pytest.warns(UserWarning, match="the names of masks end in '_EX'"):
+    with pytest.warns(UserWarning, match="the suffix '_EX' of the masks' names is ignored"):
         masks = {record.image_id: record.mask_paths for record in folder.records(root)}
     assert masks[NAMES[2]]["hard_exudates"].name == f"{NAMES[2]}_EX.png" and not masks[NAMES[3]]
     save_mask(root / "masks/hard_exudates" / f"{NAMES[4]}_HE.png", LESION)
-    with pytest.raises(ValueError, match="belongs to no image"):
+    with pytest.raises(ValueError, match="matches no image"):
         folder.records(root)
 
 

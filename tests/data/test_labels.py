@@ -61,10 +61,13 @@ def test_blanks_around_cells_are_dropped_and_missing_patients_stay_empty(tmp_pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty, expected the columns image, label"),
+        ("", "is empty, expected a first row with image, label"),
         ("\n \n", "is empty"),
-        ("a,b\n", r"has the columns \['a', 'b'\], expected the columns image, label and, if known, patient, once each"),
-        ("image,label,Label\n", "once each"),
+        (
+            "a,b\n",
+            r"has the columns \['a', 'b'\], expected a first row with image, label and, if known, patient, each once",
+        ),
+        ("image,label,Label\n", "each once"),
         ("image,label\n\neye 1,1,P1\n", r"has 3 cells in line 3, expected 2 as in the header"),
     ],
 )
@@ -77,4 +80,6 @@ def test_unknown_columns_are_named(tmp_path):
     (tmp_path / "labels.csv").write_text("image,label,camera\neye 1,0,x\n")
     table, notes = read_labels(tmp_path / "labels.csv", finder(IMAGES))
     assert table.loc["eye 1"].tolist() == ["0", ""]
-    assert notes == [f"{tmp_path / 'labels.csv'}: the columns ['camera'] are not read; patients are in `patient`"]
+    assert notes == [
+        f"{tmp_path / 'labels.csv'}: ignored columns: camera; if one says who the patient is, name it patient"
+    ]

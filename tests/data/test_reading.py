@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -50,7 +51,10 @@ def test_real_photographs_at_reduced_scale_differ_by_three_levels_at_most():
 def test_read_image_names_a_damaged_file(tmp_path, damage, suffix):
     path = save_photograph(tmp_path / f"damaged{suffix}", 0, size=(400, 300))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(Refused, match=rf"damaged\{suffix} is (empty|no image|damaged \(.+\)), expected .*: copy it"):
+    with pytest.raises(
+        Refused,
+        match=rf"damaged\{suffix} (is empty|is not an image that|cannot be decoded \(.+\)).*, expected .*: copy it",
+    ):
         read_image(path, 32)
 
 
@@ -75,12 +79,12 @@ def red_free() -> Image.Image:
             "a.png",
             photograph("L"),
             {},
-            "has the color mode L, expected a color photograph (RGB): the networks need color",
+            "is gray (color mode L), expected a color photograph (RGB): use the color original",
         ),
-        ("a.jpg", photograph("L").convert("RGB"), {}, "shows shades of gray alone"),
-        ("a.png", red_free(), {}, "has light in one channel alone"),
+        ("a.jpg", photograph("L").convert("RGB"), {}, "shows only shades of gray"),
+        ("a.png", red_free(), {}, "has light in only one color channel"),
         ("a.tif", photograph("LAB"), {}, "has the color mode LAB"),
-        ("a.png", Image.fromarray(np.zeros((30, 40), np.uint16)), {}, "has the color mode I;16"),
+        ("a.png", Image.fromarray(np.zeros((30, 40), np.uint16)), {}, "is gray (color mode I;16)"),
         ("a.png", photograph(), {"save_all": True, "append_images": [photograph().rotate(90)]}, "holds 2 frames"),
     ],
     ids=["CMYK", "gray", "gray as color", "red-free", "Lab", "16 bits", "animated"],
@@ -111,7 +115,7 @@ def test_photographs_are_turned_upright(tmp_path, stated):
     np.testing.assert_array_equal(image, expected)
     mask = np.asarray(upright) == 80
     if stated in range(2, 5):
-        with pytest.raises(ValueError, match="masks that tell by their size whether they are turned, too"):
+        with pytest.raises(ValueError, match="the size of its masks does not show whether they are, too"):
             reading.turn_mask(mask, tmp_path / "a.png", shape)
     else:
         for drawn in (mask, np.asarray(stored) == 80):
@@ -122,7 +126,7 @@ def test_of_a_square_photograph_it_cannot_be_told_how_the_mask_was_drawn(tmp_pat
     exif = Image.Exif()
     exif[reading.ORIENTATION] = 6
     photograph(size=(30, 30)).save(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(ValueError, match="masks that tell by their size"):
+    with pytest.raises(ValueError, match="the size of its masks does not show"):
         reading.turn_mask(np.zeros((30, 30), bool), tmp_path / "a.jpg", (30, 30))
 
 
@@ -135,7 +139,9 @@ def test_the_first_frame_of_a_cameras_mpo_is_the_photograph(tmp_path):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path):
     Image.new("RGB", (11000, 11000)).save(tmp_path / "large.png", compress_level=1)
-    with pytest.raises(ValueError, match=r"large\.png has 11000x11000 pixels, expected at most 100,000,000"):
+    with pytest.raises(
+        ValueError, match=r"large\.png has 121,000,000 pixels \(11000x11000\), expected at most 100,000,000"
+    ):
         read_image(tmp_path / "large.png", 32)
 
 
@@ -160,7 +166,7 @@ def test_what_gzip_packed_is_read(tmp_path):
     packed.write_bytes(gzip.compress((tmp_path / "im0001.ppm").read_bytes()))
     np.testing.assert_array_equal(read_image(packed, 32)[0], read_image(tmp_path / "im0001.ppm", 32)[0])
     packed.write_bytes(packed.read_bytes()[:-2000])
-    with pytest.raises(Refused, match=r"im0001\.ppm\.gz is damaged"):
+    with pytest.raises(Refused, match=r"im0001\.ppm\.gz cannot be decoded"):
         read_image(packed, 32)
 
 
@@ -178,7 +184,7 @@ def test_sixteen_bits_per_channel_lose_nothing(tmp_path, suffix, bits):
 def test_a_damaged_file_of_sixteen_bits_is_named(tmp_path):
     data = imagecodecs.png_encode(np.asarray(photograph(size=(64, 64)), np.uint16) * 257)
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(Refused, match=r"a\.png is damaged"):
+    with pytest.raises(Refused, match=r"a\.png cannot be decoded"):
         read_image(tmp_path / "a.png", 32)
 
 
@@ -209,3 +215,79 @@ def test_what_surrounds_the_pixels_changes_nothing(tmp_path, suffix, options):
     smooth.save(tmp_path / "b.png")
     difference = read_image(tmp_path / f"a{suffix}", 32)[0].astype(int) - read_image(tmp_path / "b.png", 32)[0]
     assert np.abs(difference).max() <= (0 if options.keys() <= {"pnginfo", "icc_profile", "compression"} else 20)
+
+
+@pytest.mark.parametrize("stated", range(2, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "deep TIFF", "deep PNG"])
+def test_a_turn_is_undone_once_whoever_undoes_it(tmp_path, stated, kind):
+    upright = photograph(size=(60, 40))
+    back = {6: 8, 8: 6}.get(stated, stated)
+    stored = np.asarray(reading.turn(upright, back))
+    exif = Image.Exif()
+    exif[reading.ORIENTATION] = stated
+    path = tmp_path / ("a.png" if kind == "deep PNG" else "a.tif")
+    if kind == "TIFF":
+        tifffile.imwrite(path, stored, photometric="rgb", extratags=[(274, 3, 1, stated, True)])
+    elif kind == "deep TIFF":
+        deep = stored.astype(np.uint16) * 257
+        tifffile.imwrite(path, deep, photometric="rgb", extratags=[(274, 3, 1, stated, True)])
+    else:
+        data, chunk = imagecodecs.png_encode(stored.astype(np.uint16) * 257), b"eXIf" + exif.tobytes()[6:]
+        crc = zlib.crc32(chunk).to_bytes(4, "big")
+        path.write_bytes(data[:33] + (len(chunk) - 4).to_bytes(4, "big") + chunk + crc + data[33:])
+    image, frame = read_image(path, 32, crop_field=False)
+    assert frame == Frame.whole(40, 60)
+    expected = np.asarray(upright.resize((32, 32), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_planes_of_one_color_each_are_put_together(tmp_path):
+    pixels = np.asarray(photograph(size=(64, 48)))
+    planes = (pixels.astype(np.uint16) * 257).transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    photograph(size=(64, 48)).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.tif", "b.png")))
+
+
+def disc(ground=(0, 0, 0), size=(160, 128)) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    inside = np.hypot(x - size[0] / 2, y - size[1] / 2) < 0.45 * size[1]
+    noise = np.random.default_rng(0).integers(0, 30, (size[1], size[0], 3))
+    return np.where(inside[..., None], [160, 80, 40] + noise, ground).astype(np.uint8)
+
+
+def cut_off(folder):
+    Image.fromarray(disc(size=(960, 720))).save(folder / "whole.jpg", quality=90)
+    data = (folder / "whole.jpg").read_bytes()
+    return data[: len(data) // 2] + b"\0" * (len(data) // 2 - 2) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: Image.fromarray(disc() * 0), "is black, expected a photograph"),
+        (lambda folder: Image.fromarray(disc((255, 255, 255))), "has a white ground, expected black around the field"),
+        (
+            lambda folder: Image.fromarray(np.hstack([disc(), disc()])),
+            "shows two fields of view, expected one eye: cut it",
+        ),
+    ],
+    ids=["black", "white ground", "two eyes"],
+)
+def test_what_is_no_photograph_of_one_eye_on_black_is_refused(tmp_path, make, message):
+    make(tmp_path).save(tmp_path / "a.png")
+    with pytest.raises(Refused, match=message):
+        read_image(tmp_path / "a.png", 64)
+
+
+def test_an_interrupted_copy_filled_with_zeros_is_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(cut_off(tmp_path))
+    with pytest.raises(Refused, match=r"a\.jpg ends in an area without detail, expected a whole photograph"):
+        read_image(tmp_path / "a.jpg", 64)
+
+
+def test_a_transparent_ground_is_black(tmp_path):
+    pixels = np.dstack([disc((255, 255, 255)), np.where(disc().any(axis=2), 255, 0).astype(np.uint8)])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(disc()).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.png", "b.png")))

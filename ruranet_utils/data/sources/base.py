@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif", ".ppm.gz")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Record:
     disputed_by : str
         Image id of a file of this source that shows the same photograph with another label, where the source is known
         to have one, whether that file is here or not.
+    unjudged : int
+        Value of pixels of its masks that are not to be judged; 0 where there is none.
     """
 
     image_id: str
@@ -83,6 +85,7 @@ class Record:
     mask_paths: dict[str, Path]
     split: str | None
     disputed_by: str = ""
+    unjudged: int = 0
 
 
 def expect_folder(folder: Path) -> None:
@@ -95,8 +98,9 @@ def expect_folder(folder: Path) -> None:
 
 
 def stem_of(name: str) -> str | None:
-    """A name or path without the suffix of an image; None if it has none of ``SUFFIXES``."""
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    """A name or path without the suffix of an image, packed by gzip or not; None if it has none of ``SUFFIXES``."""
+    packed = name[:-3] if name.lower().endswith(".gz") else name
+    return next((packed[: -len(suffix)] for suffix in SUFFIXES if packed.lower().endswith(suffix)), None)
 
 
 def below(root: Path, pattern: str) -> list[Path]:
@@ -122,7 +126,7 @@ def list_images(folder: Path) -> dict[str, Path]:
         if name is None or path.name.startswith("."):
             continue
         if name in files:
-            raise ValueError(f"two images with the same name: {files[name]} and {path}")
+            raise ValueError(f"two images with the same name: {files[name]} and {path}: keep one of them")
         files[name] = path
     if not files:
         raise ValueError(f"no image in {folder}, expected files ending in {', '.join(SUFFIXES)}")
@@ -134,7 +138,9 @@ def check_unique(records: Iterable[Record]) -> None:
     seen: dict[str, Path] = {}
     for record in records:
         if record.image_id in seen:
-            raise ValueError(f"two images named {record.image_id}: {seen[record.image_id]} and {record.image_path}")
+            raise ValueError(
+                f"two images named {record.image_id}: {seen[record.image_id]} and {record.image_path}: keep one of them"
+            )
         seen[record.image_id] = record.image_path
 
 
@@ -155,8 +161,9 @@ def check_labels(labels: pd.Series, images: Collection[str], file: Path, valid: 
         "labels an image twice": list(twice),
         "labels images that are not there": [name for name in labels.index if name not in images],
         "lacks the label of": [name for name in images if name not in labels.index],
-        f"has other labels than {valid} for": list(labels.index[~labels.isin(valid)]),
+        f"has labels other than {', '.join(valid)} for": list(labels.index[~labels.isin(valid)]),
     }
     for fault, names in faults.items():
         if names:
-            raise ValueError(f"{file} {fault}: {', '.join(map(str, names[:8]))} ({len(names)} in all)")
+            listed = f"{', '.join(map(str, names[:8]))} ({len(names)} in all)"
+            raise ValueError(f"{file} {fault}: {listed}, expected one label for each image: download it again")

@@ -95,7 +95,7 @@ def _declared(root: Path) -> dict[str, list[Path]]:
     try:
         layout = yaml.safe_load((root / "layout.yml").read_text()) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{root / 'layout.yml'} is no YAML: {error}") from error
+        raise ValueError(f"{root / 'layout.yml'} is not valid YAML: {error}") from error
     if not isinstance(layout, dict) or not all(isinstance(folders, list) for folders in layout.values()):
         raise ValueError(f"{root / 'layout.yml'} holds {layout!r}, expected lists of folders under images and masks")
     unknown = sorted(set(layout) - {"images", "masks"})
@@ -123,7 +123,8 @@ def _match(mask: Path, folder: Path, images: dict[str, Path], root: Path) -> str
     if len(beside or fitting) != 1:
         found = [images[name].relative_to(root).as_posix() for name in (beside or fitting)[:4]]
         raise ValueError(
-            f"{mask} belongs to {found or 'no image'}, expected one image named {' or '.join(sorted(wanted))}"
+            f"{mask} matches {found or 'no image'}, expected one image named {' or '.join(sorted(wanted))}: name the "
+            f"folders in {root / 'layout.yml'}"
         )
     return (beside or fitting)[0]
 

@@ -30,8 +30,15 @@ SOURCE = Source(
     camera="not stated",
     patient_rule="the column patient of labels.csv; else every photograph counts as a patient",
 )
-DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
-HOW_TO_EXPORT = {".dcm": "export DICOM as PNG", ".heic": "export HEIC as JPEG", ".pdf": "export PDF as PNG"}
+DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "__macosx")
+OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if their content is right
+HOW_TO_EXPORT = {
+    ".dcm": "export DICOM as PNG",
+    ".heic": "export HEIC as JPEG",
+    ".pdf": "export PDF as PNG",
+    ".csv": "labels belong in labels.csv beside images/",
+}
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods")
 SPELLINGS = {
     "exudates": "hard_exudates",
     "haemorrhages": "hemorrhages",
@@ -41,7 +48,7 @@ SPELLINGS = {
     "he": "hemorrhages",
     "se": "soft_exudates",
 }
-HOW_TO_GRADE = "write 1 for macular edema (of grades 0, 1, 2 or more: above 0; of yes and no: yes) and 0 for none"
+HOW_TO_GRADE = 'write 1 for macular edema (grade 1 or more, or "yes") and 0 for none'
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,13 @@ def look(root: Path) -> Folder:
     FileNotFoundError
         If there is no folder ``images``.
     """
-    images, problems, notes = find_photographs(_child(root, "images"))
-    masks = _masks(_child(root, "masks"), images, problems, notes)
-    labels = _labels(_child(root, "labels.csv"), images, problems, notes)
+    doubled: list[Refused] = []
+    children = {name: _child(root, name, doubled) for name in ("images", "masks", "labels.csv")}
+    images, problems, notes = find_photographs(children["images"])
+    problems += doubled
+    notes += _strangers(root, children.values())
+    masks = _masks(children["masks"], images, problems, notes)
+    labels = _labels(children["labels.csv"], images, problems, notes)
     return Folder(root, images, masks, labels, problems, notes)
 
 
@@ -135,29 +146,35 @@ def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list
     expect_folder(folder)
     found, problems, passed_over, first = {}, [], [], {}
     for path in _walk(folder):
-        stem = stem_of(path.name) or (path.stem if _is_photograph(path) else None)
+        stem = stem_of(path.name) or (_stem_by_content(path) if _is_photograph(path) else None)
         if stem is None:
             passed_over.append(path)
             continue
         name = path.relative_to(folder).with_name(stem).as_posix()
         other = first.setdefault(_form(name), path)
         if other is not path:
-            problems.append(Refused(path, f"has the name of {other.name}", "one file of each name", "rename one"))
+            found_twice = f"has the same name as {other.name} but for the suffix"
+            problems.append(Refused(path, found_twice, "one file of each name", "remove or rename one of them"))
         found.setdefault(name, path)
     if not found:
-        problems.append(Refused(folder, "holds no image", "at least one", f"put files there: {', '.join(SUFFIXES)}"))
+        listed = ", ".join((*SUFFIXES, *OTHER_SUFFIXES))
+        problems.append(Refused(folder, "holds no image", "at least one", f"put files there ({listed}), or remove it"))
     return found, problems, [_say(passed_over)] if passed_over else []
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder in the order of their names, but for hidden ones and what systems leave behind."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "@", "__")) or path.name.lower() in DROPPINGS:
+        if path.name.startswith(".") or path.name.lower() in DROPPINGS:
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
         else:
             yield path
+
+
+def _stem_by_content(path: Path) -> str:
+    return path.stem if path.suffix.lower() in OTHER_SUFFIXES else path.name
 
 
 def _is_photograph(path: Path) -> bool:
@@ -171,24 +188,38 @@ def _is_photograph(path: Path) -> bool:
 def _say(passed_over: list[Path]) -> str:
     suffixes = {path.suffix.lower() for path in passed_over}
     how = [remedy for suffix, remedy in HOW_TO_EXPORT.items() if suffix in suffixes]
+    how += ["links to folders are not followed"] if any(path.is_dir() for path in passed_over) else []
     named = _listed(path.name for path in passed_over)
-    return f"{len(passed_over)} files in {passed_over[0].parent} are no photographs: {'; '.join([named, *how])}"
+    where = f"in {passed_over[0].parent} {len(passed_over)} of the files cannot be read as images and are ignored"
+    return f"{where}: {'; '.join([named, *how])}"
+
+
+def _strangers(root: Path, known: Iterable[Path]) -> list[str]:
+    """What lies beside images/, masks/ and labels.csv and may have been meant for one of them."""
+    others = [path for path in sorted(root.iterdir()) if path not in known and not path.name.startswith(".")]
+    folders = [path.name for path in others if path.is_dir() and path.name.lower() not in DROPPINGS]
+    tables = [path.name for path in others if path.is_file() and path.suffix.lower() in TABLES]
+    notes = [f"{root}: the folders {_listed(folders)} are not read; masks belong in masks/"] if folders else []
+    return notes + ([f"{root}: {_listed(tables)} is not read; labels belong in labels.csv"] if tables else [])
 
 
 def _masks(root: Path, images: dict[str, Path], problems: list, notes: list[str]) -> dict[str, dict[str, Path]]:
-    masks = {}
+    masks: dict[str, dict[str, Path]] = {}
+    taken: dict[str, Path] = {}
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.name.startswith((".", "@", "__")) or (folder.is_file() and stem_of(folder.name) is None):
+        is_dropping = folder.name.startswith(".") or folder.name.lower() in DROPPINGS
+        if is_dropping or (folder.is_file() and stem_of(folder.name) is None):
             continue
         lesion = _lesion(folder.name)
         if lesion not in ANNOTATIONS or folder.is_file() or lesion in masks:
-            found = "is no folder" if folder.is_file() else "is named after no lesion"
-            found = f"means {lesion}, as another folder does" if lesion in masks else found
-            problems.append(Refused(folder, found, f"folders named {', '.join(ANNOTATIONS)}", "rename or move it"))
+            found = "is a file" if folder.is_file() else "is not named after a lesion"
+            found = f"means {lesion}, as {taken[lesion].name} does" if lesion in masks else found
+            expected = f"one folder for each of {', '.join(ANNOTATIONS)}"
+            problems.append(Refused(folder, found, expected, "rename or move it"))
             continue
         if lesion != folder.name:
             notes.append(f"{folder} is read as masks of {lesion}")
-        masks[lesion] = _masks_of(folder, images, problems, notes)
+        masks[lesion], taken[lesion] = _masks_of(folder, images, problems, notes), folder
     return masks
 
 
@@ -206,13 +237,13 @@ def _masks_of(folder: Path, images: dict[str, Path], problems: list, notes: list
     find, masks = finder(images), {}
     suffix = _common_suffix([name for name in files if find(name) is None], images)
     if suffix:
-        notes.append(f"{folder}: the names of masks end in {suffix!r}, which their images' names lack")
+        notes.append(f"{folder}: the suffix {suffix!r} of the masks' names is ignored to find their images")
     for name, path in files.items():
         image = find(name) or find(name.removesuffix(suffix))
         if image is None or image in masks:
-            found = f"belongs to the image of {masks[image].name}, too" if image else "belongs to no image"
-            expected = f"one mask for each file in {folder.parent.parent / 'images'}"
-            problems.append(Refused(path, found, expected, "name it like its image"))
+            found = f"belongs to the same image as {masks[image].name}" if image else "matches no image"
+            expected = f"the name of a file in {folder.parent.parent / 'images'}"
+            problems.append(Refused(path, found, expected, "rename or remove it"))
         else:
             masks[image] = path
     return masks
@@ -224,7 +255,8 @@ def _common_suffix(names: list[str], images: dict[str, Path]) -> str:
     for name in names:
         fitting = [image for image in images if name.startswith(image)]
         suffixes.add(name.removeprefix(max(fitting, key=len)) if fitting else "")
-    return suffixes.pop() if len(suffixes) == 1 else ""
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    return "" if suffix[:1].isalnum() else suffix  # IMG_31 is no mask of IMG_3
 
 
 def finder(names: Iterable[str]) -> Callable[[str], str | None]:
@@ -240,7 +272,7 @@ def finder(names: Iterable[str]) -> Callable[[str], str | None]:
                 known.setdefault(spelling, set()).add(name)
 
     def find(written: str) -> str | None:
-        form = _form(written.replace("\\", "/")).removeprefix("./").removeprefix("images/")
+        form = _form(written).removeprefix("./").removeprefix("images/")
         for spelling in (form, stem_of(form) or form):
             for wanted in (spelling, spelling.casefold()):
                 if len(found := known.get(wanted, set())) == 1 or wanted in found:
@@ -252,10 +284,9 @@ def finder(names: Iterable[str]) -> Callable[[str], str | None]:
 
 def _labels(file: Path, images: dict[str, Path], problems: list, notes: list[str]) -> pd.DataFrame:
     unlabeled = pd.DataFrame({"label": None, "patient": list(images), "rule": "none"}, index=list(images))
+    if file.is_dir():
+        problems.append(Refused(file, "is a folder", "a file", "rename it"))
     if not file.is_file():
-        others = sorted(path.name for path in file.parent.iterdir() if path.suffix.lower() in (".csv", ".xlsx", ".xls"))
-        if others:
-            notes.append(f"{_listed(others)} is not read: labels belong into {file}")
         return unlabeled
     try:
         table, columns = read_labels(file, finder(images))
@@ -263,43 +294,54 @@ def _labels(file: Path, images: dict[str, Path], problems: list, notes: list[str
         problems.append(problem)
         return unlabeled
     notes += columns
-    faults = list(_faults(table, images, file))
+    labeled = bool((table["label"] != "").any())
+    faults = list(_faults(table, images, file, labeled))
     problems += faults
     if faults:
         return unlabeled
+    notes += _patient_notes(table["patient"], file)
     patient = table["patient"].where(table["patient"] != "", table.index.to_series())  # unknown: a patient of its own
-    if n_unknown := int((table["patient"] == "").sum()):
-        notes.append(f"{file} names no patient of {n_unknown} photographs, each of which counts as one")
+    if not labeled:
+        return unlabeled.assign(patient=patient.reindex(unlabeled.index).fillna(unlabeled["patient"]))
     return pd.DataFrame({"label": table["label"].astype(int).astype(object), "patient": patient, "rule": "labels.csv"})
 
 
-def _faults(table: pd.DataFrame, images: dict[str, Path], file: Path) -> Iterator[Refused]:
-    others = table[~table["label"].isin(("0", "1"))]
+def _patient_notes(patients: pd.Series, file: Path) -> Iterator[str]:
+    if n_unknown := int((patients == "").sum()):
+        yield f"{file} gives no patient for {n_unknown} photographs; each counts as a separate patient"
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(set(patients)):
+        spellings.setdefault(name.casefold(), []).append(name)
+    if alike := [" and ".join(names) for names in spellings.values() if len(names) > 1]:
+        yield f"{file}: patients whose names differ only in case count as different ones: {_listed(alike)}"
+
+
+def _faults(table: pd.DataFrame, images: dict[str, Path], file: Path, labeled: bool) -> Iterator[Refused]:
+    others = table[~table["label"].isin(("0", "1"))] if labeled else table[:0]
     valued = [f"{name} ({label or 'blank'})" for name, label in others["label"].items()]
+    twice, strangers = table.index[table.index.duplicated()].unique(), table.index.difference(images)
+    missing = [name for name in images if name not in table.index] if labeled else []
+    as_there = f"names as in images/ (such as {next(iter(images), 'eye 1')!r}), with the folder where several share one"
     for found, names, expected, remedy in (
-        ("labels a photograph twice", table.index[table.index.duplicated()].unique(), "one row for each", "remove one"),
-        ("labels what is not there", table.index.difference(images), "photographs of images/", "add or remove them"),
-        (
-            "lacks the label of",
-            [name for name in images if name not in table.index],
-            "all of them",
-            "label all, or none",
-        ),
-        ("has other labels than 0 and 1", valued, "0 or 1", HOW_TO_GRADE),
+        ("names a photograph twice", twice, "one row for each", "remove one of them"),
+        ("names photographs that are not in images/", strangers, as_there, "correct or remove these rows"),
+        ("lacks the label of", missing, "a label for each photograph", "label all, or none"),
+        ("has labels other than 0 and 1", valued, "0 or 1", HOW_TO_GRADE),
     ):
         if len(names):
             yield Refused(file, f"{found}: {_listed(names)} ({len(names)} in all)", expected, remedy)
 
 
-def _child(root: Path, name: str) -> Path:
+def _child(root: Path, name: str, problems: list) -> Path:
     """The file or folder of that name in any case; in lower case if there is none."""
-    if root.is_dir() and not (root / name).exists():
-        return next((path for path in sorted(root.iterdir()) if path.name.lower() == name), root / name)
-    return root / name
+    found = [path for path in sorted(root.iterdir()) if path.name.lower() == name] if root.is_dir() else []
+    if len(found) > 1:
+        problems.append(Refused(found[1], f"lies beside {found[0].name}", f"one {name}", "put both together"))
+    return (root / name if root / name in found else found[0]) if found else root / name
 
 
 def _form(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return " ".join(unicodedata.normalize("NFC", name).replace("\\", "/").split())
 
 
 def _listed(names: Iterable) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ruranet_utils.data.refusal import Refused
 
-COLUMNS = "the columns image, label and, if known, patient, once each"
+COLUMNS = "a first row with image, label and, if known, patient, each once"
 DELIMITERS = ",;\t|"
 SPELLINGS = {
     "image": ("image", "images", "imagename", "imageid", "filename"),
@@ -30,7 +30,8 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     delimiter           comma, semicolon, tab or bar, whichever the header has most of; Excel's line ``sep=``
     columns             ``SPELLINGS``, whatever the case, blanks and underscores; others are named in a warning
     blanks              around every cell; empty rows and trailing delimiters
-    label               ``1.0`` for ``1``
+    label               ``1.0`` for ``1``; blank or no column at all where nothing is labeled
+    patient             ``7.0`` for ``7``
     image               whatever ``find`` finds a photograph by
     ==================  ===============================================================================================
 
@@ -51,7 +52,8 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     Raises
     ------
     Refused
-        If a column is missing or there twice, or a row has more cells than the header; names the line.
+        If a column is missing or there twice, a row has more cells than the header or a quotation mark is not closed;
+        names the line.
     """
     lines = _text(file).splitlines()
     if lines and lines[0].lower().startswith("sep="):
@@ -59,28 +61,39 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise Refused(file, "is empty", COLUMNS, "write one row for each photograph, or remove the file")
+    if lines[first].startswith("PK\x03\x04"):
+        raise Refused(file, "is an Excel workbook", "a text file", "save it as CSV")
     delimiter = max(DELIMITERS, key=lines[first].count)
-    reader = csv.reader(lines[first:], delimiter=delimiter, skipinitialspace=True)
+    rest = [f"{line}\n" for line in lines[first:]]
+    reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
     header, rows = _columns(next(reader), file), []
     for row in reader:
         cells = [cell.strip() for cell in row]
         if any(cells[len(header) :]):
             found = f"has {len(cells)} cells in line {first + reader.line_num}"
-            raise Refused(file, found, f"{len(header)} as in the header", "quote cells that hold the delimiter")
+            remedy = f"put cells that contain {delimiter!r} in quotation marks"
+            raise Refused(file, found, f"{len(header)} as in the header", remedy)
+        if any("\n" in cell for cell in row):
+            found = f"has a quotation mark that is not closed, up to line {first + reader.line_num}"
+            raise Refused(file, found, "each cell in one line", "close or remove it")
         if any(cells):
             rows.append(dict(zip(header, cells + [""] * len(header), strict=False)))
     table = pd.DataFrame(rows, columns=header, dtype=str)
-    table["label"] = table["label"].str.replace(r"^([01])\.0+$", r"\1", regex=True)
-    table.index = [find(cell) or cell for cell in table["image"]]
+    blank = pd.Series("", table.index, dtype=str)
+    table["label"] = table.get("label", blank).str.replace(r"^([01])\.0+$", r"\1", regex=True)
     unknown = [cell for cell in header if cell not in SPELLINGS]
-    notes = [f"{file}: the columns {unknown} are not read; patients are in `patient`"] if unknown else []
-    return table.assign(patient=table.get("patient", ""))[["label", "patient"]], notes
+    notes = [f"{file}: ignored columns: {', '.join(unknown)}; if one says who the patient is, name it patient"]
+    table["patient"] = table.get("patient", blank).str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    table.index = [find(cell) or cell for cell in table["image"]]
+    return table[["label", "patient"]], notes if unknown else []
 
 
 def _text(file: Path) -> str:
     data = file.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data[:2]:  # UTF-16 without its mark
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -93,6 +106,12 @@ def _columns(cells: list[str], file: Path) -> list[str]:
         found.pop()
     spelled = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
     columns = [spelled.get(re.sub(r"[\W_]", "", cell).lower(), cell) for cell in found]
-    if not {"image", "label"} <= set(columns) or any(columns.count(name) > 1 for name in SPELLINGS):
-        raise Refused(file, f"has the columns {found}", COLUMNS, "rename the columns in the first row")
+    if (
+        "image" not in columns
+        or not {"label", "patient"}.intersection(columns)
+        or any(columns.count(name) > 1 for name in SPELLINGS)
+    ):
+        raise Refused(
+            file, f"has the columns {found}", COLUMNS, "write them into the first row, and remove what stands above"
+        )
     return columns

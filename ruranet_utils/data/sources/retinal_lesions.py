@@ -33,6 +33,7 @@ LESION_FILES = {
     "hard_exudates": "hard_exudate",
     "soft_exudates": "cotton_wool_spots",
 }
+UNJUDGED = 127  # value of the pixels of its masks that are not to be judged
 NAME = re.compile(r"(\d+)_(left|right)")
 
 
@@ -55,10 +56,12 @@ def records(root: Path) -> list[Record]:
     images = list_images(top / IMAGES)
     expect_folder(top / MASKS)
     folders = {path.name: path for path in (top / MASKS).iterdir() if path.is_dir()}
-    for what, names in (("image", set(folders) - set(images)), ("folder of masks", set(images) - set(folders))):
+    for what, names in (
+        ("folders of masks without an image are ignored", set(folders) - set(images)),
+        ("images without a folder of masks are used as not annotated", set(images) - set(folders)),
+    ):
         if names:
-            listed = ", ".join(sorted(names)[:8])
-            warnings.warn(f"{top} has no {what} for {listed} ({len(names)} in all), taken without", stacklevel=2)
+            warnings.warn(f"{top}: {len(names)} {what}: {', '.join(sorted(names)[:8])}", stacklevel=2)
     found = [_record(name, path, folders.get(name)) for name, path in images.items()]
     check_unique(found)
     return found
@@ -67,7 +70,7 @@ def records(root: Path) -> list[Record]:
 def _record(name: str, path: Path, masks: Path | None) -> Record:
     match = NAME.fullmatch(name)
     if not match:
-        raise ValueError(f"{path} is not named as expected: <patient>_left or <patient>_right")
+        raise ValueError(f"{path} has an unknown name, expected <patient>_left or <patient>_right: rename or remove it")
     patient, side = match.groups()
     files = {lesion: masks / f"{file}.png" for lesion, file in LESION_FILES.items()} if masks else {}
     return Record(
@@ -80,4 +83,5 @@ def _record(name: str, path: Path, masks: Path | None) -> Record:
         image_path=path,
         mask_paths={lesion: file for lesion, file in files.items() if file.is_file()},
         split=None,
+        unjudged=UNJUDGED,
     )

@@ -73,7 +73,7 @@ def records(root: Path) -> list[Record]:
     folders = [entry.name for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     unknown = sorted(set(folders) - set(LABELS))
     if unknown or not folders:
-        raise ValueError(f"{top} holds {unknown or 'no folder'}, expected some of {list(LABELS)}")
+        raise ValueError(f"{top} holds {unknown or 'no folder'}, expected some of {list(LABELS)}: move others away")
     found = [
         _record(path, name, label)
         for name, label in LABELS.items()
@@ -89,7 +89,7 @@ def records(root: Path) -> list[Record]:
 def _record(path: Path, folder: str, label: int | None) -> Record:
     match = NAME.fullmatch(path.stem)
     if not match:
-        raise ValueError(f"{path} is not named as expected: Patient<number>_L or Patient<number>_R")
+        raise ValueError(f"{path} has an unknown name, expected Patient<number>_L or _R: rename or remove it")
     patient, eye = match.groups()
     return Record(f"{patient}_{eye}", "srahim", patient, eye, label, f"folder '{folder}'", path, {}, None)
 
