@@ -63,6 +63,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 #
 # - `synthetic`: each eye is painted once and photographed by cameras A and B, so the three cohorts are the *same eyes*, and only the camera differs. Untied: class and camera are independent, B photographs half of each class; partly tied: three quarters of class 1 and one quarter of class 0; fully tied: class 1 and nobody else. Without lesions: the same eye painted without them, so nothing of them is left. The lesion features use the painted masks, not predicted ones, so their accuracies lie above those of [04](04_clustering.ipynb).
 # - `open`: IDRiD, of which every photograph shows lesions, stands for class 1 in the place of none, half or all of SRahim's own positives; class 0 is SRahim's. Untied: SRahim alone, one camera. Without lesions: what the models found and what IDRiD's graders drew is filled from the surroundings (biharmonic inpainting). Each of SRahim's photographs is filled besides where one of IDRiD's shows lesions, so that the filling does not tell the source.
+# - `paper`: class 0 are graded photographs of IDRiD alone, or the mixture in which those of other sources are assumed free of edema.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -77,13 +78,13 @@ show(run.save_table(counts.reset_index(), "table_confound_cohorts"), "Images of 
 # %% [markdown]
 # ## Figure · What the controls look like
 #
-# An eye of class 1 by each camera, and without its lesions.
+# An eye by each camera, of class 1 where it has any, and without its lesions.
 
 # %% alt="One eye in four pictures: one row for each camera, left as it is, right without its lesions."
 cameras = list(dict.fromkeys(table["camera"]))
 fig, axes = plt.subplots(len(cameras), 2, figsize=(6, 3.2 * len(cameras)), squeeze=False)
 for pair, camera in zip(axes, cameras, strict=True):
-    first = np.flatnonzero((table["camera"] == camera) & (table["label"] == 1))[0]
+    first = table.loc[table["camera"] == camera, "label"].astype(int).idxmax()
     for ax, images, title in zip(pair, (pool.photographs.images, pool.cleaned), ("", ", lesions removed"), strict=True):
         ax.imshow(images[first].transpose(1, 2, 0))
         ax.set_title(f"camera {camera}{title}", fontsize=11)
