@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ruranet_utils.data.check import check
 from ruranet_utils.data.refusal import Unusable
+from ruranet_utils.data.sources.base import expect_folder
 from ruranet_utils.profiles import PROFILES, Profile, get_profile
 from ruranet_utils.running.provenance import describe_run
 from ruranet_utils.running.upkeep import older_layout, size_mb
@@ -62,12 +63,17 @@ def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such folder.
     Unusable
         If the folder cannot be used, with a table of everything that is wrong.
     """
     if profile.name != "folder":
         return chosen
-    checked = check(paths.from_root(profile.data_dir), profile)
+    root = paths.from_root(profile.data_dir)
+    if not root.is_dir():
+        expect_folder(root / "images")
+    checked = check(root, profile)
     if not checked.usable:
         raise Unusable(f"nothing was computed\n{checked}")
     print(checked, flush=True)

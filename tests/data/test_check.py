@@ -498,7 +498,6 @@ def test_what_is_no_table_is_refused_with_the_remedy(root, content, message):
 
 
 def test_names_with_dots_blanks_and_backslashes_are_found(root):
-    image, lesion = EYES[0]
     for number, name in ((0, "P0_2024.05.01"), (1, " eye  one"), (2, "P1\\left")):
         (root / f"images/eye 0{number}.png").unlink()
         (root / f"masks/hard_exudates/eye 0{number}.png").unlink()

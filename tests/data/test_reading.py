@@ -253,7 +253,7 @@ def disc(ground=(0, 0, 0), size=(160, 128)) -> np.ndarray:
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     inside = np.hypot(x - size[0] / 2, y - size[1] / 2) < 0.45 * size[1]
     noise = np.random.default_rng(0).integers(0, 30, (size[1], size[0], 3))
-    return np.where(inside[..., None], [160, 80, 40] + noise, ground).astype(np.uint8)
+    return np.where(inside[..., None], np.array([160, 80, 40]) + noise, ground).astype(np.uint8)
 
 
 def cut_off(folder):

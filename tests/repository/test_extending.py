@@ -12,14 +12,13 @@ from ruranet_utils.profiles import get_profile
 from ruranet_utils.storage import paths
 
 MERGED = """
-from tests.data.test_cohort import load_cohorts, profiles, save_photograph, six_sources  # noqa: F401
+from tests.data.test_cohort import load_cohorts, paper, save_photograph, six_sources  # noqa: F401
 
 
 def test_the_data_set_is_merged(six_sources, store):  # noqa: F811
     for seed in range(2):
         save_photograph(six_sources / "mine" / f"m{seed}.png", 2000 + seed)
-    profile = profiles.get_profile("paper", n_images=16, image_size_px=64, patch_size_px=32, split=(0.5, 0.25, 0.25))
-    _, diagnosis = load_cohorts(profile, store)
+    _, diagnosis = load_cohorts(paper(n_images=16, negatives="assumed"), store)
     audit = diagnosis.audit.set_index("source")
     assert sorted(audit.loc["mine", "image_id"]) == ["m0", "m1"] and (audit.loc["mine", "dropped"] == "").all()
 """
@@ -54,7 +53,7 @@ def extended(tmp_path_factory):
     refuge2 = (package / "data/sources/refuge2.py").read_text()
     mine = refuge2.replace('name="refuge2"', 'name="mine"')
     body = "    return [\n        Record(name, SOURCE.name, name, '', 0, SOURCE.label_rule, path, {}, None)\n"
-    mine = mine[: mine.index("    top = root")] + body + "        for name, path in list_images(root).items()\n    ]\n"
+    mine = mine[: mine.index("    top = next(")] + body + "        for name, path in list_images(root).items()\n    ]\n"
     (package / "data/sources/mine.py").write_text(mine)
     registry = package / "data/sources/__init__.py"
     edit(registry, "haemorrhage, idrid, refuge2,", "haemorrhage, idrid, mine, refuge2,")

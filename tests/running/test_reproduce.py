@@ -206,7 +206,7 @@ def own_run(folder, root, *arguments):
     places = {"RURANET_STORE": str(folder / "store"), "RURANET_FIGURES": str(root.parent / "figures")}
     quick = as_options({**QUICK, **ONE_OF_EACH, "weights": "random"})
     done = reproduce(folder, "--profile", "folder", "-p", "data_dir", str(root), *quick, *arguments, **places)
-    return done, root.parent / "figures/folder" / root.name
+    return done, root.parent / "figures" / paths.results(get_profile("folder", data_dir=str(root)))
 
 
 @pytest.fixture(scope="module")
