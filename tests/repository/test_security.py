@@ -93,7 +93,8 @@ profile = get_profile("synthetic", encoder_depth=3)
 network = unet.build("mobilenet_v2", "scse", profile)
 state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
 card = dict(lesion="hard_exudates", encoder="mobilenet_v2", attention="scse", encoder_depth=3, image_size_px=96)
-card.update(crop_field=True, threshold=0.5, seed=0, trained_on=["synthetic"], licenses=[], scores={}, weights="random", note="")
+card.update(crop_field=True, threshold=0.5, seed=0, trained_on=["synthetic"], licenses=[], scores={})
+card.update(weights="random", note="")
 Model(state, card).save(paths.models("open"))
 print(len(segment(sys.argv[1], "hard_exudates").masks))
 """
