@@ -65,12 +65,12 @@ def keep_memory() -> None:
     """Let glibc keep the memory of large tensors.
 
     It hands each back at once and fetches it again page by page, which costs a network on the CPU up to half of its
-    time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 256 MiB of them (M_TRIM_THRESHOLD).
+    time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
     """
     glibc = _glibc()
     if glibc:
         glibc.mallopt(-3, 2**27)
-        glibc.mallopt(-1, 2**28)
+        glibc.mallopt(-1, 2**30)
 
 
 def release_memory() -> None:
