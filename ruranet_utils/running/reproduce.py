@@ -27,7 +27,7 @@ from ruranet_utils.storage.artefacts import write_atomically
 from ruranet_utils.storage.machine import prepare_process
 
 if TYPE_CHECKING:
-    from ruranet_utils.running.headless import Kernel
+    from ruranet_utils.running.headless import Kernels
 
 WORDS = ("profile", "data_dir", "encoders", "classifiers", "extractors", "models")  # a folder may be named 2024_11
 
@@ -195,15 +195,16 @@ def main(
 
 
 def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected: dict[str, str]) -> dict[str, dict]:
-    from ruranet_utils.running.headless import kernels  # papermill, which a refusal should not cost
+    from ruranet_utils.running.headless import Kernels  # papermill, which a refusal should not cost
 
     ran = {}
-    with closing(kernels(chosen, executed)) as started:
+    kernels = Kernels(chosen, executed)
+    with closing(iter(kernels)) as started:
         for number, kernel in enumerate(started, start=1):
             name = kernel.path.stem
             title = f"[{number}/{len(chosen)}] {name}"
             print(f"{title}  {expected.get(name, '')}…", flush=True)
-            ran[name] = facts = _run_or_exit(kernel, parameters, executed)
+            ran[name] = facts = _run_or_exit(kernels, kernel.path, parameters)
             print(
                 f"\r{title}  {tqdm.format_interval(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
                 f"{facts['computed']} steps computed, {facts['found']} found".ljust(100),
@@ -212,20 +213,17 @@ def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected:
     return ran
 
 
-def _run_or_exit(kernel: Kernel, parameters: dict, executed: Path) -> dict:
+def _run_or_exit(kernels: Kernels, path: Path, parameters: dict) -> dict:
     """Run one notebook; whatever ends it ends the command, with a message and no traceback."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
-    from ruranet_utils.running.headless import run_notebook
-
-    path = kernel.path
     try:
-        return run_notebook(kernel, parameters, executed)
+        return kernels.run(parameters)
     except PapermillExecutionError as error:
         said = f"{error.ename}: {error.evalue}"
         last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
-        where = f"The notebook up to there: {executed / path.name}"
+        where = f"The notebook up to there: {kernels.executed / path.name}"
         more = f"{last}\n" if last.strip() != said else ""
         raise click.ClickException(f"{path.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
     except DeadKernelError:
