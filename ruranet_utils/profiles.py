@@ -48,6 +48,7 @@ DISPLAY = {
     "hemorrhages": "Hemorrhages",
     "edema": "Edema",
     "soft_exudates": "Soft exudates",
+    "optic_disc": "Optic disc",
 }
 
 
@@ -168,6 +169,11 @@ class Profile:
     encoder_depth: int = 5
     learning_rate: float = 1e-4
     schedule: str = "constant"
+    masks: str = "per_lesion"
+    lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.20)
+    healthy_patches: float = 0.3
+    weight_average: float = 0.998
+    focal_weight: float = 5.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     n_folds: int = 5

@@ -39,7 +39,7 @@ PHANTOMS = Step(
     ),
 )
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
-AUDIT = ("assumed", *FRAME, "retina_score", "field_of_view", "duplicate_of", "dropped")
+AUDIT = ("assumed", "healthy", *FRAME, "retina_score", "field_of_view", "duplicate_of", "dropped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,9 @@ class Cohort:
     audit : DataFrame or None
         One row per photograph that was looked at, whether it entered or not, with the same columns: ``dropped`` is
         ``"duplicate"``, ``"conflict"`` or empty, ``duplicate_of`` the photograph that stays.
+    healthy : Cohort or None
+        Photographs graded free of retinopathy, of patients of neither cohort, from which a network may learn how an
+        eye without lesions looks.
     """
 
     table: pd.DataFrame
@@ -69,6 +72,7 @@ class Cohort:
     masks: np.ndarray | None
     lesion_notes: dict[str, str] = field(default_factory=dict)
     audit: pd.DataFrame | None = None
+    healthy: Cohort | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -228,7 +232,9 @@ def _open(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     with_masks = idrid.records(paths.data_root() / "idrid", parts="A")
     with_labels = srahim.records(paths.data_root() / "srahim")
     segmentation = _with_masks(*_merge(with_masks, profile, store), profile, store)
-    return segmentation, _with_labels(*_merge(with_labels, profile, store), profile, store)
+    audit, photographs = _merge(with_labels, profile, store)
+    diagnosis = _with_labels(audit, photographs, profile, store)
+    return replace(segmentation, healthy=_healthy(audit, photographs, store, segmentation, diagnosis)), diagnosis
 
 
 def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
@@ -239,7 +245,8 @@ def _paper(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     graded = audit["label"].where((profile.negatives == "assumed") | ~audit["assumed"])
     diagnosis = _with_labels(audit.assign(label=graded), photographs, profile, store)
     diagnosis = replace(diagnosis, audit=audit)
-    return _with_masks(audit, photographs, profile, store, diagnosis), diagnosis
+    segmentation = _with_masks(audit, photographs, profile, store, diagnosis)
+    return replace(segmentation, healthy=_healthy(audit, photographs, store, segmentation, diagnosis)), diagnosis
 
 
 def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
@@ -262,7 +269,7 @@ def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
 def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.DataFrame, Photographs]:
     """Every photograph, decoded, with what the audit says of it; none is left out yet."""
     photographs = decode(records, profile, store)
-    shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split", "disputed_by")
+    shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split", "disputed_by", "healthy")
     table = pd.DataFrame([{name: getattr(record, name) for name in shared} for record in records])
     table = table.astype({"label": "Int64"}).assign(camera=table["source"], **photographs.facts)
     table["assumed"] = [sources.SOURCES[record.source].assumed for record in records]
@@ -298,6 +305,13 @@ def _with_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile
     official = audit[audit["split"].notna()].drop_duplicates("patient_id").set_index("patient_id")["split"]
     table["split"] = assign_splits(table, profile.split, profile.seed, official.to_dict())
     return _cohort(table, audit, photographs, store)
+
+
+def _healthy(audit: pd.DataFrame, photographs: Photographs, store: Store, *cohorts: Cohort) -> Cohort | None:
+    """The photographs without retinopathy whose patients are in no cohort."""
+    patients = {patient for cohort in cohorts for patient in cohort.table["patient_id"]}
+    table = audit[audit["healthy"] & (audit["dropped"] == "") & ~audit["patient_id"].isin(patients)]
+    return _cohort(table, audit, photographs, store) if len(table) else None
 
 
 def _without_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:

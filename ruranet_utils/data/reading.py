@@ -83,6 +83,17 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     Refused
         If the file is not one color photograph of at most ``MAX_PIXELS``, or cannot be decoded to its end.
     """
+    upright, frame = read_upright(path, size_px, crop_field)
+    pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
+    check_color(pixels, path)
+    return pixels.transpose(2, 0, 1), frame
+
+
+def read_upright(path: Path, size_px: int, crop_field: bool) -> tuple[Image.Image, Frame]:
+    """A photograph as RGB image, maybe at a reduced scale of at least twice ``size_px``, and its frame.
+
+    It is what :func:`read_image` scales; parameters and errors are the same.
+    """
     with opened(path) as image:
         check_header(image, path)
         is_deep = _is_deep(image)  # before the EXIF of a PNG is read, with which Pillow decodes it
@@ -98,9 +109,7 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
         frame = frame_of(upright, shape, crop_field)
     except ValueError as error:
         raise Refused(path, str(error), "one eye", "cut it in two") from None
-    pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
-    _check_color(pixels, path)
-    return pixels.transpose(2, 0, 1), frame
+    return upright, frame
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -163,7 +172,7 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
             raise Refused(path, "ends in an area without detail", "a whole photograph", EXPORT)
 
 
-def _check_color(pixels: np.ndarray, path: Path) -> None:
+def check_color(pixels: np.ndarray, path: Path) -> None:
     """Refuse gray photographs that are stored as color ones, and those with one channel exposed."""
     red, green, blue = pixels.reshape(-1, 3).astype(np.int16).T
     if max(np.abs(red - green).mean(), np.abs(green - blue).mean()) < GRAY_LEVELS and pixels.any():

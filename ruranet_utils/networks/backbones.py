@@ -20,8 +20,10 @@ State = Mapping[str, torch.Tensor]
 _HEADS = ("fc.", "classifier.", "aux1.", "aux2.")
 
 
-def unet(encoder: str, attention: str | None, depth: int, state: State | None, seed: int) -> nn.Module:
-    """U-Net for one lesion: one logit per pixel.
+def unet(
+    encoder: str, attention: str | None, depth: int, state: State | None, seed: int, n_lesions: int = 1
+) -> nn.Module:
+    """U-Net for one lesion or several: a logit per pixel and lesion.
 
     Parameters
     ----------
@@ -35,12 +37,13 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
         ImageNet parameters of the encoder; ``None`` starts at random.
     seed : int
         Seed of the random parameters.
+    n_lesions : int
 
     Returns
     -------
     Module
         ``(n, 3, h, w)`` float32, normalized by ImageNet's mean and deviation, sides divisible by ``2**depth``,
-        to ``(n, 1, h, w)`` logits.
+        to ``(n, n_lesions, h, w)`` logits.
     """
     import segmentation_models_pytorch as smp  # a second, which finished steps should not cost
 
@@ -52,7 +55,7 @@ def unet(encoder: str, attention: str | None, depth: int, state: State | None, s
             encoder_depth=depth,
             decoder_channels=(256, 128, 64, 32, 16)[-depth:],
             decoder_attention_type=attention,
-            classes=1,
+            classes=n_lesions,
         )
     if state is not None:
         # smp's encoders drop the classifier themselves and rename DenseNet's layers, in place: hence the copy.

@@ -13,7 +13,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging
 from tqdm import tqdm
 
 from ruranet_utils.networks.device import precision, prepare, seeded
@@ -35,8 +35,8 @@ class Record(Checkpoint):
 
     Parameters
     ----------
-    monitor : str
-        Name of the logged score, higher is better.
+    monitor : str or None
+        Name of the logged score, higher is better; ``None`` keeps the last epoch.
     seed : int
         Of dropout; each epoch is seeded anew, so that a resumed training draws what an undisturbed one draws.
     checkpoint : Path or None
@@ -45,7 +45,7 @@ class Record(Checkpoint):
         Advanced by one at the end of every epoch.
     """
 
-    def __init__(self, monitor: str, seed: int, checkpoint: Path | None, bar: tqdm):
+    def __init__(self, monitor: str | None, seed: int, checkpoint: Path | None, bar: tqdm):
         self.monitor, self.seed, self.checkpoint, self.bar = monitor, seed, checkpoint, bar
         self.rows: list[dict] = []
         self.best: dict | None = None
@@ -77,11 +77,12 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer, module):
         """Runs after validation: compare, remember, show, save."""
         row = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not self.rows or row[self.monitor] > max(past[self.monitor] for past in self.rows):
+        if self.monitor and (not self.rows or row[self.monitor] > max(past[self.monitor] for past in self.rows)):
             self.best = copy.deepcopy(module.model.state_dict())
         time_s = time.perf_counter() - self.epoch_start_s
         self.rows.append({"epoch": trainer.current_epoch + 1, **row, "time_s": time_s, "waited_s": self.waited_s})
-        self.bar.set_postfix({self.monitor: f"{row[self.monitor]:.3f}"})
+        shown = self.monitor or "train_loss"
+        self.bar.set_postfix({shown: f"{row[shown]:.3f}"})
         self.bar.update()
         if self.checkpoint and time.perf_counter() - self.saved_at_s >= CHECKPOINT_EVERY_S:
             write_atomically(self.checkpoint, trainer.save_checkpoint)
@@ -89,21 +90,25 @@ class Record(Checkpoint):
 
     def on_fit_end(self, trainer, module):
         """Put the best weights back."""
-        module.model.load_state_dict(self.best)
+        if self.monitor:
+            module.model.load_state_dict(self.best)
 
 
 def fit(
     module: pl.LightningModule,
     train: Sized,
-    validation: Sized,
+    validation: Sized | None,
     profile: Profile,
     *,
-    monitor: str,
+    monitor: str | None,
     epochs: int,
     description: str,
     checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train with early stopping and leave the best epoch's weights in ``module.model``.
+
+    Without validation the training lasts as long as it may, and the last weights are left; if the profile averages
+    weights, their moving average.
 
     Parameters
     ----------
@@ -111,10 +116,12 @@ def fit(
         Holds the network as ``model`` and logs ``train_loss`` and ``monitor`` once per epoch.
     train, validation : iterable with a length
         Give the batches of one epoch each time they are iterated. ``train.epoch`` says how often that was.
+        ``validation`` may be ``None``.
     profile : Profile
-        Its ``device``, ``threads``, ``precision``, ``patience`` and ``seed``; torch's global state is left as it was.
-    monitor : str
-        Validation score, higher is better.
+        Its ``device``, ``threads``, ``precision``, ``patience``, ``weight_average`` and ``seed``; torch's global state
+        is left as it was.
+    monitor : str or None
+        Validation score, higher is better; ``None`` where there is no validation.
     epochs : int
         Most epochs; early stopping may end before.
     description : str
@@ -132,7 +139,7 @@ def fit(
     ValueError
         If there is no validation image, or the loss is not finite.
     """
-    if not len(validation):
+    if validation is not None and not len(validation):
         raise ValueError(
             f"{description}: no validation image to choose the epoch by; take more images or another split"
         )
@@ -152,7 +159,7 @@ def fit(
             devices=1,
             precision=precision(profile),
             max_epochs=epochs,
-            callbacks=[EarlyStopping(monitor, patience=profile.patience, mode="max"), record],
+            callbacks=[*_endings(monitor, profile), record],
             deterministic="warn",  # a few layers have no deterministic gradient on a GPU
             logger=_logger(description),
             enable_progress_bar=False,
@@ -166,6 +173,13 @@ def fit(
     del trainer
     release_memory()  # the optimizer's states, before the model is applied
     return pd.DataFrame(record.rows)
+
+
+def _endings(monitor: str | None, profile: Profile) -> list[pl.Callback]:
+    """What decides on the weights that are kept: the best epoch, or the moving average of all steps."""
+    if monitor:
+        return [EarlyStopping(monitor, patience=profile.patience, mode="max")]
+    return [EMAWeightAveraging(decay=profile.weight_average)] if profile.weight_average else []
 
 
 def _epochs_done(checkpoint: Path | None) -> int:

@@ -45,11 +45,12 @@ def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) ->
     profile : Profile
         Its device and threads.
     """
-    by_lesion = {model.card["lesion"]: model for model in models}
+    by_lesion = {lesion: (model, row) for model in models for row, lesion in enumerate(model.lesions)}
 
     @cache
     def probability(lesion: str, number: int) -> np.ndarray:
-        return next(by_lesion[lesion].probabilities(cohort.images[number : number + 1], profile))[0]
+        model, row = by_lesion[lesion]
+        return next(model.probabilities(cohort.images[number : number + 1], profile))[0, row]
 
     def draw(lesion: str, photograph: int, threshold: float) -> None:
         image = cohort.images[photograph].transpose(1, 2, 0)
@@ -70,7 +71,8 @@ def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) ->
 
     first = next(iter(by_lesion))
     largest = int(cohort.masks[:, ANNOTATIONS.index(first)].sum(axis=(1, 2)).argmax())
-    threshold = {"value": by_lesion[first].card["threshold"], "min": 0.05, "max": 0.95, "step": 0.05}
+    model, row = by_lesion[first]
+    threshold = {"value": model.card["thresholds"][row], "min": 0.05, "max": 0.95, "step": 0.05}
     _explore(
         draw,
         lesion=(Dropdown, {"value": first, "options": [(DISPLAY[lesion], lesion) for lesion in by_lesion]}),

@@ -1,91 +1,158 @@
-"""Find a lesion in photographs with a kept model: ``segment("photographs/", "hard_exudates").save("found/")``."""
+"""Find lesions in photographs: ``segment("photographs/").save("found/")``."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import cpu_count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from ruranet_utils.data.check import check_photographs
+from ruranet_utils.data.decoding import field_of_view
 from ruranet_utils.data.field import Frame
-from ruranet_utils.data.reading import read_image
-from ruranet_utils.data.refusal import refuse
+from ruranet_utils.data.reading import check_color, read_upright
+from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.folder import find_photographs
-from ruranet_utils.profiles import ANNOTATIONS, PROFILES, get_profile
-from ruranet_utils.segmentation.model_file import load, load_all
-from ruranet_utils.storage import paths
+from ruranet_utils.profiles import DISPLAY, get_profile
+from ruranet_utils.segmentation.model_file import Model, load_model
+from ruranet_utils.storage.artefacts import digest_file, write_atomically
 from ruranet_utils.storage.progress import progress
 
-OUTLINE = np.array([0, 255, 255], dtype=np.uint8)  # cyan, which no retina has
+COLORS = {  # of outlines, none of which a retina has
+    "hard_exudates": (0, 255, 255),
+    "microaneurysms": (120, 255, 0),
+    "hemorrhages": (90, 130, 255),
+    "soft_exudates": (255, 80, 255),
+    "optic_disc": (255, 255, 255),
+    "edema": (255, 255, 255),
+}
+SHOWN_PX, LEGEND_PX = 1024, 40  # side of an overlay, and height of a line of its legend
+MOST_THREADS = 4
+EIGHT_NEIGHBORS = np.ones((3, 3))
+TABLE = "lesions.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a model finds in one photograph.
+
+    Attributes
+    ----------
+    name : str
+    shown : ndarray of uint8, shape (side, side, 3)
+        The part of the photograph that the model saw, as large as the photograph allows, at most ``SHOWN_PX``.
+    masks : dict of str to ndarray of bool, shape (h, w)
+        By lesion, as the model saw the photograph.
+    frame : Frame
+        Which part of the photograph that is.
+    field : float
+        Share of it that the field of view covers.
+    """
+
+    name: str
+    shown: np.ndarray
+    masks: dict[str, np.ndarray]
+    frame: Frame
+    field: float
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each lesion.
+
+        ``image``, ``lesion``; ``number`` of connected parts; ``area_percent`` of the field of view; ``disc_areas``, the
+        area in areas of the optic disc, missing where no disc was looked for or found.
+        """
+        disc = _largest_part(self.masks["optic_disc"]) if "optic_disc" in self.masks else 0
+        return pd.DataFrame(
+            {
+                "image": self.name,
+                "lesion": lesion,
+                "number": ndimage.label(mask, EIGHT_NEIGHBORS)[1],
+                "area_percent": 100 * mask.mean() / self.field,
+                "disc_areas": mask.sum() / disc if disc else np.nan,
+            }
+            for lesion, mask in self.masks.items()
+        )
+
+    @property
+    def overlay(self) -> Image.Image:
+        """The photograph with the outline of every lesion and a legend below it."""
+        drawn = self.shown.copy()
+        for lesion, mask in self.masks.items():
+            enlarged = np.asarray(Image.fromarray(mask).resize(drawn.shape[1::-1], Image.Resampling.NEAREST))
+            drawn[find_boundaries(enlarged, mode="inner")] = COLORS[lesion]
+        n_lines = -(-len(self.masks) // 2)
+        framed = Image.new("RGB", (drawn.shape[1], drawn.shape[0] + n_lines * LEGEND_PX))
+        framed.paste(Image.fromarray(drawn))
+        pen, font = ImageDraw.Draw(framed), ImageFont.load_default(LEGEND_PX // 2)
+        for number, row in enumerate(self.table.itertuples()):
+            x, y = number % 2 * framed.width // 2, drawn.shape[0] + number // 2 * LEGEND_PX
+            pen.rectangle((x + 10, y + 10, x + 30, y + 30), fill=COLORS[row.lesion])
+            text = f"{DISPLAY[row.lesion]}: {row.number}, {row.area_percent:.2f}% of the field"
+            pen.text((x + 40, y + LEGEND_PX // 2), text, fill="white", font=font, anchor="lm")
+        return framed
+
+    def files(self, folder: Path) -> list[Path]:
+        """What :meth:`save` writes: a mask for each lesion, then the overlay."""
+        return [*(folder / f"{self.name}_{lesion}.png" for lesion in self.masks), folder / f"{self.name}_overlay.jpg"]
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``<name>_<lesion>.png``, 255 where the lesion is and as large as the photograph, and the overlay."""
+        *masks, overlay = self.files(Path(folder))
+        overlay.parent.mkdir(parents=True, exist_ok=True)  # names of photographs in folders hold their folder
+        for path, mask in zip(masks, self.masks.values(), strict=True):
+            full = Image.fromarray(self.frame.restore(mask).astype(np.uint8) * 255)
+            write_atomically(path, lambda file, full=full: full.save(file, "PNG", compress_level=1))
+        write_atomically(overlay, lambda file: self.overlay.save(file, "JPEG", quality=90))
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A lesion in some photographs.
+    """Findings of some photographs.
 
     Attributes
     ----------
-    names : tuple of str
-    lesion : str
-    images : ndarray of uint8, shape (n, 3, h, w)
-        As the model saw them.
-    masks : ndarray of bool, shape (n, h, w)
-    frames : tuple of Frame
-        Which part of each photograph the model saw.
-    card : dict
-        Of the model; see :class:`ruranet_utils.segmentation.model_file.Model`.
+    findings : tuple of Finding
+    model : Model
     """
 
-    names: tuple[str, ...]
-    lesion: str
-    images: np.ndarray
-    masks: np.ndarray
-    frames: tuple[Frame, ...]
-    card: dict
+    findings: tuple[Finding, ...]
+    model: Model
 
     @property
     def table(self) -> pd.DataFrame:
-        """``image``, and the share of it that the lesion covers, ``area_percent``."""
-        shares = [mask.mean() * frame.share for mask, frame in zip(self.masks, self.frames, strict=True)]
-        return pd.DataFrame({"image": self.names, "area_percent": 100 * np.array(shares)})
-
-    @property
-    def overlays(self) -> np.ndarray:
-        """The images with the lesion's outline: uint8, shape (n, h, w, 3)."""
-        outlines = np.stack([find_boundaries(mask) for mask in self.masks])
-        return np.where(outlines[..., None], OUTLINE, self.images.transpose(0, 2, 3, 1))
+        """The rows of :attr:`Finding.table` of all photographs."""
+        return pd.concat([finding.table for finding in self.findings], ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``<name>_<lesion>.png`` (255 where the lesion is) and ``<name>_<lesion>_overlay.png``.
-
-        Both have the size of the photograph.
-        """
+        """Write masks, overlays (:meth:`Finding.save`) and the table ``lesions.csv``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, mask, overlay, frame in zip(self.names, self.masks, self.overlays, self.frames, strict=True):
-            path = folder / f"{name}_{self.lesion}"
-            path.parent.mkdir(parents=True, exist_ok=True)  # names of photographs in folders hold their folder
-            Image.fromarray(frame.restore(mask)).save(f"{path}.png")
-            Image.fromarray(frame.restore(overlay, Image.Resampling.BICUBIC)).save(f"{path}_overlay.png")
+        for finding in self.findings:
+            finding.save(folder)
+        self.table.to_csv(folder / TABLE, index=False)
         return folder
 
 
-def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "open") -> Found:
-    """Find one lesion in photographs.
+def segment(
+    images: str | Path | np.ndarray, lesions: Sequence[str] | str | None = None, model: str | Path | Model = "shipped"
+) -> Found:
+    """Find lesions in photographs.
 
     Parameters
     ----------
     images : path or ndarray
         A file, a folder of files, or an array of uint8 of shape (n, 3, h, w).
-    lesion : str
-        One of ``profiles.ANNOTATIONS``.
-    model : str or Path
-        A profile whose model is taken, or the file of a model.
+    lesions : sequence of str, optional
+        Some of those that the model finds; all where nothing is said.
+    model : str, Path or Model
+        As for :func:`ruranet_utils.segmentation.model_file.load_model`.
 
     Returns
     -------
@@ -95,40 +162,137 @@ def segment(images: str | Path | np.ndarray, lesion: str, model: str | Path = "o
     ------
     FileNotFoundError
         If there are no such images or no such model.
+    Refused
+        If a photograph cannot be read.
     ValueError
-        For an unknown lesion, a file that cannot be read, or a model that was changed or finds another lesion.
+        For a lesion that the model does not find.
     """
-    if lesion not in ANNOTATIONS:
-        raise ValueError(f"unknown lesion {lesion!r}; valid lesions: {', '.join(ANNOTATIONS)}")
-    if Path(model).suffix == ".safetensors":
-        chosen = load(Path(model))
-    elif model in PROFILES:
-        chosen = load_all(paths.models(str(model)), [lesion])[lesion]
-    else:
-        raise ValueError(f"unknown model {str(model)!r}: expected a .safetensors file or one of {', '.join(PROFILES)}")
-    if chosen.card["lesion"] != lesion:
-        raise ValueError(f"{model} finds {chosen.card['lesion']}, not {lesion}")
-    names, arrays, frames = _read(images, chosen.card["image_size_px"], chosen.card["crop_field"])
-    masks = chosen.predict(arrays, get_profile("open"))
-    return Found(names, lesion, arrays, masks, frames, chosen.card)
-
-
-def _read(
-    images: str | Path | np.ndarray, size_px: int, crop_field: bool
-) -> tuple[tuple[str, ...], np.ndarray, tuple[Frame, ...]]:
-    """Names, images as the model wants them, and what part of the photographs they are."""
+    finder = Finder.of(model, lesions)
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected uint8 images of shape (n, 3, h, w), got {images.dtype} {images.shape}")
         digits = len(str(len(images)))
-        names = tuple(f"image_{number:0{digits}d}" for number in range(1, len(images) + 1))
-        return names, images, (Frame.whole(*images.shape[2:]),) * len(images)
-    path = Path(images)
+        findings = [finder.find(f"image_{row:0{digits}d}", image) for row, image in enumerate(images, start=1)]
+    else:
+        files = photographs(images)
+        bar = progress(files.items(), desc="segmenting", unit="photograph")
+        findings = [finder.read(name, file) for name, file in bar]
+    return Found(tuple(findings), finder.model)
+
+
+def photographs(path: str | Path) -> dict[str, Path]:
+    """The photographs that a path means, by name: a file, or those of a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist.
+    Unusable
+        If the folder holds no photograph, or names that cannot be told apart.
+    """
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
-    files, problems, notes = find_photographs(path) if path.is_dir() else ({path.stem: path}, [], [])
-    refuse([*problems, *check_photographs(files, get_profile("open")).problems])
+    if path.is_file():
+        return {path.stem: path}
+    files, problems, notes = find_photographs(path)
+    refuse(problems)
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    read = [read_image(file, size_px, crop_field) for file in progress(files.values(), desc="reading", unit="image")]
-    return tuple(files), np.stack([image for image, _ in read]), tuple(frame for _, frame in read)
+    return files
+
+
+@dataclass(frozen=True, eq=False)
+class Finder:
+    """A model with the lesions that it is asked for, loaded once for any number of photographs.
+
+    Attributes
+    ----------
+    model : Model
+    lesions : tuple of str
+        As they are called for a reader: ``optic_disc`` for the stand-in of edema.
+    """
+
+    model: Model
+    lesions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: str | Path | Model, lesions: Sequence[str] | str | None = None) -> Finder:
+        """See :func:`segment`."""
+        model = model if isinstance(model, Model) else load_model(model)
+        lesions = (lesions,) if isinstance(lesions, str) else lesions
+        if unknown := sorted(set(lesions or ()) - set(model.shows)):
+            raise ValueError(f"the model does not find {', '.join(unknown)}; it finds {', '.join(model.shows)}")
+        return cls(model, tuple(name for name in model.shows if not lesions or name in lesions))
+
+    def read(self, name: str, file: Path) -> Finding:
+        """Find the lesions in a photograph, which is read once; raises :class:`Refused`."""
+        size_px = self.model.card["image_size_px"]
+        upright, frame = read_upright(file, max(size_px, SHOWN_PX // 2), self.model.card["crop_field"])
+        pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
+        check_color(pixels, file)
+        room = (frame.right - frame.left) * upright.width // frame.width_px
+        shown = np.asarray(frame.cut(upright, max(size_px, min(SHOWN_PX, room)), Image.Resampling.BICUBIC))
+        return self.find(name, pixels.transpose(2, 0, 1), shown, frame)
+
+    def find(
+        self, name: str, image: np.ndarray, shown: np.ndarray | None = None, frame: Frame | None = None
+    ) -> Finding:
+        """Find the lesions in an image as the model wants it: uint8, shape (3, h, w)."""
+        profile = replace(get_profile("open"), threads=min(MOST_THREADS, cpu_count() or 1))
+        masks = self.model.predict(image[None], profile)[0]
+        return Finding(
+            name,
+            image.transpose(1, 2, 0) if shown is None else shown,
+            {lesion: masks[self.model.shows.index(lesion)] for lesion in self.lesions},
+            frame or Frame.whole(*image.shape[1:]),
+            field_of_view(image),
+        )
+
+
+def segment_into(
+    folder: Path, files: Mapping[str, Path], finder: Finder
+) -> Iterator[tuple[pd.DataFrame, Refused | None]]:
+    """Find lesions in any number of photographs, one at a time, and write what is found; goes on where it was stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        For masks and overlays, and ``lesions.csv`` with a row for each photograph and lesion.
+    files : mapping of str to Path
+    finder : Finder
+
+    Yields
+    ------
+    table : DataFrame
+        Rows of :attr:`Finding.table`, empty where the photograph was refused.
+    refused : Refused or None
+    """
+    table, model = folder / TABLE, finder.model.card["sha256"][:12]
+    done = pd.read_csv(table, dtype={"image": str}) if table.is_file() else pd.DataFrame(columns=["image", "lesion"])
+    known = dict(iter(done.groupby("image")))
+    for name, file in files.items():
+        rows, about = known.get(name), {"photograph": digest_file(file)[:12], "model": model}
+        if rows is None or not _is_done(rows, about, finder, folder):
+            try:
+                finding = finder.read(name, file)
+            except Refused as error:
+                yield pd.DataFrame(), error
+                continue
+            finding.save(folder)
+            known[name] = rows = finding.table.assign(**about)
+            everything = pd.concat(known.values())
+            write_atomically(table, lambda path, everything=everything: everything.to_csv(path, index=False))
+        yield rows[rows["lesion"].isin(finder.lesions)], None
+
+
+def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:
+    """Whether a photograph was segmented with this model before, and its files are still there."""
+    same = (rows[list(about)] == pd.Series(about)).all().all()
+    files = [folder / f"{rows['image'].iloc[0]}_{lesion}.png" for lesion in finder.lesions]
+    return same and set(finder.lesions) <= set(rows["lesion"]) and all(file.is_file() for file in files)
+
+
+def _largest_part(mask: np.ndarray) -> int:
+    numbered, n_parts = ndimage.label(mask, EIGHT_NEIGHBORS)
+    return int(np.bincount(numbered.ravel())[1:].max()) if n_parts else 0

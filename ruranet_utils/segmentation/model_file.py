@@ -12,14 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ruranet_utils.networks.device import device_settings
-from ruranet_utils.profiles import Profile
+from ruranet_utils.profiles import PROFILES, Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import image_batches
+from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
-CARD = {"lesion", "encoder", "attention", "encoder_depth", "image_size_px", "crop_field", "threshold", "sha256"}
+CARD = {"lesions", "encoder", "attention", "encoder_depth", "image_size_px", "crop_field", "thresholds", "sha256"}
+JOINT = "lesions"  # name of the file of a network that finds several
 APPLIED = (
     "networks.backbones",
     "networks.device",
@@ -27,38 +29,61 @@ APPLIED = (
     "segmentation.unet",
     "segmentation.model_file",
 )
-APPLICATION = Step("kept_model_masks", 1, APPLIED)
+APPLICATION = Step("kept_model_masks", 2, APPLIED)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One U-Net for one lesion.
+    """One U-Net for one lesion or several.
 
     Attributes
     ----------
     state : dict of str to ndarray
         Parameters, as :func:`ruranet_utils.segmentation.training.fit` returns them.
     card : dict
-        ``lesion``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``, ``crop_field``, ``threshold``;
-        ``trained_on`` (sources), ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256
-        of the cohort); ``scores`` on the test images, where it was scored; ``weights`` (origin of the encoder's first
-        ones), ``note``, ``intended_use`` and ``sha256`` over the parameters.
+        ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``,
+        ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources), ``licenses``,
+        ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the test images,
+        where it was scored; ``weights`` (origin of the encoder's first ones), ``note``, ``intended_use`` and
+        ``sha256`` over the parameters.
     """
 
     state: Arrays
     card: dict
 
-    def save(self, folder: Path) -> Path:
-        """Write ``<lesion>.safetensors``, or ``<lesion>_without_scse.safetensors``; the card is in its header."""
-        card = {**self.card, "sha256": _digest(self.state)}
-        path = folder / _name(card["lesion"], card["attention"])
+    @property
+    def lesions(self) -> tuple[str, ...]:
+        """What it finds, in the order of its masks."""
+        return tuple(self.card["lesions"])
+
+    @property
+    def shows(self) -> tuple[str, ...]:
+        """The same as a reader would call it: the stand-in of edema is the optic disc."""
+        return tuple("optic_disc" if name == "edema" and self.card.get("disc") else name for name in self.lesions)
+
+    def save(self, folder: Path, half: bool = False) -> Path:
+        """Write ``<lesion>.safetensors``, of several ``lesions.safetensors``, with the card in its header.
+
+        Parameters
+        ----------
+        folder : Path
+        half : bool
+            Whether the parameters are rounded to 16 bits, half as large a file.
+        """
+        state = _rounded(self.state) if half else self.state
+        card = {**self.card, "sha256": _digest(state)}
+        path = folder / _name(self.lesions, card["attention"])
         header = {"card": json.dumps(card, sort_keys=True)}
-        state = {name: np.asarray(value, order="C") for name, value in self.state.items()}  # safetensors wants it so
-        write_atomically(path, lambda file: save_file(state, file, header))
+        ordered = {name: np.asarray(value, order="C") for name, value in state.items()}  # safetensors wants it so
+        write_atomically(path, lambda file: save_file(ordered, file, header))
         return path
 
+    def rounded(self) -> Model:
+        """The model with the parameters that a file of half precision holds."""
+        return replace(self, state=_widened(_rounded(self.state)))
+
     def probabilities(self, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
-        """Probability of the lesion in every pixel, mean over an image and its three mirror images, batch by batch.
+        """Probability of each lesion in every pixel, mean over an image and its three mirror images, batch by batch.
 
         Parameters
         ----------
@@ -69,7 +94,7 @@ class Model:
 
         Yields
         ------
-        ndarray of float32, shape (batch, h, w)
+        ndarray of float32, shape (batch, n_lesions, h, w)
         """
         adapted = replace(profile, **{name: self.card[name] for name in ("encoder_depth", "image_size_px")})
         network = unet.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
@@ -81,8 +106,9 @@ class Model:
             yield np.mean(found, axis=0)
 
     def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:
-        """Masks: bool, shape (n, h, w), where the probability is above the card's ``threshold``."""
-        return np.concatenate([batch > self.card["threshold"] for batch in self.probabilities(images, profile)])
+        """Masks: bool, shape (n, n_lesions, h, w), where the probability is above the card's threshold."""
+        thresholds = np.reshape(self.card["thresholds"], (-1, 1, 1))
+        return np.concatenate([batch > thresholds for batch in self.probabilities(images, profile)])
 
     def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
         """:meth:`predict`, computed once per store."""
@@ -93,6 +119,30 @@ class Model:
         settings = {**device_settings(profile), "model": self.card, "images": digest_arrays(images)}
         packed = store.fetch(APPLICATION, settings, compute)["packed"]
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+
+def load_model(name: str | Path = "shipped") -> Model:
+    """The network that is part of this project, one that a run has trained, or one of a file.
+
+    Parameters
+    ----------
+    name : str or Path
+        ``"shipped"``; a profile, of which the network for all lesions is taken; or a ``.safetensors`` file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model.
+    ValueError
+        If the name is unknown, or the file is no model, or was changed or damaged.
+    """
+    if Path(name).suffix == ".safetensors":
+        return load(Path(name))
+    if name not in (*PROFILES, "shipped"):
+        raise ValueError(
+            f"unknown model {str(name)!r}: expected a .safetensors file, 'shipped' or one of {', '.join(PROFILES)}"
+        )
+    return load(paths.models(str(name)) / _name((), "scse"))
 
 
 def load(path: Path) -> Model:
@@ -117,30 +167,44 @@ def load(path: Path) -> Model:
         raise ValueError(f"{path} is no segmentation model with a card: {error}") from error
     if card.get("sha256") != _digest(state):
         raise ValueError(f"{path} was changed or damaged: its parameters do not have the digest of its card")
-    return Model(state, card)
+    return Model(_widened(state), card)
 
 
 def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> dict[str, Model]:
-    """The models of some lesions.
+    """The models of some lesions: that of all of them where the folder has it, else one for each.
 
     Raises
     ------
     FileNotFoundError
         Naming every lesion without a model, and how to get one.
     """
-    missing = [lesion for lesion in lesions if not (folder / _name(lesion, attention)).is_file()]
+    if (file := folder / _name((), attention)).is_file():
+        joint = load(file)
+        if set(lesions) <= set(joint.lesions):
+            return dict.fromkeys(lesions, joint)
+    missing = [lesion for lesion in lesions if not (folder / _name([lesion], attention)).is_file()]
     if missing:
         notebook = "02" if attention else "05"  # of a profile whose data show the lesion
+        names = ", ".join(_name([lesion], attention) for lesion in missing)
         raise FileNotFoundError(
-            f"no trained model for {', '.join(missing)}: expected {', '.join(_name(x, attention) for x in missing)} in "
-            f"{folder}. Train them once (make reproduce PROFILE={folder.name} ARGS='--only {notebook}', if its data "
-            "have masks of them) or copy the files there (docs/own_images.md)"
+            f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once (make reproduce "
+            f"PROFILE={folder.name} ARGS='--only {notebook}', if its data have masks of them) or copy the files there "
+            "(docs/own_images.md)"
         )
-    return {lesion: load(folder / _name(lesion, attention)) for lesion in lesions}
+    return {lesion: load(folder / _name([lesion], attention)) for lesion in lesions}
 
 
-def _name(lesion: str, attention: str | None) -> str:
-    return f"{lesion}.safetensors" if attention else f"{lesion}_without_scse.safetensors"
+def _name(lesions: Sequence[str], attention: str | None) -> str:
+    name = lesions[0] if len(lesions) == 1 else JOINT
+    return f"{name}.safetensors" if attention else f"{name}_without_scse.safetensors"
+
+
+def _rounded(state: Arrays) -> Arrays:
+    return {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in state.items()}
+
+
+def _widened(state: Arrays) -> Arrays:
+    return {name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in state.items()}
 
 
 def _digest(state: Arrays) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,28 +15,33 @@ from ruranet_utils.networks.backbones import as_float, normalize
 ANGLE, SCALE, GAIN, SHIFT = 180, 0.25, 0.2, 0.05
 # How far a patch's center may lie from the lesion pixel that it shows, as a share of the patch's side.
 JITTER = 0.4
+UNKNOWN = -1  # in the masks of a batch, of a lesion that was not looked for
 
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """Images with the masks of one lesion.
+    """Images with masks.
 
     Attributes
     ----------
     images : ndarray of uint8, shape (n, 3, h, w)
-    masks : ndarray of bool, shape (n, h, w)
+    masks : ndarray of bool, shape (n, n_lesions, h, w)
     aspect : ndarray of float, shape (n,)
         Width divided by height of what each image shows, before it was made square; 1 where a square was cut.
+    known : ndarray of bool, shape (n, n_lesions), or None
+        Which lesions were looked for in which image: a mask without a pixel means that there is none where this is
+        true, and nothing where it is false. ``None``: all.
     """
 
     images: np.ndarray
     masks: np.ndarray
     aspect: np.ndarray
+    known: np.ndarray | None = None
 
 
 @dataclass
 class Patches:
-    """Batches of random patches, many of them near a lesion pixel; the draw depends on seed and epoch alone.
+    """Batches of random patches of one lesion, many near a pixel of it; the draw depends on seed and epoch alone.
 
     Each patch is cut, turned, scaled and flipped by one affine map, and its color is changed. It is turned as the eye
     would turn, before the photograph was made square; beyond the border it is black. The images, decoded once, stay on
@@ -66,10 +71,10 @@ class Patches:
     epoch: int = 0
 
     def __post_init__(self):
-        self._lesion_px = [np.argwhere(mask) for mask in self.data.masks]
-        self._has_lesion = self.data.masks.any(axis=(1, 2))
+        self._lesion_px = [[np.argwhere(mask) for mask in masks] for masks in self.data.masks]
+        self._shows = self.data.masks.any(axis=(2, 3))
         self._images = torch.tensor(self.data.images, device=self.device)
-        self._masks = torch.tensor(self.data.masks[:, None], device=self.device)
+        self._masks = torch.tensor(self.data.masks, device=self.device)
 
     def __len__(self) -> int:
         # Batch normalization needs two patches: a last batch of one is joined to the others.
@@ -78,18 +83,25 @@ class Patches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1
-        order = rng.permutation(np.repeat(np.arange(len(self._images)), self.patches_per_image))
-        for rows in np.array_split(order, len(self)):
-            near = (rng.random(len(rows)) < self.lesion_patches) & self._has_lesion.any()
-            elsewhere = near & ~self._has_lesion[rows]
-            rows[elsewhere] = rng.choice(np.flatnonzero(self._has_lesion), elsewhere.sum())
-            yield self._cut(rows, np.stack([self._map(*patch, rng) for patch in zip(rows, near, strict=True)]), rng)
+        for rows, near in self._draw(rng):
+            maps = [self._map(row, pixels, rng) for row, pixels in zip(rows, near, strict=True)]
+            yield self._cut(rows, np.stack(maps), rng)
 
-    def _map(self, row: int, near_lesion: bool, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+        """The images of each batch, and the lesion pixels near one of which each patch is laid; ``None``: anywhere."""
+        order = rng.permutation(np.repeat(np.arange(len(self._images)), self.patches_per_image))
+        shows = self._shows[:, 0]
+        for rows in np.array_split(order, len(self)):
+            near = (rng.random(len(rows)) < self.lesion_patches) & shows.any()
+            elsewhere = near & ~shows[rows]
+            rows[elsewhere] = rng.choice(np.flatnonzero(shows), elsewhere.sum())
+            yield rows, [self._lesion_px[row][0] if one else None for row, one in zip(rows, near, strict=True)]
+
+    def _map(self, row: int, near: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
         """Affine map of shape (2, 3) from a patch to its image, both with coordinates from -1 to 1, x before y."""
-        side = np.array(self.data.masks.shape[:0:-1])
-        if near_lesion:
-            center = rng.choice(self._lesion_px[row])[::-1] + rng.uniform(-JITTER, JITTER, 2) * self.patch_size_px
+        side = np.array(self.data.masks.shape[:1:-1])
+        if near is not None:
+            center = rng.choice(near)[::-1] + rng.uniform(-JITTER, JITTER, 2) * self.patch_size_px
         else:
             center = rng.uniform(0, side)
         angle = np.deg2rad(rng.uniform(-ANGLE, ANGLE))
@@ -114,6 +126,53 @@ class Patches:
 
 
 @dataclass
+class JointPatches(Patches):
+    """Patches of several lesions: the lesion is drawn first, so that rare ones are seen as often as wanted.
+
+    The masks of a batch hold ``UNKNOWN`` where a lesion was not looked for.
+
+    Parameters
+    ----------
+    lesion_draw : sequence of float, shape (n_lesions,)
+        How often each lesion is drawn; then an image that shows it, and in ``lesion_patches`` of the patches a pixel.
+    healthy_patches : float
+        Share of the patches that are cut from images on which lesions were looked for and none was found.
+    """
+
+    lesion_draw: Sequence[float] = ()
+    healthy_patches: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        known = np.ones_like(self._shows) if self.data.known is None else self.data.known
+        self._unknown = torch.tensor(~known[..., None, None], device=self.device)
+        self._healthy = np.flatnonzero(~self._shows.any(axis=1))
+        self._diseased = np.flatnonzero(self._shows.any(axis=1))
+
+    def __len__(self) -> int:
+        return max(1, len(self._diseased) * self.patches_per_image // self.batch_size)
+
+    def _draw(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+        chances = np.asarray(self.lesion_draw) * self._shows.any(axis=0)
+        for _ in range(len(self)):
+            drawn = [self._draw_one(chances / chances.sum(), rng) for _ in range(self.batch_size)]
+            yield np.array([row for row, _ in drawn]), [near for _, near in drawn]
+
+    def _draw_one(self, chances: np.ndarray, rng: np.random.Generator) -> tuple[int, np.ndarray | None]:
+        if len(self._healthy) and rng.random() < self.healthy_patches:
+            return rng.choice(self._healthy), None
+        if rng.random() >= self.lesion_patches:
+            return rng.choice(self._diseased), None
+        lesion = rng.choice(len(chances), p=chances)
+        row = rng.choice(np.flatnonzero(self._shows[:, lesion]))
+        return row, self._lesion_px[row][lesion]
+
+    def _cut(self, rows: np.ndarray, maps: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        images, masks = super()._cut(rows, maps, rng)
+        return images, masks.masked_fill(self._unknown[rows], UNKNOWN)
+
+
+@dataclass
 class FullImages:
     """Whole images with their masks, in order, in batches of at most 512 x 512 pixels or of one image."""
 
@@ -126,7 +185,7 @@ class FullImages:
         for rows in image_batches(self.data.images):
             yield (
                 normalize(torch.from_numpy(as_float(self.data.images[rows]))),
-                torch.tensor(self.data.masks[rows, None]),
+                torch.tensor(self.data.masks[rows]),
             )
 
 

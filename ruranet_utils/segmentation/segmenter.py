@@ -82,7 +82,7 @@ class LesionSegmenter:
     def model(self, lesion: str, encoder: str, **card) -> Model:
         """The trained model with the threshold chosen for it; ``card`` adds to what its card says."""
         threshold = self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0]
-        return self._model(self.train(lesion, encoder), lesion, encoder, threshold=float(threshold), **card)
+        return self._model(self.train(lesion, encoder), lesion, encoder, thresholds=[float(threshold)], **card)
 
     def keep(self, study: pd.DataFrame) -> list[Path]:
         """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
@@ -120,7 +120,7 @@ class LesionSegmenter:
         """
 
         def compute(lesion: str, encoder: str) -> dict[str, np.ndarray]:
-            return {"packed": np.packbits(self.model(lesion, encoder).predict(images, self.profile), -1)}
+            return {"packed": np.packbits(self.model(lesion, encoder).predict(images, self.profile)[:, 0], -1)}
 
         pairs = list(encoders.items())
         arrays = self._fetch_all(MASKS, pairs, compute, images=digest_arrays(images))
@@ -181,7 +181,7 @@ class LesionSegmenter:
     def _part(self, number: int, lesion: str) -> Annotated:
         """The images of the protocol that train (0), choose the epoch (1) or are scored (2)."""
         part = self.cohort.split(PROTOCOLS[self.protocol][number])
-        return Annotated(part.images, part.masks[:, ANNOTATIONS.index(lesion)], part.aspect)
+        return Annotated(part.images, part.masks[:, [ANNOTATIONS.index(lesion)]], part.aspect)
 
     def _fit(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
         from ruranet_utils.segmentation import (
@@ -207,18 +207,18 @@ class LesionSegmenter:
         model = self._model(trained, lesion, encoder)
         validation, test = (self._part(number, lesion) for number in (1, 2))
         images = np.concatenate([validation.images, test.images])
-        probability = np.concatenate(list(model.probabilities(images, self.profile)))
-        found = np.split(probability, [len(validation.images)])
-        each = [segmentation_scores(pixel_counts(found[0] > level, validation.masks))["iou"] for level in THRESHOLDS]
+        probability = np.concatenate([batch[:, 0] for batch in model.probabilities(images, self.profile)])
+        found, truth = np.split(probability, [len(validation.images)]), (validation.masks[:, 0], test.masks[:, 0])
+        each = [segmentation_scores(pixel_counts(found[0] > level, truth[0]))["iou"] for level in THRESHOLDS]
         threshold = THRESHOLDS[np.argmax(each)] if np.nanmax([0, *each]) > 0 else 0.5
         counts = [
-            pixel_counts(probability > threshold, part.masks)[COUNTS].to_numpy()
-            for probability, part in zip(found, (validation, test), strict=True)
+            pixel_counts(probability > threshold, masks)[COUNTS].to_numpy()
+            for probability, masks in zip(found, truth, strict=True)
         ]
         return {
             "val": counts[0],
             "test": counts[1],
-            "aupr": np.array([average_precision(found[1], test.masks, way) for way in ("pooled", "mean")]),
+            "aupr": np.array([average_precision(found[1], truth[1], way) for way in ("pooled", "mean")]),
             "threshold": np.array([threshold]),
             "parameters": np.array([sum(map(np.size, _learned(trained)))]),
             "speed": trained["speed"],
@@ -226,7 +226,7 @@ class LesionSegmenter:
 
     def _model(self, trained: Arrays, lesion: str, encoder: str, **card) -> Model:
         state = {name: value for name, value in trained.items() if name.startswith("state.")}
-        network = {"lesion": lesion, "encoder": encoder, "attention": self.attention}
+        network = {"lesions": [lesion], "encoder": encoder, "attention": self.attention}
         return Model(
             state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "crop_field", "seed"), **card}
         )

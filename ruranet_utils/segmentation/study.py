@@ -144,7 +144,9 @@ def lesion_masks(
         if model.card["crop_field"] != profile.crop_field:
             seen = "cut to their field of view" if model.card["crop_field"] else "scaled whole"
             raise ValueError(f"the model of {lesion} was trained on photographs {seen}: set crop_field accordingly")
-    masks = {lesion: kept[lesion].masks(images, profile, store) for lesion in missing}
+    masks = {
+        lesion: model.masks(images, profile, store)[:, model.lesions.index(lesion)] for lesion, model in kept.items()
+    }
     if segmentation.annotated:
         study = encoder_study(LesionSegmenter(segmentation, profile, store))
         segmenter = LesionSegmenter(segmentation, profile, store, attention)

@@ -1,4 +1,4 @@
-"""How the U-Net of one lesion is trained, with CombinedLoss (Section 2.1)."""
+"""How a U-Net is trained, of one lesion with CombinedLoss (Section 2.1) or of several at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import segmentation_models_pytorch as smp
 import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
@@ -16,8 +17,10 @@ from torch import nn
 from ruranet_utils.networks import training
 from ruranet_utils.networks.device import prepare
 from ruranet_utils.profiles import Profile
-from ruranet_utils.segmentation.patches import Annotated, FullImages, Patches
+from ruranet_utils.segmentation.patches import UNKNOWN, Annotated, FullImages, JointPatches, Patches
 from ruranet_utils.segmentation.unet import build
+
+PATCHES = ("patch_size_px", "patches_per_image", "batch_size", "lesion_patches", "seed")  # of the profile
 
 
 class CombinedLoss(nn.Module):
@@ -41,13 +44,40 @@ class CombinedLoss(nn.Module):
         return self.dice(logits, masks) + self.focal(logits, masks)
 
 
+class JointLoss(nn.Module):
+    """Eq. 1 for several lesions: the mean of their Dice losses plus a multiple of the mean Focal loss, from logits.
+
+    Each Dice loss is that of all patches of the batch; it is 0 for a lesion that none of them shows. Pixels marked
+    ``UNKNOWN`` take no part.
+
+    Parameters
+    ----------
+    alpha, gamma, weight : float
+        Of the Focal loss, and how much it counts.
+    """
+
+    def __init__(self, alpha: float, gamma: float, weight: float):
+        super().__init__()
+        self.dice = smp.losses.DiceLoss("multilabel", from_logits=True, ignore_index=UNKNOWN)
+        self.focal = smp.losses.FocalLoss("binary", alpha=alpha, gamma=gamma, ignore_index=UNKNOWN)
+        self.weight = weight
+
+    def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Loss of ``(n, n_lesions, h, w)`` logits against masks of the same shape, of 0, 1 and ``UNKNOWN``."""
+        return self.dice(logits, masks) + self.weight * self.focal(logits, masks)
+
+
 class Segmentation(pl.LightningModule):
-    """Adam (beta 0.9 and 0.999) on CombinedLoss; logs ``train_loss`` and the pooled validation ``dice``."""
+    """A U-Net with its loss and optimizer; logs ``train_loss`` and the pooled validation ``dice``.
+
+    Adam (beta 0.9 and 0.999) on CombinedLoss for one lesion, AdamW on JointLoss for several.
+    """
 
     def __init__(self, model: nn.Module, profile: Profile):
         super().__init__()
-        self.model = model
-        self.loss = CombinedLoss(profile.focal_alpha, profile.focal_gamma)
+        self.model, self.joint = model, profile.masks == "joint"
+        focal = profile.focal_alpha, profile.focal_gamma
+        self.loss = JointLoss(*focal, profile.focal_weight) if self.joint else CombinedLoss(*focal)
         self.learning_rate, self.schedule = profile.learning_rate, profile.schedule
 
     def training_step(self, batch, batch_index):
@@ -70,7 +100,10 @@ class Segmentation(pl.LightningModule):
         self.log("dice", 2 * tp / (2 * tp + fp + fn).clamp(min=1))
 
     def configure_optimizers(self):
-        optimizer = training.adam(self.model.parameters(), self.learning_rate)
+        if self.joint:
+            optimizer = torch.optim.AdamW(self.model.parameters(), self.learning_rate, fused=True)
+        else:
+            optimizer = training.adam(self.model.parameters(), self.learning_rate)
         if self.schedule == "constant":
             return optimizer
         n_steps = int(self.trainer.estimated_stepping_batches)
@@ -140,7 +173,7 @@ def _fit(
     checkpoint: Path | None,
 ) -> dict[str, np.ndarray]:
     device = prepare(profile)
-    settings = profile.settings("patch_size_px", "patches_per_image", "batch_size", "lesion_patches", "seed")
+    settings = profile.settings(*PATCHES)
     module = Segmentation(build(encoder, attention, profile), profile)
     history = training.fit(
         module,
@@ -152,7 +185,58 @@ def _fit(
         description=description,
         checkpoint=checkpoint,
     )
+    return _arrays(module, history, len(train.images) * profile.patches_per_image)
+
+
+def _arrays(module: Segmentation, history: pd.DataFrame, patches_per_epoch: int) -> dict[str, np.ndarray]:
     state = {f"state.{name}": value.cpu().numpy() for name, value in module.model.state_dict().items()}
-    n_patches = len(history) * len(train.images) * profile.patches_per_image
-    speed = np.array([n_patches, history["time_s"].sum(), history["waited_s"].sum()])
-    return {**state, "history": history[["epoch", "train_loss", "dice"]].to_numpy(), "speed": speed}
+    speed = np.array([len(history) * patches_per_epoch, history["time_s"].sum(), history["waited_s"].sum()])
+    logged = history.reindex(columns=["epoch", "train_loss", "dice"])
+    return {**state, "history": logged.to_numpy(), "speed": speed}
+
+
+def fit_joint(
+    train: Annotated,
+    encoder: str,
+    attention: str | None,
+    profile: Profile,
+    description: str = "U-Net",
+    checkpoint: Path | None = None,
+) -> dict[str, np.ndarray]:
+    """Train one model for all lesions that the masks show, for all epochs of the profile.
+
+    Parameters
+    ----------
+    train : Annotated
+    encoder, attention, profile, description, checkpoint
+        As for :func:`fit`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As for :func:`fit`, with the moving average of the parameters, and without a validation Dice.
+
+    Raises
+    ------
+    ValueError
+        If no training image has a pixel of any lesion, or the loss is not finite.
+    """
+    if not train.masks.any():
+        raise ValueError(
+            f"{description}: none of the {len(train.masks)} training images has a lesion pixel to learn from"
+        )
+    patches = JointPatches(
+        train, **profile.settings(*PATCHES, "lesion_draw", "healthy_patches"), device=prepare(profile)
+    )
+    module = Segmentation(build(encoder, attention, profile, train.masks.shape[1]), profile)
+    history = training.fit(
+        module,
+        patches,
+        None,
+        profile,
+        monitor=None,
+        epochs=profile.epochs,
+        description=description,
+        checkpoint=checkpoint,
+    )
+    return _arrays(module, history, len(patches) * profile.batch_size)

@@ -1,4 +1,4 @@
-"""The SCSE-U-Net of one lesion: how it is built, restored and applied (Section 2.1)."""
+"""The SCSE-U-Net of one lesion or several: how it is built, restored and applied (Section 2.1)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from ruranet_utils.profiles import ENCODERS, Profile
 LESION_PRIOR = 0.01
 
 
-def build(encoder: str, attention: str | None, profile: Profile) -> nn.Module:
+def build(encoder: str, attention: str | None, profile: Profile, n_lesions: int = 1) -> nn.Module:
     """The U-Net of a profile, before training."""
     check_name(encoder, ENCODERS)
-    model = unet(encoder, attention, profile.encoder_depth, find_weights(encoder, profile).load(), profile.seed)
+    state = find_weights(encoder, profile).load()
+    model = unet(encoder, attention, profile.encoder_depth, state, profile.seed, n_lesions)
     nn.init.constant_(model.segmentation_head[0].bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return model
 
@@ -35,10 +36,11 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
     ValueError
         If the parameters belong to another architecture.
     """
-    with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
-        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed)
     names = [name for name in trained if name.startswith("state.")]
     state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
+    n_lesions = len(state.get("segmentation_head.0.bias", [0]))
+    with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
+        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed, n_lesions)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -48,7 +50,7 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
 
 @torch.inference_mode()
 def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.ndarray:
-    """Probability of the lesion in every pixel of a batch of whole images.
+    """Probability of each lesion in every pixel of a batch of whole images.
 
     Images larger than those of the training (``profile.image_size_px``) are predicted in tiles of that size, which
     overlap by half and are weighted by a Gaussian.
@@ -62,7 +64,7 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
 
     Returns
     -------
-    ndarray of float32, shape (n, h, w)
+    ndarray of float32, shape (n, n_lesions, h, w)
 
     Raises
     ------
@@ -75,7 +77,7 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
         raise ValueError(f"the sides of the images must be divisible by {step}, got {sides}")
     batch = normalize(torch.from_numpy(as_float(images)).to(prepare(profile)))
     logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
-    return torch.sigmoid(logits[:, 0]).cpu().numpy()
+    return torch.sigmoid(logits).cpu().numpy()
 
 
 def _tiled(model: nn.Module, batch: torch.Tensor, profile: Profile) -> torch.Tensor:

@@ -21,8 +21,8 @@ def steps() -> Path:
 
 
 def models(profile: str) -> Path:
-    """Folder of the models that one profile has trained: ``models`` in the store."""
-    return store() / "models" / profile
+    """Folder of the models that one profile has trained, ``models`` in the store, or of the ``"shipped"`` one."""
+    return ROOT / "models" if profile == "shipped" else store() / "models" / profile
 
 
 def results(profile: Profile) -> str:

@@ -73,6 +73,8 @@ class Record:
         to have one, whether that file is here or not.
     unjudged : int
         Value of pixels of its masks that are not to be judged; 0 where there is none.
+    healthy : bool
+        Whether it was graded free of retinopathy: lesions were looked for, and there is none.
     """
 
     image_id: str
@@ -86,6 +88,7 @@ class Record:
     split: str | None
     disputed_by: str = ""
     unjudged: int = 0
+    healthy: bool = False
 
 
 def expect_folder(folder: Path) -> None:

@@ -29,9 +29,10 @@ SOURCE = Source(
     patient_rule="Patient<number> in the file name",
 )
 COMMIT = "53a2a3aa"
+HEALTHY = "1 - No DR"
 CLASSES = "DR and maculopathy 10 classes"
 LABELS = {
-    "1 - No DR": 0,
+    HEALTHY: 0,
     "2 - Mild DR without maculopathy": 0,
     "3 - Mild DR with maculopathy": 1,
     "4 - Moderate DR without maculopathy": 0,
@@ -91,7 +92,18 @@ def _record(path: Path, folder: str, label: int | None) -> Record:
     if not match:
         raise ValueError(f"{path} has an unknown name, expected Patient<number>_L or _R: rename or remove it")
     patient, eye = match.groups()
-    return Record(f"{patient}_{eye}", "srahim", patient, eye, label, f"folder '{folder}'", path, {}, None)
+    return Record(
+        image_id=f"{patient}_{eye}",
+        source="srahim",
+        patient_id=patient,
+        eye=eye,
+        label=label,
+        label_rule=f"folder '{folder}'",
+        image_path=path,
+        mask_paths={},
+        split=None,
+        healthy=folder == HEALTHY,
+    )
 
 
 def _disputed(manifest: Path) -> dict[str, str]:
