@@ -14,6 +14,8 @@ from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+WIDTH, NARROWEST = 256, 16  # channels of a decoder's deepest stage in the paper's networks, and of its last one
+
 State = Mapping[str, torch.Tensor]
 
 # Parameters of torchvision's networks that this project replaces or leaves out.
@@ -21,7 +23,13 @@ _HEADS = ("fc.", "classifier.", "aux1.", "aux2.")
 
 
 def unet(
-    encoder: str, attention: str | None, depth: int, state: State | None, seed: int, n_lesions: int = 1
+    encoder: str,
+    attention: str | None,
+    depth: int,
+    state: State | None,
+    seed: int,
+    n_lesions: int = 1,
+    width: int = WIDTH,
 ) -> nn.Module:
     """U-Net for one lesion or several: a logit per pixel and lesion.
 
@@ -38,6 +46,8 @@ def unet(
     seed : int
         Seed of the random parameters.
     n_lesions : int
+    width : int
+        Channels of the decoder's deepest stage of five; each following one has half as many, at least ``NARROWEST``.
 
     Returns
     -------
@@ -53,7 +63,7 @@ def unet(
             encoder,
             encoder_weights=None,
             encoder_depth=depth,
-            decoder_channels=(256, 128, 64, 32, 16)[-depth:],
+            decoder_channels=[max(NARROWEST, width // 2**stage) for stage in range(5)][-depth:],
             decoder_attention_type=attention,
             classes=n_lesions,
         )

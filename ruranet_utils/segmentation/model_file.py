@@ -20,7 +20,8 @@ from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
-CARD = {"lesions", "encoder", "attention", "encoder_depth", "image_size_px", "crop_field", "thresholds", "sha256"}
+SHAPE = ("encoder_depth", "decoder_width", "image_size_px")  # of the profile
+CARD = {"lesions", "encoder", "attention", "crop_field", "thresholds", "sha256", *SHAPE}
 JOINT = "lesions"  # name of the file of a network that finds several
 APPLIED = (
     "networks.backbones",
@@ -41,8 +42,8 @@ class Model:
     state : dict of str to ndarray
         Parameters, as :func:`ruranet_utils.segmentation.training.fit` returns them.
     card : dict
-        ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``, ``image_size_px``,
-        ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources), ``licenses``,
+        ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``,
+        ``decoder_width``, ``image_size_px``, ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources), ``licenses``,
         ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the test images,
         where it was scored; ``weights`` (origin of the encoder's first ones), ``note``, ``intended_use`` and
         ``sha256`` over the parameters.
@@ -96,7 +97,7 @@ class Model:
         ------
         ndarray of float32, shape (batch, n_lesions, h, w)
         """
-        adapted = replace(profile, **{name: self.card[name] for name in ("encoder_depth", "image_size_px")})
+        adapted = replace(profile, **{name: self.card[name] for name in SHAPE})
         network = unet.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
         for rows in image_batches(images):
             found = []
@@ -209,3 +210,9 @@ def _widened(state: Arrays) -> Arrays:
 
 def _digest(state: Arrays) -> str:
     return digest_arrays(*(state[name] for name in sorted(state)))
+
+
+def learned(trained: Arrays) -> list[np.ndarray]:
+    """The parameters of a model, without what batch normalization has counted."""
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    return [value for name, value in trained.items() if name.startswith("state.") and not name.endswith(counted)]

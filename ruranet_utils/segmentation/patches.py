@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ruranet_utils.networks.backbones import as_float, normalize
 
 # Augmentation: the paper names none; these are the field's usual ones. Angle in degrees, the others as shares.
 ANGLE, SCALE, GAIN, SHIFT = 180, 0.25, 0.2, 0.05
+JOINT_SCALE, JOINT_GAIN, JOINT_SHIFT = 0.4, 0.3, 0.08  # wider, since the joint network is for any camera
 # How far a patch's center may lie from the lesion pixel that it shows, as a share of the patch's side.
 JITTER = 0.4
 UNKNOWN = -1  # in the masks of a batch, of a lesion that was not looked for
@@ -69,6 +71,9 @@ class Patches:
     seed: int
     device: str | torch.device = "cpu"
     epoch: int = 0
+    scale: ClassVar[float] = SCALE
+    gain: ClassVar[float] = GAIN
+    shift: ClassVar[float] = SHIFT
 
     def __post_init__(self):
         self._lesion_px = [[np.argwhere(mask) for mask in masks] for masks in self.data.masks]
@@ -107,7 +112,7 @@ class Patches:
         angle = np.deg2rad(rng.uniform(-ANGLE, ANGLE))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         stretch = np.array([self.data.aspect[row], 1.0])
-        zoom = rng.choice([-1, 1], 2) * np.exp(rng.uniform(-SCALE, SCALE)) * self.patch_size_px
+        zoom = rng.choice([-1, 1], 2) * np.exp(rng.uniform(-self.scale, self.scale)) * self.patch_size_px
         matrix = turn / (stretch * side)[:, None] * stretch * zoom
         margin = np.minimum(np.abs(zoom) / side, 1)  # a patch that is not turned stays inside
         return np.column_stack([matrix, np.clip((2 * center + 1) / side - 1, margin - 1, 1 - margin)])
@@ -117,8 +122,8 @@ class Patches:
         grid = affine_grid(maps, (len(rows), 1, self.patch_size_px, self.patch_size_px), align_corners=False)
         images = grid_sample(self._images[rows].float() / 255, grid, align_corners=False)
         masks = grid_sample(self._masks[rows].float(), grid, mode="nearest", align_corners=False)
-        gain = self._float(rng.uniform(1 - GAIN, 1 + GAIN, (len(rows), 3, 1, 1)))
-        shift = self._float(rng.uniform(-SHIFT, SHIFT, (len(rows), 1, 1, 1)))
+        gain = self._float(rng.uniform(1 - self.gain, 1 + self.gain, (len(rows), 3, 1, 1)))
+        shift = self._float(rng.uniform(-self.shift, self.shift, (len(rows), 1, 1, 1)))
         return normalize((images * gain + shift).clamp(0, 1)), masks
 
     def _float(self, values: np.ndarray) -> torch.Tensor:
@@ -141,6 +146,9 @@ class JointPatches(Patches):
 
     lesion_draw: Sequence[float] = ()
     healthy_patches: float = 0.0
+    scale: ClassVar[float] = JOINT_SCALE
+    gain: ClassVar[float] = JOINT_GAIN
+    shift: ClassVar[float] = JOINT_SHIFT
 
     def __post_init__(self):
         super().__post_init__()

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+COUNTS = ["tp", "fp", "fn", "tn"]
+
 
 def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     """Count the pixels of each image by what they are and what they were said to be.

@@ -18,9 +18,9 @@ from ruranet_utils.networks.device import device_settings
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation import model_file
-from ruranet_utils.segmentation.model_file import APPLIED, Model
+from ruranet_utils.segmentation.model_file import APPLIED, Model, learned
 from ruranet_utils.segmentation.patches import Annotated
-from ruranet_utils.segmentation.scores import average_precision, pixel_counts, segmentation_scores
+from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts, segmentation_scores
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
@@ -37,6 +37,7 @@ FIELDS = (  # of the profile, on which the parameters depend
     "patch_size_px",
     "lesion_patches",
     "encoder_depth",
+    "decoder_width",
     "batch_size",
     "learning_rate",
     "schedule",
@@ -45,7 +46,6 @@ FIELDS = (  # of the profile, on which the parameters depend
 )
 # A lesion that few images show is trained for more epochs, up to this many times as many.
 LONGEST = 3
-COUNTS = ["tp", "fp", "fn", "tn"]
 # Of a probability; one of them is chosen on the validation images.
 THRESHOLDS = np.arange(1, 20) / 20
 # Which images train, choose the epoch and the threshold, and are scored. The code released beside the paper takes the
@@ -220,7 +220,7 @@ class LesionSegmenter:
             "test": counts[1],
             "aupr": np.array([average_precision(found[1], truth[1], way) for way in ("pooled", "mean")]),
             "threshold": np.array([threshold]),
-            "parameters": np.array([sum(map(np.size, _learned(trained)))]),
+            "parameters": np.array([sum(map(np.size, learned(trained)))]),
             "speed": trained["speed"],
         }
 
@@ -228,7 +228,12 @@ class LesionSegmenter:
         state = {name: value for name, value in trained.items() if name.startswith("state.")}
         network = {"lesions": [lesion], "encoder": encoder, "attention": self.attention}
         return Model(
-            state, {**network, **self.profile.settings("encoder_depth", "image_size_px", "crop_field", "seed"), **card}
+            state,
+            {
+                **network,
+                **self.profile.settings("encoder_depth", "decoder_width", "image_size_px", "crop_field", "seed"),
+                **card,
+            },
         )
 
 
@@ -241,9 +246,3 @@ def _is_kept(file: Path, model: Model) -> bool:
     cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text
     same = kept.state.keys() == model.state.keys()
     return same and cards[0] == cards[1] and all(np.array_equal(kept.state[x], model.state[x]) for x in model.state)
-
-
-def _learned(trained: Arrays) -> list[np.ndarray]:
-    """The parameters of a model, without what batch normalization has counted."""
-    counted = ("running_mean", "running_var", "num_batches_tracked")
-    return [value for name, value in trained.items() if name.startswith("state.") and not name.endswith(counted)]

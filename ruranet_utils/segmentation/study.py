@@ -14,8 +14,8 @@ from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import LESIONS, Profile
 from ruranet_utils.segmentation import model_file
-from ruranet_utils.segmentation.scores import segmentation_scores
-from ruranet_utils.segmentation.segmenter import COUNTS, PROTOCOLS, LesionSegmenter
+from ruranet_utils.segmentation.scores import COUNTS, segmentation_scores
+from ruranet_utils.segmentation.segmenter import PROTOCOLS, LesionSegmenter
 from ruranet_utils.statistics.intervals import ratio_interval
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import Arrays, Store

@@ -23,7 +23,7 @@ def build(encoder: str, attention: str | None, profile: Profile, n_lesions: int 
     """The U-Net of a profile, before training."""
     check_name(encoder, ENCODERS)
     state = find_weights(encoder, profile).load()
-    model = unet(encoder, attention, profile.encoder_depth, state, profile.seed, n_lesions)
+    model = unet(encoder, attention, profile.encoder_depth, state, profile.seed, n_lesions, profile.decoder_width)
     nn.init.constant_(model.segmentation_head[0].bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return model
 
@@ -40,7 +40,8 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
     state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
     n_lesions = len(state.get("segmentation_head.0.bias", [0]))
     with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
-        model = unet(encoder, attention, profile.encoder_depth, None, profile.seed, n_lesions)
+        depth, width = profile.encoder_depth, profile.decoder_width
+        model = unet(encoder, attention, depth, None, profile.seed, n_lesions, width)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

@@ -1,0 +1,221 @@
+"""One U-Net for all lesions of a cohort: trained, cross-validated, scored and applied at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.weights import find_weights
+from ruranet_utils.profiles import ANNOTATIONS, Profile
+from ruranet_utils.segmentation.model_file import APPLIED, Model, learned
+from ruranet_utils.segmentation.patches import Annotated
+from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, Store, digest_arrays
+
+TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.joint")
+TRAINING = Step("joint_model", 1, TRAINED)
+PREDICTION = Step("joint_probabilities", 1, TRAINED)
+FIELDS = (  # of the profile, on which the parameters depend
+    "seed",
+    "epochs",
+    "patches_per_image",
+    "patch_size_px",
+    "lesion_patches",
+    "lesion_draw",
+    "healthy_patches",
+    "encoder_depth",
+    "decoder_width",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "weight_average",
+    "focal_alpha",
+    "focal_gamma",
+    "focal_weight",
+)
+THRESHOLD = 0.5
+N_FOLDS = 3
+ALL = -1  # in place of a fold: trained on all training images
+
+
+@dataclass(frozen=True)
+class JointSegmenter:
+    """U-Nets with a channel for each annotated lesion: one for each fold, and one of all training images.
+
+    Nothing is chosen while a network is trained, so there is no validation side: what the cohort calls so is trained
+    on, too. Scores of cross-validation, in three folds by patient, take its place.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With masks; ``cohort.healthy``, if there are any, are images without lesions.
+    profile : Profile
+    store : Store
+    attention : {"scse", None}
+    protocol : {"held_out", "released"}
+        ``"released"`` trains on the test images.
+    validated : bool
+        Whether :meth:`scores` cross-validates, three trainings more.
+    """
+
+    cohort: Cohort
+    profile: Profile
+    store: Store
+    attention: str | None = "scse"
+    protocol: str = "held_out"
+    validated: bool = True
+
+    @cached_property
+    def lesions(self) -> tuple[str, ...]:
+        """The annotated ones, in the order of the channels."""
+        return self.cohort.annotated
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Rows of the cohort that train."""
+        is_test = (self.cohort.table["split"] == "test").to_numpy()
+        return np.flatnonzero(is_test if self.protocol == "released" else ~is_test)
+
+    def with_seed(self, seed: int) -> JointSegmenter:
+        """The same with a network of another seed, which is not cross-validated again."""
+        profile = replace(self.profile, seed=seed)
+        return replace(self, profile=profile, validated=self.validated and seed == self.profile.seed)
+
+    def train(self, lesion: str, encoder: str, fold: int = ALL) -> Arrays:
+        """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions."""
+        return self._train_all(encoder, [fold])[fold]
+
+    def model(self, encoder: str, fold: int = ALL, **card) -> Model:
+        """The trained network; ``card`` adds to what its card says."""
+        state = {name: value for name, value in self.train("", encoder, fold).items() if name.startswith("state.")}
+        about = {"lesions": list(self.lesions), "encoder": encoder, "attention": self.attention}
+        about |= self.profile.settings("encoder_depth", "decoder_width", "image_size_px", "crop_field", "seed")
+        about |= {"thresholds": [THRESHOLD] * len(self.lesions), "disc": "edema" in self.cohort.lesion_notes}
+        return Model(state, {**about, **card})
+
+    def masks(self, images: np.ndarray, encoders: Mapping[str, str]) -> np.ndarray:
+        """Predicted masks: bool, shape (n, len(encoders), h, w), by lesion and encoder as :func:`best_encoders`."""
+        found = {x: self.probabilities(images, x) > THRESHOLD for x in set(encoders.values())}
+        channels = [found[encoder][:, self.lesions.index(lesion)] for lesion, encoder in encoders.items()]
+        return np.stack(channels, axis=1)
+
+    def probabilities(self, images: np.ndarray, encoder: str, fold: int = ALL) -> np.ndarray:
+        """Probability of each lesion in every pixel: float16, shape (n, n_lesions, h, w)."""
+
+        def compute() -> Arrays:
+            found = self.model(encoder, fold).probabilities(images, self.profile)
+            return {"probability": np.concatenate([batch.astype(np.float16) for batch in found])}
+
+        settings = {**self._settings(encoder, fold), "images": digest_arrays(images)}
+        return self.store.fetch(PREDICTION, settings, compute)["probability"]
+
+    def out_of_fold(self, encoder: str) -> np.ndarray:
+        """Of every training image by the network that has not seen it: float16, shape (n, n_lesions, h, w)."""
+        self._train_all(encoder, range(N_FOLDS))
+        found = np.empty((len(self.rows), len(self.lesions), *self.cohort.images.shape[2:]), np.float16)
+        for fold in range(N_FOLDS):
+            held_out = self._folds[0] == fold
+            found[held_out] = self.probabilities(self.cohort.images[self.rows[held_out]], encoder, fold)
+        return found
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Arrays]:
+        """As :meth:`ruranet_utils.segmentation.segmenter.LesionSegmenter.scores`; ``val`` is out of fold."""
+        test = np.flatnonzero(self.cohort.table["split"] == "test")
+        found = {}
+        for encoder in dict.fromkeys(encoder for _, encoder in pairs):
+            self._train_all(encoder, [*(range(N_FOLDS) if self.validated else ()), ALL])
+            trained = self.train("", encoder)
+            shared = {
+                "threshold": np.array([THRESHOLD]),
+                "parameters": np.array([sum(map(np.size, learned(trained)))]),
+                "speed": trained["speed"],
+            }
+            of_test = self.probabilities(self.cohort.images[test], encoder)
+            of_val = self.out_of_fold(encoder) if self.validated else of_test[:0]
+            for lesion in (lesion for lesion, name in pairs if name == encoder):
+                truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
+                channel = self.lesions.index(lesion)
+                counts = [
+                    pixel_counts(probability[:, channel] > THRESHOLD, truth[rows])[COUNTS].to_numpy()
+                    if len(rows)
+                    else np.zeros((0, len(COUNTS)), int)
+                    for probability, rows in ((of_val, self.rows[: len(of_val)]), (of_test, test))
+                ]
+                ranked = of_test[:, channel].astype(np.float32)
+                aupr = np.array([average_precision(ranked, truth[test], way) for way in ("pooled", "mean")])
+                found[lesion, encoder] = {"val": counts[0], "test": counts[1], "aupr": aupr, **shared}
+        return {pair: found[pair] for pair in pairs}
+
+    @cached_property
+    def _folds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fold of each training row, and of each healthy image; a patient lies in one fold."""
+        healthy = self.cohort.healthy
+        return _deal(self.cohort.patients[self.rows]), _deal(healthy.patients if healthy else np.array([]))
+
+    def _annotated(self, fold: int) -> Annotated:
+        """What trains: the training images, and the healthy ones, without those of a fold."""
+        rows, healthy = self.rows[self._folds[0] != fold], self.cohort.healthy
+        channels = [ANNOTATIONS.index(lesion) for lesion in self.lesions]
+        sources = self.cohort.table["source"].to_numpy()
+        shows = self.cohort.masks.any(axis=(2, 3))[:, channels]
+        looked_for = {source: shows[sources == source].any(axis=0) for source in set(sources)}
+        known = np.stack([looked_for[source] for source in sources[rows]])
+        images, masks, aspect = self.cohort.images[rows], self.cohort.masks[rows][:, channels], self.cohort.aspect[rows]
+        if healthy is None or not self.profile.healthy_patches:
+            return Annotated(images, masks, aspect, known)
+        chosen = self._folds[1] != fold
+        of_eye = np.array([lesion != "edema" or "edema" not in self.cohort.lesion_notes for lesion in self.lesions])
+        return Annotated(
+            np.concatenate([images, healthy.images[chosen]]),
+            np.concatenate([masks, np.zeros((chosen.sum(), *masks.shape[1:]), bool)]),
+            np.concatenate([aspect, healthy.aspect[chosen]]),
+            np.concatenate([known, np.broadcast_to(of_eye, (chosen.sum(), len(of_eye)))]),
+        )
+
+    def _train_all(self, encoder: str, folds: Iterable[int]) -> dict[int, Arrays]:
+        jobs = {fold: (self._settings(encoder, fold), partial(self._fit, encoder, fold)) for fold in folds}
+        return self.store.fetch_all(TRAINING, jobs, self.profile.workers)
+
+    def _settings(self, encoder: str, fold: int) -> dict:
+        healthy = self.cohort.healthy if self.profile.healthy_patches else None
+        return {
+            **self.profile.settings(*FIELDS),
+            **device_settings(self.profile, trains=True),
+            "data": self.cohort.digest,
+            "healthy": healthy.digest if healthy else "",
+            "fold": fold,
+            "encoder": encoder,
+            "attention": self.attention,
+            "protocol": self.protocol,
+            "weights": find_weights(encoder, self.profile).digest,
+        }
+
+    def _fit(self, encoder: str, fold: int) -> Arrays:
+        from ruranet_utils.segmentation import training  # Lightning takes seconds, which finished networks should not
+
+        name = "all lesions" if fold == ALL else f"all lesions · fold {fold + 1}"
+        return training.fit_joint(
+            self._annotated(fold),
+            encoder,
+            self.attention,
+            self.profile,
+            description=f"{name} · {encoder} · seed {self.profile.seed}",
+            checkpoint=self.store.checkpoint(TRAINING, self._settings(encoder, fold)),
+        )
+
+
+def _deal(patients: np.ndarray) -> np.ndarray:
+    """Fold of each row, whatever the seed of the run."""
+    fold = np.zeros(len(patients), int)
+    if len(patients):
+        dealt = GroupKFold(N_FOLDS, shuffle=True, random_state=0).split(patients, groups=patients)
+        for number, (_, rows) in enumerate(dealt):
+            fold[rows] = number
+    return fold
