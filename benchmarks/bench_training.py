@@ -69,7 +69,7 @@ def _decode(records: list, side_px: int) -> Annotated:
         for record, (_, frame) in zip(records, read, strict=True)
     ]
     images = np.stack([image for image, _ in read])
-    return Annotated(images, np.stack(masks), np.full(len(images), 4288 / 2848))
+    return Annotated(images, np.stack(masks)[:, None], np.full(len(images), 4288 / 2848))
 
 
 def _plain(records: list, side_px: int, weights: Path) -> float:
@@ -90,7 +90,9 @@ def _train(data: Annotated, side_px: int, threads: int) -> dict:
     from ruranet_utils.networks.device import precision
     from ruranet_utils.segmentation import training
 
-    profile = get_profile("open", image_size_px=side_px, patch_size_px=side_px, patches_per_image=1, threads=threads)
+    paper = {"masks": "per_lesion", "decoder_width": 256}  # as the plain loop
+    sizes = {"image_size_px": side_px, "patch_size_px": side_px, "patches_per_image": 1}
+    profile = get_profile("open", **paper, **sizes, threads=threads)
     one = Annotated(data.images[:1], data.masks[:1], data.aspect[:1])
     rows = []
     record_end = loop.Record.on_train_epoch_end

@@ -17,7 +17,7 @@ from pandas.errors import ParserWarning
 from ruranet_utils import __version__
 from ruranet_utils.data.download import main as data
 from ruranet_utils.data.refusal import Unusable
-from ruranet_utils.profiles import ANNOTATIONS, get_profile
+from ruranet_utils.profiles import get_profile
 from ruranet_utils.running.reproduce import main as reproduce
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.machine import prepare_process
@@ -28,6 +28,7 @@ max_mask_share = click.option(
     type=click.FloatRange(0, 1, min_open=True),
     help="Masks that cover more of the field of view are taken for inverted ones.",
 )
+FOUND = ("hard_exudates", "microaneurysms", "hemorrhages", "soft_exudates", "optic_disc", "edema")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
 
@@ -59,43 +60,48 @@ main.add_command(data, "data")
 
 @main.command()
 @click.argument("images", type=click.Path(path_type=Path, exists=True))
+@click.option("--lesion", "lesions", multiple=True, type=click.Choice(FOUND), help="Only this one. Repeatable.")
 @click.option(
-    "--lesion",
-    "lesions",
-    multiple=True,
-    type=click.Choice(ANNOTATIONS),
-    default=["hard_exudates"],
-    help="What to find. Repeatable.",
+    "--model", default="shipped", help="The network of this project, a profile that has trained one, or a .safetensors."
 )
-@click.option("--model", default="open", help="A profile that has trained models, or a model's .safetensors file.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="For masks and overlays."
 )
 @as_json
-def segment(images: Path, lesions: tuple[str, ...], model: str, out: Path, as_json: bool) -> None:
-    """Find lesions in a photograph or in a folder of them.
+@click.pass_context
+def segment(
+    context: click.Context, images: Path, lesions: tuple[str, ...], model: str, out: Path, as_json: bool
+) -> None:
+    """Find all lesions and the optic disc in a photograph or in a folder of them.
 
-    Writes a mask and an overlay for each photograph and lesion, both as large as the photograph, and prints which share
-    of it the lesion covers.
+    Writes for each photograph an overlay and a mask of each lesion, as large as the photograph, and lesions.csv: how
+    many of each there are, and their area in percent of the field of view and in areas of the disc. The same command
+    goes on where it was stopped. A photograph that cannot be read does not stop the others: it is named at the end, and
+    the exit code is 1.
     """
-    from ruranet_utils.segmentation.apply import segment as find  # loads torch
+    from ruranet_utils.segmentation.apply import Finder, photographs, segment_into  # loads torch
+    from ruranet_utils.storage.progress import progress
 
     prepare_process(get_profile("open").instructions)
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.BadParameter(f"masks cannot be written: {error}", param_hint="--out") from None
     try:
-        found = [find(images, lesion, model) for lesion in dict.fromkeys(lesions)]
-        for one in found:
-            one.save(out)
+        files = photographs(images)
+        found = segment_into(out, files, Finder.of(model, lesions))
+        results = list(progress(found, total=len(files), desc="segmenting", unit="photograph"))
     except (OSError, Unusable) as error:
         raise click.ClickException(str(error)) from None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _print(pd.concat([one.table.assign(lesion=one.lesion) for one in found]), as_json)
-    click.echo(f"masks and overlays: {out}", err=True)
+    refused = [problem for _, problem in results if problem]
+    if tables := [table for table, _ in results if len(table)]:
+        _print(pd.concat(tables), as_json)
+        click.echo(f"masks, overlays and lesions.csv: {out}", err=True)
+    for problem in refused:
+        click.echo(f"left out: {problem}", err=True)
+    context.exit(int(bool(refused)))
 
 
 @main.command()
@@ -118,7 +124,9 @@ def check(context: click.Context, folder: Path, max_mask_share: float, as_json: 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
-@click.option("--models", default="open", help="Profile whose networks find the lesions.")
+@click.option(
+    "--models", default="shipped", help="What finds the lesions: the network of this project, or those of a profile."
+)
 @click.option("--seed", default=0, help="Of PCA, heads and clustering.")
 @max_mask_share
 @as_json

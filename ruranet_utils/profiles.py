@@ -24,6 +24,7 @@ CLASSIFIERS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "
 EXTRACTORS = ("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "vgg16", "vgg19")
 METHODS = ("kmedoids", "kmeans", "agglomerative", "dmh")
 NEGATIVES = ("graded", "assumed")
+MASKS = ("per_lesion", "joint")
 LESION_WEIGHTS = (1.0, 5.0, 10.0)
 
 DISPLAY = {
@@ -66,7 +67,8 @@ class Profile:
         Folder of the reader's own photographs; of the profile ``folder`` alone. A relative path counts from the
         project's root.
     models : str
-        Profile that has trained the models for lesions of which the reader's photographs have no masks.
+        Where the models come from for lesions of which the reader's photographs have no masks: ``"shipped"``, the
+        network that is part of this project, or the profile that has trained them.
     n_images : int or None
         Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
     image_size_px : int
@@ -98,28 +100,43 @@ class Profile:
         Processes that compute independent models side by side; results do not depend on it.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
+    masks : str
+        ``"per_lesion"``: a network for each lesion, as in the paper, or ``"joint"``: one for all of them, trained
+        without validation, of which cross-validation takes the place.
     n_seeds : int
         Models of each lesion and encoder, from ``seed`` on; the first one is applied, the others show the spread.
     epochs : int
-        Most epochs of a segmentation training; early stopping may end it before. A lesion that only one in k of the
-        images with any lesion shows is given k times as many, at most three times, and k times the patience.
+        Most epochs of a segmentation training; early stopping may end it before. In networks of one lesion, a lesion
+        that only one in k of the images with any lesion shows is given k times as many, at most three times, and k
+        times the patience. A joint network has neither.
     patches_per_image : int
         Patches drawn from each training image in one epoch.
     patch_size_px : int
         Side of the square training patches, a multiple of ``2**encoder_depth``.
     lesion_patches : float
         Share of the patches that are centered near a lesion pixel, in [0, 1], however few images show the lesion.
+    lesion_draw : tuple of float
+        Of the joint network: how often each of ``ANNOTATIONS`` is drawn before an image that shows it is.
+    healthy_patches : float
+        Of the joint network: share of the patches cut from photographs without retinopathy, where there are any.
     patience : int
         Epochs without a better validation Dice after which a training stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
     encoder_depth : int
         Stages of the U-Net, 3 to 5. The paper's networks have 5.
+    decoder_width : int
+        Channels of the decoder's deepest stage of five, halved at each following one. 256 in the paper's networks; 128
+        takes half the time.
     learning_rate : float
         Adam's; the highest one of the schedule. The paper's is 1e-4.
     schedule : str
         ``"constant"``, as in the paper, or ``"one_cycle"`` (Smith and Topin 2019, doi:10.1117/12.2520589), which
         gets further in few epochs.
+    weight_average : float
+        Of the joint network: decay of the moving average of its weights at each step, in [0, 1); 0: none.
+    focal_weight : float
+        Of the joint network: how often the Focal loss counts; once in Eq. 1.
     focal_alpha, focal_gamma : float
         Eq. 1.
     n_folds : int
@@ -142,7 +159,7 @@ class Profile:
     name: str
     seed: int = 0
     data_dir: str | None = None
-    models: str = "open"
+    models: str = "shipped"
     n_images: int | None = None
     image_size_px: int = 512
     crop_field: bool = True
@@ -159,20 +176,20 @@ class Profile:
     encoders: tuple[str, ...] = ENCODERS
     classifiers: tuple[str, ...] = CLASSIFIERS
     extractors: tuple[str, ...] = EXTRACTORS
+    masks: str = "per_lesion"
     n_seeds: int = 3
     epochs: int = 75
     patches_per_image: int = 1
     patch_size_px: int = 512
     lesion_patches: float = 0.5
+    lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.2)
+    healthy_patches: float = 0.3
     patience: int = 10
     batch_size: int = 4
     encoder_depth: int = 5
     decoder_width: int = 256
     learning_rate: float = 1e-4
     schedule: str = "constant"
-    masks: str = "per_lesion"
-    lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.20)
-    healthy_patches: float = 0.3
     weight_average: float = 0.998
     focal_weight: float = 5.0
     focal_alpha: float = 0.25
@@ -264,8 +281,9 @@ def get_profile(name: str = "synthetic", **overrides) -> Profile:
     for key, known in (("encoders", ENCODERS), ("classifiers", CLASSIFIERS), ("extractors", EXTRACTORS)):
         if key in overrides:
             overrides[key] = ordered_names(key, overrides[key], known)
-    if isinstance(overrides.get("split"), list):
-        overrides["split"] = tuple(overrides["split"])
+    for key in ("split", "lesion_draw"):
+        if isinstance(overrides.get(key), list):
+            overrides[key] = tuple(overrides[key])
     profile = replace(PROFILES[name], **overrides)
     check(profile)
     return profile
@@ -281,6 +299,7 @@ POSITIVE_INTEGERS = (
     "patch_size_px",
     "patience",
     "batch_size",
+    "decoder_width",
     "n_folds",
     "classifier_epochs",
     "feature_size_px",
@@ -290,7 +309,10 @@ POSITIVE_INTEGERS = (
 NUMBERS = (
     "max_mask_share",
     "lesion_patches",
+    "healthy_patches",
     "learning_rate",
+    "weight_average",
+    "focal_weight",
     "focal_alpha",
     "focal_gamma",
     "classifier_learning_rate",
@@ -359,8 +381,17 @@ def check(profile: Profile) -> None:
         raise ValueError("the profile folder needs data_dir, the folder that holds images/ (docs/own_images.md)")
     if profile.name != "folder" and profile.data_dir:
         raise ValueError(f"data_dir belongs to the profile folder, not to {profile.name}")
-    if profile.models not in PROFILES:
-        raise ValueError(f"unknown profile {profile.models!r} in models; valid profiles: {', '.join(PROFILES)}")
+    if profile.models not in (*PROFILES, "shipped"):
+        raise ValueError(f"unknown models {profile.models!r}; valid: shipped, {', '.join(PROFILES)}")
+    if profile.masks not in MASKS:
+        raise ValueError(f"masks must be 'per_lesion' or 'joint', got {profile.masks!r}")
+    if len(profile.lesion_draw) != len(ANNOTATIONS) or min(profile.lesion_draw) <= 0:
+        raise ValueError(f"lesion_draw must be {len(ANNOTATIONS)} positive numbers, got {profile.lesion_draw!r}")
+    if profile.healthy_patches >= 1 or profile.weight_average >= 1:
+        raise ValueError(
+            f"healthy_patches and weight_average must be below 1, got {profile.healthy_patches!r} and "
+            f"{profile.weight_average!r}"
+        )
     n_images = profile.n_images
     if n_images is not None and (type(n_images) is not int or n_images < 4 or n_images % 2):
         raise ValueError(f"n_images must be an even number >= 4 (half of each class), got {n_images!r}")

@@ -8,7 +8,7 @@ import pytest
 from ruranet_utils.data.cohort import load_cohorts
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.model_file import Model
+from ruranet_utils.segmentation.model_file import SHAPE, Model
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import Store
 
@@ -49,8 +49,8 @@ def untrained(tmp_path_factory, tiny):
         patch.setenv("RURANET_STORE", str(store))
         network = unet.build("mobilenet_v2", "scse", tiny)
         state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
-        card = {"lesion": "hemorrhages", "encoder": "mobilenet_v2", "attention": "scse", "threshold": 0.5}
-        card |= tiny.settings("encoder_depth", "image_size_px", "crop_field")
+        card = {"lesions": ["hemorrhages"], "encoder": "mobilenet_v2", "attention": "scse", "thresholds": [0.5]}
+        card |= tiny.settings(*SHAPE, "crop_field")
         Model(state, card).save(paths.models("synthetic"))
     return store
 

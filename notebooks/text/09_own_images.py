@@ -55,7 +55,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Lesions
 #
-# Each lesion has its own network. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number. A photograph counts as one with the lesion if a single pixel was found, rightly or not.
+# The networks are those of this project, unless there are masks of your own to learn from. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number. A photograph counts as one with the lesion if a single pixel was found, rightly or not.
 
 # %%
 segmentation, photographs = run.cohorts
@@ -64,20 +64,20 @@ area = pd.DataFrame(100 * masks.mean(axis=(2, 3)), columns=LESIONS)
 trained_by = {
     lesion: run.profile.name if lesion in segmentation.annotated else run.profile.models for lesion in LESIONS
 }
-cards = [load_all(paths.models(trained_by[lesion]), [lesion])[lesion].card for lesion in LESIONS]
-shows = {card["lesion"]: (card["note"] or DISPLAY[card["lesion"]]).capitalize() for card in cards}
+cards = pd.concat(
+    load_all(paths.models(trained_by[lesion]), [lesion])[lesion].table.query("lesion == @lesion") for lesion in LESIONS
+)
+shows = dict(
+    zip(LESIONS, cards["note"].str.capitalize().where(cards["note"] != "", cards["lesion"].map(DISPLAY)), strict=True)
+)
 found = pd.DataFrame(
     {
         "lesion": LESIONS,
         "photographs with any pixel": (area > 0).sum().to_numpy(),
         "n": len(photographs),
         "median area (%)": area.where(area > 0).median().to_numpy(),
-        "encoder": [card["encoder"] for card in cards],
-        "trained on": [", ".join(card["trained_on"]) for card in cards],
-        "iou": [card["scores"]["iou_first"] for card in cards],
-        "note": [card["note"] for card in cards],
     }
-)
+).merge(cards[["lesion", "encoder", "trained on", "iou", "note"]])
 show(run.save_table(found, "table_lesions_found"), "What the networks find")
 
 # %% [markdown]
@@ -93,7 +93,7 @@ spaces = {"kmedoids": reduced, "dmh": project(reduced, run.profile, run.store).e
 clusters, rows = pd.DataFrame({"image_id": photographs.table["image_id"]}), []
 for method, space in spaces.items():
     labels, clustered = label_free_clusters(space, method, run.profile, run.store)
-    covered = area[[card["lesion"] for card in cards if not card["note"]]].sum(axis=1)
+    covered = area[cards.loc[cards["note"] == "", "lesion"].tolist()].sum(axis=1)
     more = labels == np.argmax([covered[labels == side].mean() for side in (0, 1)])
     clusters[method] = np.where(more, "more lesions", "fewer lesions")
     clusters[f"{method} silhouette"] = silhouette_samples(clustered, labels)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ruranet_utils.data.check import check
 from ruranet_utils.data.refusal import Unusable
 from ruranet_utils.data.sources.base import expect_folder
-from ruranet_utils.profiles import PROFILES, Profile, get_profile
+from ruranet_utils.profiles import LESIONS, PROFILES, Profile, get_profile
 from ruranet_utils.running.provenance import describe_run
 from ruranet_utils.running.upkeep import older_layout, size_mb
 from ruranet_utils.storage import paths, workers
@@ -77,15 +77,18 @@ def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
     if not checked.usable:
         raise Unusable(f"nothing was computed\n{checked}")
     print(checked, flush=True)
-    masks = checked.reads["masks"].values()
+    shown = {lesion for lesion, facts in checked.reads["masks"].items() if facts["masks"] > facts["empty"]}
     has = {
-        "masks": any(facts["masks"] > facts["empty"] for facts in masks),
+        "masks": bool(shown),
         "labels": checked.reads["labels"] is not None,
+        "networks without SCSE": profile.models != "shipped" or set(LESIONS) <= shown,
     }
-    needs = {"02": "masks", "03": "labels", "04": "labels", "05": "labels", "08": "labels"}
-    left_out = [path for path in chosen if not has.get(needs.get(path.stem[:2]), True)]
+    needs = {"02": ("masks",), "05": ("labels", "networks without SCSE")}
+    needs |= dict.fromkeys(("03", "04", "08"), ("labels",))
+    lacks = {path: [name for name in needs.get(path.stem[:2], ()) if not has[name]] for path in chosen}
+    left_out = [path for path in chosen if lacks[path]]
     for path in left_out:
-        print(f"{path.stem} is left out: there are no {needs[path.stem[:2]]}", flush=True)
+        print(f"{path.stem} is left out: there are no {lacks[path][0]}", flush=True)
     return [path for path in chosen if path not in left_out]
 
 

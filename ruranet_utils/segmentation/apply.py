@@ -269,8 +269,7 @@ def segment_into(
     refused : Refused or None
     """
     table, model = folder / TABLE, finder.model.card["sha256"][:12]
-    done = pd.read_csv(table, dtype={"image": str}) if table.is_file() else pd.DataFrame(columns=["image", "lesion"])
-    known = dict(iter(done.groupby("image")))
+    known = dict(iter(_read_table(table).groupby("image"))) if table.is_file() else {}
     for name, file in files.items():
         rows, about = known.get(name), {"photograph": digest_file(file)[:12], "model": model}
         if rows is None or not _is_done(rows, about, finder, folder):
@@ -280,10 +279,18 @@ def segment_into(
                 yield pd.DataFrame(), error
                 continue
             finding.save(folder)
-            known[name] = rows = finding.table.assign(**about)
-            everything = pd.concat(known.values())
-            write_atomically(table, lambda path, everything=everything: everything.to_csv(path, index=False))
-        yield rows[rows["lesion"].isin(finder.lesions)], None
+            rows = finding.table.assign(**about)
+            rows.to_csv(table, mode="a", header=not table.exists(), index=False)
+        yield rows[rows["lesion"].isin(finder.lesions)].drop(columns=list(about)), None
+    if table.is_file():
+        written = _read_table(table)
+        write_atomically(table, lambda path: written.to_csv(path, index=False))
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """``lesions.csv``, without what was found again later, and without a line that an interruption has cut."""
+    rows = pd.read_csv(file, dtype={"image": str, "photograph": str, "model": str}, on_bad_lines="skip")
+    return rows.dropna(subset="model").drop_duplicates(["image", "lesion"], keep="last")
 
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:

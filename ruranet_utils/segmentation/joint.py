@@ -13,7 +13,7 @@ from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.networks.device import device_settings
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
-from ruranet_utils.segmentation.model_file import APPLIED, Model, learned
+from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
 from ruranet_utils.segmentation.patches import Annotated
 from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
 from ruranet_utils.storage.steps import Step
@@ -78,6 +78,11 @@ class JointSegmenter:
         return self.cohort.annotated
 
     @cached_property
+    def n_folds(self) -> int:
+        """At most ``N_FOLDS``, and no more than there are patients; with less than two nothing is validated."""
+        return min(N_FOLDS, len(set(self.cohort.patients[self.rows])))
+
+    @cached_property
     def rows(self) -> np.ndarray:
         """Rows of the cohort that train."""
         is_test = (self.cohort.table["split"] == "test").to_numpy()
@@ -96,7 +101,7 @@ class JointSegmenter:
         """The trained network; ``card`` adds to what its card says."""
         state = {name: value for name, value in self.train("", encoder, fold).items() if name.startswith("state.")}
         about = {"lesions": list(self.lesions), "encoder": encoder, "attention": self.attention}
-        about |= self.profile.settings("encoder_depth", "decoder_width", "image_size_px", "crop_field", "seed")
+        about |= self.profile.settings(*SHAPE, "crop_field", "seed")
         about |= {"thresholds": [THRESHOLD] * len(self.lesions), "disc": "edema" in self.cohort.lesion_notes}
         return Model(state, {**about, **card})
 
@@ -118,9 +123,9 @@ class JointSegmenter:
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
         """Of every training image by the network that has not seen it: float16, shape (n, n_lesions, h, w)."""
-        self._train_all(encoder, range(N_FOLDS))
+        self._train_all(encoder, range(self.n_folds))
         found = np.empty((len(self.rows), len(self.lesions), *self.cohort.images.shape[2:]), np.float16)
-        for fold in range(N_FOLDS):
+        for fold in range(self.n_folds):
             held_out = self._folds[0] == fold
             found[held_out] = self.probabilities(self.cohort.images[self.rows[held_out]], encoder, fold)
         return found
@@ -129,8 +134,9 @@ class JointSegmenter:
         """As :meth:`ruranet_utils.segmentation.segmenter.LesionSegmenter.scores`; ``val`` is out of fold."""
         test = np.flatnonzero(self.cohort.table["split"] == "test")
         found = {}
+        validates = self.validated and self.n_folds > 1
         for encoder in dict.fromkeys(encoder for _, encoder in pairs):
-            self._train_all(encoder, [*(range(N_FOLDS) if self.validated else ()), ALL])
+            self._train_all(encoder, [*(range(self.n_folds) if validates else ()), ALL])
             trained = self.train("", encoder)
             shared = {
                 "threshold": np.array([THRESHOLD]),
@@ -138,7 +144,7 @@ class JointSegmenter:
                 "speed": trained["speed"],
             }
             of_test = self.probabilities(self.cohort.images[test], encoder)
-            of_val = self.out_of_fold(encoder) if self.validated else of_test[:0]
+            of_val = self.out_of_fold(encoder) if validates else of_test[:0]
             for lesion in (lesion for lesion, name in pairs if name == encoder):
                 truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
                 channel = self.lesions.index(lesion)
@@ -157,7 +163,7 @@ class JointSegmenter:
     def _folds(self) -> tuple[np.ndarray, np.ndarray]:
         """Fold of each training row, and of each healthy image; a patient lies in one fold."""
         healthy = self.cohort.healthy
-        return _deal(self.cohort.patients[self.rows]), _deal(healthy.patients if healthy else np.array([]))
+        return _deal(self.cohort.patients[self.rows]), _deal(np.array([]) if healthy is None else healthy.patients)
 
     def _annotated(self, fold: int) -> Annotated:
         """What trains: the training images, and the healthy ones, without those of a fold."""
@@ -189,7 +195,7 @@ class JointSegmenter:
             **self.profile.settings(*FIELDS),
             **device_settings(self.profile, trains=True),
             "data": self.cohort.digest,
-            "healthy": healthy.digest if healthy else "",
+            "healthy": "" if healthy is None else healthy.digest,
             "fold": fold,
             "encoder": encoder,
             "attention": self.attention,
@@ -200,12 +206,13 @@ class JointSegmenter:
     def _fit(self, encoder: str, fold: int) -> Arrays:
         from ruranet_utils.segmentation import training  # Lightning takes seconds, which finished networks should not
 
+        draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
         name = "all lesions" if fold == ALL else f"all lesions · fold {fold + 1}"
         return training.fit_joint(
             self._annotated(fold),
             encoder,
             self.attention,
-            self.profile,
+            replace(self.profile, lesion_draw=draw),
             description=f"{name} · {encoder} · seed {self.profile.seed}",
             checkpoint=self.store.checkpoint(TRAINING, self._settings(encoder, fold)),
         )
@@ -214,8 +221,9 @@ class JointSegmenter:
 def _deal(patients: np.ndarray) -> np.ndarray:
     """Fold of each row, whatever the seed of the run."""
     fold = np.zeros(len(patients), int)
-    if len(patients):
-        dealt = GroupKFold(N_FOLDS, shuffle=True, random_state=0).split(patients, groups=patients)
+    n_folds = min(N_FOLDS, len(set(patients)))
+    if n_folds > 1:
+        dealt = GroupKFold(n_folds, shuffle=True, random_state=0).split(patients, groups=patients)
         for number, (_, rows) in enumerate(dealt):
             fold[rows] = number
     return fold

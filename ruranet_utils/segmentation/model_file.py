@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -42,11 +43,11 @@ class Model:
     state : dict of str to ndarray
         Parameters, as :func:`ruranet_utils.segmentation.training.fit` returns them.
     card : dict
-        ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``,
-        ``decoder_width``, ``image_size_px``, ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources), ``licenses``,
-        ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the test images,
-        where it was scored; ``weights`` (origin of the encoder's first ones), ``note``, ``intended_use`` and
-        ``sha256`` over the parameters.
+        ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``, ``decoder_width``,
+        ``image_size_px``, ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources),
+        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the
+        test images, where it was scored, and ``notes``, by lesion; ``weights`` (origin of the encoder's first ones),
+        ``intended_use`` and ``sha256`` over the parameters.
     """
 
     state: Arrays
@@ -62,6 +63,20 @@ class Model:
         """The same as a reader would call it: the stand-in of edema is the optic disc."""
         return tuple("optic_disc" if name == "edema" and self.card.get("disc") else name for name in self.lesions)
 
+    @property
+    def name(self) -> str:
+        """Of its file, without suffix."""
+        return _name(self.lesions, self.card["attention"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """What its card says of each lesion: ``iou`` on the test images with its interval, and where it comes from."""
+        shared = {"encoder": self.card["encoder"], "trained on": ", ".join(self.card["trained_on"])}
+        shared |= {"n_test": self.card["n_test"], "weights": self.card["weights"]}
+        scores = pd.DataFrame(self.card["scores"], ["iou_first", "iou_low", "iou_high"]).T.reindex(self.lesions)
+        scores = scores.rename(columns={"iou_first": "iou"}).reset_index(names="lesion")
+        return scores.assign(**shared, note=[self.card["notes"][lesion] for lesion in self.lesions])
+
     def save(self, folder: Path, half: bool = False) -> Path:
         """Write ``<lesion>.safetensors``, of several ``lesions.safetensors``, with the card in its header.
 
@@ -73,7 +88,7 @@ class Model:
         """
         state = _rounded(self.state) if half else self.state
         card = {**self.card, "sha256": _digest(state)}
-        path = folder / _name(self.lesions, card["attention"])
+        path = folder / f"{self.name}.safetensors"
         header = {"card": json.dumps(card, sort_keys=True)}
         ordered = {name: np.asarray(value, order="C") for name, value in state.items()}  # safetensors wants it so
         write_atomically(path, lambda file: save_file(ordered, file, header))
@@ -143,7 +158,7 @@ def load_model(name: str | Path = "shipped") -> Model:
         raise ValueError(
             f"unknown model {str(name)!r}: expected a .safetensors file, 'shipped' or one of {', '.join(PROFILES)}"
         )
-    return load(paths.models(str(name)) / _name((), "scse"))
+    return load(_file(paths.models(str(name)), ()))
 
 
 def load(path: Path) -> Model:
@@ -179,25 +194,29 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
     FileNotFoundError
         Naming every lesion without a model, and how to get one.
     """
-    if (file := folder / _name((), attention)).is_file():
+    if (file := _file(folder, (), attention)).is_file():
         joint = load(file)
         if set(lesions) <= set(joint.lesions):
             return dict.fromkeys(lesions, joint)
-    missing = [lesion for lesion in lesions if not (folder / _name([lesion], attention)).is_file()]
+    missing = [lesion for lesion in lesions if not _file(folder, [lesion], attention).is_file()]
     if missing:
         notebook = "02" if attention else "05"  # of a profile whose data show the lesion
-        names = ", ".join(_name([lesion], attention) for lesion in missing)
+        names = ", ".join(_file(folder, [lesion], attention).name for lesion in missing)
         raise FileNotFoundError(
             f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once (make reproduce "
             f"PROFILE={folder.name} ARGS='--only {notebook}', if its data have masks of them) or copy the files there "
             "(docs/own_images.md)"
         )
-    return {lesion: load(folder / _name([lesion], attention)) for lesion in lesions}
+    return {lesion: load(_file(folder, [lesion], attention)) for lesion in lesions}
 
 
 def _name(lesions: Sequence[str], attention: str | None) -> str:
     name = lesions[0] if len(lesions) == 1 else JOINT
-    return f"{name}.safetensors" if attention else f"{name}_without_scse.safetensors"
+    return name if attention else f"{name}_without_scse"
+
+
+def _file(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> Path:
+    return folder / f"{_name(lesions, attention)}.safetensors"
 
 
 def _rounded(state: Arrays) -> Arrays:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.data.sources import SOURCES
-from ruranet_utils.data.splits import SPLITS
 from ruranet_utils.networks.device import device_settings
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
-from ruranet_utils.segmentation import model_file
-from ruranet_utils.segmentation.model_file import APPLIED, Model, learned
+from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
 from ruranet_utils.segmentation.patches import Annotated
 from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts, segmentation_scores
-from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
@@ -83,27 +76,6 @@ class LesionSegmenter:
         """The trained model with the threshold chosen for it; ``card`` adds to what its card says."""
         threshold = self.scores([(lesion, encoder)])[lesion, encoder]["threshold"][0]
         return self._model(self.train(lesion, encoder), lesion, encoder, thresholds=[float(threshold)], **card)
-
-    def keep(self, study: pd.DataFrame) -> list[Path]:
-        """Write the chosen models as files with cards into ``models/<profile>`` of the store; see :class:`Model`."""
-        parts = self.cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0)
-        trained_on = sorted(set(self.cohort.table["source"]))
-        shared = {
-            "data": self.cohort.digest,
-            "trained_on": trained_on,
-            "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
-            **parts.add_prefix("n_").to_dict(),
-            "intended_use": "research; no diagnosis, no treatment",
-        }
-        files = []
-        for row in study[study["chosen"]].to_dict("records"):
-            pair = row["lesion"], row["encoder"]
-            scores = {name: row[name] for name in ("iou_first", "iou_low", "iou_high") if self.attention == "scse"}
-            about = {"weights": row["weights"], "note": row["note"], "scores": scores}
-            model, folder = self.model(*pair, **shared, **about), paths.models(self.profile.name)
-            kept = (file for file in sorted(folder.glob(f"{row['lesion']}*")) if _is_kept(file, model))
-            files.append(next(kept, None) or model.save(folder))
-        return files
 
     def masks(self, images: np.ndarray, encoders: dict[str, str]) -> np.ndarray:
         """Predicted masks of all lesions.
@@ -226,23 +198,7 @@ class LesionSegmenter:
 
     def _model(self, trained: Arrays, lesion: str, encoder: str, **card) -> Model:
         state = {name: value for name, value in trained.items() if name.startswith("state.")}
-        network = {"lesions": [lesion], "encoder": encoder, "attention": self.attention}
-        return Model(
-            state,
-            {
-                **network,
-                **self.profile.settings("encoder_depth", "decoder_width", "image_size_px", "crop_field", "seed"),
-                **card,
-            },
-        )
-
-
-def _is_kept(file: Path, model: Model) -> bool:
-    """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
-    try:
-        kept = model_file.load(file)
-    except ValueError:  # damaged, or something else
-        return False
-    cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text
-    same = kept.state.keys() == model.state.keys()
-    return same and cards[0] == cards[1] and all(np.array_equal(kept.state[x], model.state[x]) for x in model.state)
+        about = {"lesions": [lesion], "encoder": encoder, "attention": self.attention}
+        about |= self.profile.settings(*SHAPE, "crop_field", "seed")
+        about["disc"] = lesion == "edema" and lesion in self.cohort.lesion_notes
+        return Model(state, {**about, **card})

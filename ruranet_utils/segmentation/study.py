@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ruranet_utils import published
 from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.data.sources import SOURCES
+from ruranet_utils.data.splits import SPLITS
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import LESIONS, Profile
-from ruranet_utils.segmentation import model_file
+from ruranet_utils.segmentation.joint import JointSegmenter
+from ruranet_utils.segmentation.model_file import Model, load, load_all
 from ruranet_utils.segmentation.scores import COUNTS, segmentation_scores
 from ruranet_utils.segmentation.segmenter import PROTOCOLS, LesionSegmenter
 from ruranet_utils.statistics.intervals import ratio_interval
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import Arrays, Store
 
+Segmenter = LesionSegmenter | JointSegmenter
 
-def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
+
+def segmenter_of(cohort: Cohort, profile: Profile, store: Store, attention: str | None = "scse") -> Segmenter:
+    """The networks that a profile asks for by its ``masks``: one for each lesion, or one for all."""
+    kind = JointSegmenter if profile.masks == "joint" else LesionSegmenter
+    return kind(cohort, profile, store, attention)
+
+
+def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
     """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
 
     Returns
@@ -31,7 +44,8 @@ def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] |
         the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
         first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
-        on the validation images; ``validation_iou`` (first seed) and ``chosen`` by it; ``parameters``; ``weights``;
+        on the validation images (0.5 in a joint network); ``validation_iou`` (first seed; out of fold in a joint
+        network) and ``chosen`` by it; ``parameters``; ``weights``;
         ``note``: what the masks show where that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
         (for data) of the first seed's training.
     """
@@ -39,8 +53,11 @@ def encoder_study(segmenter: LesionSegmenter, pairs: Sequence[tuple[str, str]] |
     seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
     scores = [segmenter.with_seed(seed).scores(pairs) for seed in seeds]
     table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
-    best = table["validation_iou"].fillna(-1).groupby(table["lesion"]).idxmax()
-    table["chosen"] = table.index.isin(best)
+    validation = table["validation_iou"].fillna(-1)
+    if isinstance(segmenter, JointSegmenter):  # one network for all lesions
+        table["chosen"] = table["encoder"] == validation.groupby(table["encoder"], sort=False).mean().idxmax()
+    else:
+        table["chosen"] = table.index.isin(validation.groupby(table["lesion"]).idxmax())
     return table
 
 
@@ -68,7 +85,7 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
         "n": len(test),
         "n_with": int((test["tp"] + test["fn"] > 0).sum()),
         "threshold": float(first["threshold"][0]),
-        "validation_iou": segmentation_scores(validation)["iou"],
+        "validation_iou": segmentation_scores(validation)["iou"] if len(validation) else np.nan,
         "parameters": int(first["parameters"][0]),
         "weights": find_weights(encoder, segmenter.profile).origin,
         "note": segmenter.cohort.lesion_notes.get(lesion, ""),
@@ -76,12 +93,12 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
     }
 
 
-def compare_protocols(segmenter: LesionSegmenter, study: pd.DataFrame) -> pd.DataFrame:
-    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol, first seed.
+def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame:
+    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol.
 
     Parameters
     ----------
-    segmenter : LesionSegmenter
+    segmenter : LesionSegmenter or JointSegmenter
     study : DataFrame
         From :func:`encoder_study`.
 
@@ -89,15 +106,15 @@ def compare_protocols(segmenter: LesionSegmenter, study: pd.DataFrame) -> pd.Dat
     -------
     DataFrame
         ``lesion``, ``encoder``, ``protocol``; ``iou paper`` (Table 1's row of this encoder, or Table 2's of the
-        lesion); ``iou``, ``iou_low``, ``iou_high``; ``nearer``: whether this protocol's IoU is nearer to the paper's;
+        lesion); ``iou``, mean over ``n_seeds`` seeds with their spread ``iou_sd``; ``iou_low``, ``iou_high`` of the
+        first one; ``nearer``: whether this protocol's IoU is nearer to the paper's;
         ``n train``, ``n val`` and ``n`` images; ``note``.
     """
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
-    first = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1))
     sizes = segmenter.cohort.table["split"].value_counts()
     parts = []
     for name, (train, validation, _) in PROTOCOLS.items():
-        scored = encoder_study(replace(first, protocol=name), pairs)
+        scored = encoder_study(replace(segmenter, protocol=name), pairs)
         parts.append(scored.assign(protocol=name, **{"n train": sizes[train], "n val": sizes[validation]}))
     table = pd.concat(parts).sort_values("lesion", key=lambda names: names.map(LESIONS.index), kind="stable")
     printed = published.table_1().set_index(["lesion", "encoder"])["iou"].to_dict()
@@ -105,8 +122,8 @@ def compare_protocols(segmenter: LesionSegmenter, study: pd.DataFrame) -> pd.Dat
     table["iou paper"] = [printed.get((row.lesion, row.encoder), chosen[row.lesion]) for row in table.itertuples()]
     distance = (table["iou"] - table["iou paper"]).abs()
     table["nearer"] = distance == distance.groupby(table["lesion"]).transform("min")
-    columns = ["lesion", "encoder", "protocol", "iou paper", "iou", "iou_low", "iou_high", "nearer"]
-    return table[[*columns, "n train", "n val", "n", "note"]].reset_index(drop=True)
+    columns = ["lesion", "encoder", "protocol", "iou paper", "iou", "iou_sd", "n_seeds", "iou_low", "iou_high"]
+    return table[[*columns, "nearer", "n train", "n val", "n", "note"]].reset_index(drop=True)
 
 
 def lesion_masks(
@@ -114,7 +131,7 @@ def lesion_masks(
 ) -> np.ndarray:
     """Masks of all four lesions: by the models trained on a cohort, and for lesions it does not show by kept ones.
 
-    The models trained here are kept, too; see :meth:`LesionSegmenter.keep`.
+    The models trained here are kept, too; see :func:`keep`.
 
     Parameters
     ----------
@@ -139,7 +156,7 @@ def lesion_masks(
         If a model was trained on photographs that were cut in another way.
     """
     missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
-    kept = model_file.load_all(paths.models(profile.models), missing, attention)
+    kept = load_all(paths.models(profile.models), missing, attention)
     for lesion, model in kept.items():
         if model.card["crop_field"] != profile.crop_field:
             seen = "cut to their field of view" if model.card["crop_field"] else "scaled whole"
@@ -148,12 +165,65 @@ def lesion_masks(
         lesion: model.masks(images, profile, store)[:, model.lesions.index(lesion)] for lesion, model in kept.items()
     }
     if segmentation.annotated:
-        study = encoder_study(LesionSegmenter(segmentation, profile, store))
-        segmenter = LesionSegmenter(segmentation, profile, store, attention)
+        study = encoder_study(segmenter_of(segmentation, profile, store))
+        segmenter = segmenter_of(segmentation, profile, store, attention)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
-        segmenter.keep(study[study["lesion"].isin(encoder_of)])
+        keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
+
+
+def keep(segmenter: Segmenter, study: pd.DataFrame) -> list[Model]:
+    """Write the chosen networks as files with cards into ``models/<profile>`` of the store, unless they are there.
+
+    Parameters
+    ----------
+    segmenter : LesionSegmenter or JointSegmenter
+    study : DataFrame
+        From :func:`encoder_study`.
+    """
+    chosen, cohort = study[study["chosen"]], segmenter.cohort
+    healthy = cohort.healthy if isinstance(segmenter, JointSegmenter) and segmenter.profile.healthy_patches else None
+    trained_on = sorted({*cohort.table["source"], *(() if healthy is None else healthy.table["source"])})
+    shared = {
+        "data": cohort.digest,
+        "trained_on": trained_on,
+        "licenses": [SOURCES[name].license for name in trained_on if name in SOURCES],
+        **cohort.table["split"].value_counts().reindex(SPLITS, fill_value=0).add_prefix("n_").to_dict(),
+        "n_healthy": 0 if healthy is None else len(healthy),
+        "intended_use": "research; no diagnosis, no treatment",
+    }
+    if isinstance(segmenter, JointSegmenter):
+        encoder = chosen["encoder"].iloc[0]
+        models = [segmenter.model(encoder, **shared, **_about(segmenter, chosen))]
+    else:
+        models = [
+            segmenter.model(*pair, **shared, **_about(segmenter, rows))
+            for pair, rows in chosen.groupby(["lesion", "encoder"], sort=False)
+        ]
+    folder = paths.models(segmenter.profile.name)
+    for model in models:
+        if not any(_is_kept(file, model) for file in folder.glob(f"{model.name}*")):
+            model.save(folder)
+    return models
+
+
+def _about(segmenter: Segmenter, rows: pd.DataFrame) -> dict:
+    """What a card says of the lesions of a network; it has scores if the network has SCSE."""
+    scores = rows.set_index("lesion")[["iou_first", "iou_low", "iou_high"]].T.to_dict()
+    notes = dict(zip(rows["lesion"], rows["note"], strict=True))
+    return {"weights": rows["weights"].iloc[0], "notes": notes, "scores": scores if segmenter.attention else {}}
+
+
+def _is_kept(file: Path, model: Model) -> bool:
+    """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
+    try:
+        kept = load(file)
+    except ValueError:  # damaged, or something else
+        return False
+    cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text
+    same = kept.state.keys() == model.state.keys()
+    return same and cards[0] == cards[1] and all(np.array_equal(kept.state[x], model.state[x]) for x in model.state)
 
 
 def best_encoders(study: pd.DataFrame) -> dict[str, str]:

@@ -85,14 +85,14 @@ def test_without_a_reader_the_first_figure_is_drawn_once(weighed, shown, monkeyp
 def test_lesions_above_the_threshold_beside_the_truth(phantoms, shown, monkeypatch):
     """A network whose probability rises from left to right."""
     height, width = phantoms.images.shape[2:]
-    rising = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (1, height, width))
+    rising = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (1, 1, height, width))
     model = SimpleNamespace(
-        card={"lesion": "hemorrhages", "threshold": 0.5}, probabilities=lambda images, profile: iter([rising])
+        lesions=("hemorrhages",), card={"thresholds": [0.5]}, probabilities=lambda images, profile: iter([rising])
     )
     controls = move(monkeypatch, photograph=3, threshold=0.75)
     widgets.browse_lesions(phantoms, [model], None)
     truth = phantoms.masks[3, ANNOTATIONS.index("hemorrhages")]
-    found = rising[0] > 0.75
+    found = rising[0, 0] > 0.75
     iou = (truth & found).sum() / (truth | found).sum()
     assert shown[0].axes[1].get_title() == f"found, IoU {iou:.2f}"
     assert phantoms.table["image_id"][3] in shown[0].get_suptitle()

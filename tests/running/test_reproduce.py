@@ -220,6 +220,7 @@ def modelled(tmp_path_factory):
         "encoder": "mobilenet_v2",
         "attention": "scse",
         "encoder_depth": 3,
+        "decoder_width": 256,
         "image_size_px": 512,
         "crop_field": True,
         "seed": 0,
@@ -229,9 +230,9 @@ def modelled(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RURANET_STORE", str(folder / "store"))
         for share, lesion in zip((0.5, 0.6, 0.7, 0.8), LESIONS, strict=True):
-            about = {"lesion": lesion, "threshold": float(np.quantile(found, share)), "trained_on": ["synthetic"]}
-            about |= {"licenses": [], "weights": "random", "note": "", "n_train": 0}
-            about["scores"] = dict.fromkeys(("iou_first", "iou_low", "iou_high"), 0.0)
+            about = {"lesions": [lesion], "thresholds": [float(np.quantile(found, share))], "trained_on": ["synthetic"]}
+            about |= {"licenses": [], "weights": "random", "notes": {lesion: ""}, "n_train": 0, "n_test": 0}
+            about["scores"] = {lesion: dict.fromkeys(("iou_first", "iou_low", "iou_high"), 0.0)}
             Model(state, {**shared, **about}).save(paths.models("synthetic"))
     return folder
 

@@ -1,32 +1,54 @@
-"""Three lines on photographs: one file, a folder, an array; what is written, and what is refused."""
+"""Two lines on photographs: one file, a folder, an array; what is written, and what is refused."""
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from ruranet_utils.data.field import Frame
+from ruranet_utils.data.refusal import Refused
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.apply import OUTLINE, segment
-from ruranet_utils.segmentation.model_file import Model, load
+from ruranet_utils.segmentation.apply import (
+    COLORS,
+    LEGEND_PX,
+    SHOWN_PX,
+    TABLE,
+    Finder,
+    Finding,
+    photographs,
+    segment,
+    segment_into,
+)
+from ruranet_utils.segmentation.model_file import SHAPE, Model, load, load_model
 from ruranet_utils.storage import paths
 
-
-@pytest.fixture(autouse=True)
-def half_found(untrained, monkeypatch):
-    """The kept model's probabilities: the middle half of every image."""
-    monkeypatch.setenv("RURANET_STORE", str(untrained))
-
-    def middle_half(network, images, profile):
-        inside = np.abs(np.arange(images.shape[3]) - (images.shape[3] - 1) / 2) < images.shape[3] / 4
-        return np.broadcast_to(inside.astype(np.float32), (len(images), *images.shape[2:]))
-
-    monkeypatch.setattr(unet, "probabilities", middle_half)
+LESIONS = ("hard_exudates", "hemorrhages", "optic_disc")
 
 
 @pytest.fixture
-def photographs(tmp_path, phantoms):
+def model(tiny, untrained, monkeypatch):
+    """Finds the left half as hard exudates, two bars as hemorrhages, and a square as disc."""
+
+    def drawn(network, images, profile):
+        found = np.zeros((len(images), 3, *images.shape[2:]), np.float32)
+        half = images.shape[3] // 2
+        found[:, 0, :, :half] = 1
+        found[:, 1, 4:8, 8:-8] = found[:, 1, -8:-4, 8:-8] = 1
+        found[:, 2, half - 8 : half + 8, half - 8 : half + 8] = 1
+        return found
+
+    monkeypatch.setattr(unet, "probabilities", drawn)
+    monkeypatch.setattr("ruranet_utils.segmentation.model_file.MIRRORS", ((),))
+    kept = load(untrained / "models/synthetic/hemorrhages.safetensors")
+    card = {**kept.card, "lesions": ["hard_exudates", "hemorrhages", "edema"], "thresholds": [0.5] * 3, "disc": True}
+    return replace(kept, card={**card, "sha256": "0" * 64})
+
+
+@pytest.fixture
+def folder(tmp_path, phantoms):
     folder = tmp_path / "my eyes"
     folder.mkdir()
     for number in range(2):
@@ -35,77 +57,153 @@ def photographs(tmp_path, phantoms):
     return folder
 
 
-def test_a_folder_gives_masks_and_overlays_of_the_photographs_size(photographs, tmp_path):
-    found = segment(photographs, "hemorrhages", model="synthetic")
-    assert found.names == ("eye 0", "eye 1") and found.masks.shape == (2, 64, 64)
-    assert found.table["area_percent"].tolist() == [50, 50]
+def test_a_folder_gives_masks_of_the_photographs_size_overlays_and_a_table(model, folder, tmp_path):
+    found = segment(folder, model=model)
     written = sorted(path.name for path in found.save(tmp_path / "out").iterdir())
-    assert written == sorted(f"eye {n}_hemorrhages{kind}.png" for n in (0, 1) for kind in ("", "_overlay"))
-    mask = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages.png").convert("L"))
-    assert mask.shape == (100, 200) and (mask[:, 51:149] == 255).all() and (mask[:, :49] == 0).all()
-    overlay = np.asarray(Image.open(tmp_path / "out" / "eye 0_hemorrhages_overlay.png"))
-    assert overlay.shape == (100, 200, 3)
+    masks = [f"eye {n}_{lesion}.png" for n in (0, 1) for lesion in LESIONS]
+    assert written == sorted([*masks, "eye 0_overlay.jpg", "eye 1_overlay.jpg", TABLE])
+    mask = np.asarray(Image.open(tmp_path / "out" / "eye 0_hard_exudates.png"))
+    assert mask.shape == (100, 200) and mask.dtype == np.uint8
+    assert (mask[:, :99] == 255).all() and (mask[:, 101:] == 0).all()
+    table = pd.read_csv(tmp_path / "out" / TABLE)
+    pd.testing.assert_frame_equal(table, found.table)
+    assert table["lesion"].tolist() == list(LESIONS) * 2
 
 
-def test_an_overlay_is_the_image_with_the_outline_alone(photographs):
-    found = segment(photographs, "hemorrhages", model="synthetic")
-    changed = (found.overlays != found.images.transpose(0, 2, 3, 1)).any(axis=-1)
-    assert set(np.nonzero(changed)[2]) == {15, 16, 47, 48}
-    np.testing.assert_array_equal(found.overlays[0, 5, 15], OUTLINE)
+def test_the_table_counts_parts_and_measures_by_the_field_and_the_disc(model, phantoms):
+    (finding,) = segment(phantoms.images[:1], model=model).findings
+    field = (phantoms.images[0].max(axis=0) > 20).mean()
+    table = finding.table.set_index("lesion")
+    assert table["number"].to_dict() == {"hard_exudates": 1, "hemorrhages": 2, "optic_disc": 1}
+    assert table.loc["hard_exudates", "area_percent"] == pytest.approx(100 * 0.5 / field)
+    assert table.loc["hard_exudates", "disc_areas"] == pytest.approx(64 * 32 / 16**2)
+    without = Finding("eye", finding.shown, {"hemorrhages": finding.masks["hemorrhages"]}, finding.frame, finding.field)
+    assert without.table["disc_areas"].isna().all()
+    touching = np.eye(8, dtype=bool)
+    assert Finding("eye", finding.shown, {"hemorrhages": touching}, finding.frame, 1.0).table["number"].tolist() == [1]
 
 
-def test_a_file_and_an_array_are_taken_too(photographs, phantoms):
-    assert segment(photographs / "eye 1.png", "hemorrhages", model="synthetic").names == ("eye 1",)
-    found = segment(phantoms.images[:3], "hemorrhages", model="synthetic")
-    assert found.names == ("image_1", "image_2", "image_3")
-    np.testing.assert_array_equal(found.images, phantoms.images[:3])
+def test_an_overlay_is_the_photograph_with_outlines_and_a_legend(model, phantoms):
+    (finding,) = segment(phantoms.images[:1], model=model).findings
+    overlay = np.asarray(finding.overlay)
+    assert overlay.shape == (64 + 2 * LEGEND_PX, 64, 3)
+    changed = (overlay[:64] != finding.shown).any(axis=-1)
+    assert (overlay[2, 31] == COLORS["hard_exudates"]).all() and not changed[2, :31].any()
+    assert (overlay[4, 40] == COLORS["hemorrhages"]).all() and (overlay[24, 40 - 1] == COLORS["optic_disc"]).all()
 
 
-def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(photographs, untrained):
-    file = paths.models("synthetic") / "hemorrhages.safetensors"
-    assert segment(photographs, "hemorrhages", model=file).card["lesion"] == "hemorrhages"
-    with pytest.raises(ValueError, match="finds hemorrhages, not edema"):
-        segment(photographs, "edema", model=file)
+def test_a_large_photograph_is_shown_larger_than_the_network_sees_it(model, folder, phantoms):
+    image = Image.fromarray(phantoms.images[0].transpose(1, 2, 0))
+    image.resize((2400, 1600)).save(folder / "large.jpg")
+    finding = Finder.of(model).read("large", folder / "large.jpg")
+    assert finding.shown.shape == (SHOWN_PX, SHOWN_PX, 3) and finding.masks["optic_disc"].shape == (64, 64)
+    small = Finder.of(model).read("eye 0", folder / "eye 0.png")
+    assert small.shown.shape == (200, 200, 3)
 
 
-def test_what_cannot_be_segmented_is_refused(photographs, phantoms, tmp_path):
-    with pytest.raises(ValueError, match=r"unknown lesion 'drusen'; valid lesions: hard_exudates, .*soft_exudates"):
-        segment(photographs, "drusen")
+def test_a_file_and_an_array_are_taken_too_and_lesions_are_chosen(model, folder, phantoms):
+    assert segment(folder / "eye 1.png", "optic_disc", model).table["lesion"].tolist() == ["optic_disc"]
+    found = segment(phantoms.images[:3], ["hemorrhages", "hard_exudates"], model)
+    assert [finding.name for finding in found.findings] == ["image_1", "image_2", "image_3"]
+    assert list(found.findings[0].masks) == ["hard_exudates", "hemorrhages"]
+    np.testing.assert_array_equal(found.findings[2].shown, phantoms.images[2].transpose(1, 2, 0))
+
+
+def into(out, folder, finder):
+    return list(segment_into(out, photographs(folder), finder))
+
+
+def test_a_stopped_folder_goes_on_and_nothing_is_found_twice(model, folder, tmp_path, monkeypatch):
+    out, finder, read = tmp_path / "out", Finder.of(model), []
+    original = Finder.read
+    monkeypatch.setattr(Finder, "read", lambda self, name, file: read.append(name) or original(self, name, file))
+    next(iter(segment_into(out, photographs(folder), finder)))  # and then it is stopped
+    first, table = read.copy(), (out / TABLE).read_text()
+    results = into(out, folder, finder)
+    assert first == ["eye 0"] and read == ["eye 0", "eye 1"] and (out / TABLE).read_text().startswith(table)
+    complete = (out / TABLE).read_text()
+    assert [len(rows) for rows, _ in results] == [3, 3] and into(out, folder, finder)[0][0].equals(results[0][0])
+    assert read == ["eye 0", "eye 1"] and (out / TABLE).read_text() == complete
+    (out / "eye 0_optic_disc.png").unlink()
+    into(out, folder, finder)
+    assert read[2:] == ["eye 0"]
+    Image.open(folder / "eye 1.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "eye 1.png")
+    into(out, folder, finder)
+    assert read[3:] == ["eye 1"]
+    into(out, folder, Finder.of(replace(model, card={**model.card, "sha256": "1" * 64})))
+    assert read[4:] == ["eye 0", "eye 1"]
+    assert len(pd.read_csv(out / TABLE)) == 6
+    with (out / TABLE).open("a") as file:
+        file.write("eye 9,hemorrh")  # a line that was cut
+    assert len(into(out, folder, Finder.of(replace(model, card={**model.card, "sha256": "1" * 64})))) == 2
+
+
+def test_one_bad_file_does_not_stop_the_others(model, folder, tmp_path):
+    (folder / "eye 0b.png").write_bytes((folder / "eye 0.png").read_bytes()[:500])
+    results = into(tmp_path / "out", folder, Finder.of(model))
+    assert [len(rows) for rows, _ in results] == [3, 0, 3]
+    assert isinstance(results[1][1], Refused) and "eye 0b.png" in str(results[1][1])
+
+
+def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(folder, untrained):
+    file = untrained / "models/synthetic/hemorrhages.safetensors"
+    assert segment(folder, model=file).model.lesions == ("hemorrhages",)
+    with pytest.raises(ValueError, match="the model does not find optic_disc; it finds hemorrhages"):
+        segment(folder, "optic_disc", model=file)
+
+
+def test_what_cannot_be_segmented_is_refused(folder, phantoms, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("RURANET_STORE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"does not find drusen; it finds hard_exudates, hemorrhages, optic_disc"):
+        segment(folder, "drusen", model)
     with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*absent"):
-        segment(tmp_path / "absent", "hemorrhages", model="synthetic")
-    with pytest.raises(FileNotFoundError, match="no trained model for edema"):
-        segment(photographs, "edema", model="synthetic")
+        segment(tmp_path / "absent", model=model)
+    with pytest.raises(FileNotFoundError, match=r"there is no model .*synthetic.*lesions\.safetensors"):
+        segment(folder, model="synthetic")
+    with pytest.raises(ValueError, match=r"unknown model 'mine': expected a \.safetensors file, 'shipped' or one of"):
+        segment(folder, model="mine")
     with pytest.raises(
         ValueError, match=r"expected uint8 images of shape \(n, 3, h, w\), got float64 \(1, 3, 64, 64\)"
     ):
-        segment(np.zeros((1, 3, 64, 64)), "hemorrhages", model="synthetic")
+        segment(np.zeros((1, 3, 64, 64)), model=model)
 
 
 def test_a_card_that_names_another_architecture_is_refused(untrained, phantoms, tmp_path):
-    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
+    kept = load(untrained / "models/synthetic/hemorrhages.safetensors")
     file = Model(kept.state, {**kept.card, "encoder": "resnet18"}).save(tmp_path)
     with pytest.raises(ValueError, match="no parameters of a U-Net with resnet18"):
-        segment(phantoms.images[:1], "hemorrhages", model=file)
+        segment(phantoms.images[:1], model=file)
 
 
-def test_a_kept_model_predicts_by_its_own_depth(untrained, phantoms, tiny):
-    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
-    assert get_profile("open").encoder_depth != kept.card["encoder_depth"]
-    deep = replace(tiny, encoder_depth=5)
-    np.testing.assert_array_equal(kept.predict(phantoms.images, deep), kept.predict(phantoms.images, tiny))
+def test_a_kept_model_predicts_by_its_own_shape(untrained, phantoms, tiny):
+    kept = load(untrained / "models/synthetic/hemorrhages.safetensors")
+    assert all(getattr(get_profile("open"), name) != kept.card[name] for name in SHAPE)
+    other = replace(tiny, encoder_depth=5, decoder_width=64)
+    np.testing.assert_array_equal(kept.predict(phantoms.images, other), kept.predict(phantoms.images, tiny))
 
 
-def test_what_a_cropping_model_finds_comes_back_where_it_was(untrained, phantoms, tmp_path):
-    kept = load(paths.models("synthetic") / "hemorrhages.safetensors")
-    file = Model(kept.state, {**kept.card, "crop_field": True}).save(tmp_path)
+def test_what_a_cropping_model_finds_comes_back_where_it_was(model, phantoms, tmp_path):
+    cropping = replace(model, card={**model.card, "crop_field": True})
     photograph = Image.new("RGB", (300, 200))
     photograph.paste(Image.fromarray(phantoms.images[0].transpose(1, 2, 0)).resize((160, 160)), (20, 20))
     photograph.save(tmp_path / "eye.png")
-    found = segment(tmp_path / "eye.png", "hemorrhages", model=file)
-    frame = found.frames[0]
-    assert frame.left == pytest.approx(24, abs=4) and frame.right == pytest.approx(176, abs=4)
+    found = segment(tmp_path / "eye.png", model=cropping)
+    frame = found.findings[0].frame
+    assert (
+        isinstance(frame, Frame) and frame.left == pytest.approx(24, abs=4) and frame.right == pytest.approx(176, abs=4)
+    )
     found.save(tmp_path / "out")
-    mask = np.asarray(Image.open(tmp_path / "out/eye_hemorrhages.png").convert("L")) > 0
-    assert mask.shape == (200, 300) and not mask[:, :58].any() and not mask[:, 142:].any() and mask[100, 65:135].all()
-    assert found.table["area_percent"][0] == pytest.approx(100 * mask.mean(), rel=0.05)
-    assert np.asarray(Image.open(tmp_path / "out/eye_hemorrhages_overlay.png")).shape == (200, 300, 3)
+    mask = np.asarray(Image.open(tmp_path / "out/eye_hard_exudates.png")) > 0
+    assert mask.shape == (200, 300) and not mask[:, 102:].any() and mask[100, 30:98].all()
+    field = np.asarray(photograph).max(axis=2) > 20
+    share = found.table["area_percent"][0]
+    assert share == pytest.approx(100 * mask.sum() / field.sum(), rel=0.05)
+
+
+def test_the_network_of_this_project_is_as_its_card_says():
+    file = paths.models("shipped") / "lesions.safetensors"
+    if not file.is_file():
+        pytest.skip("no network is shipped")
+    shipped = load_model()
+    assert file.stat().st_size <= 15e6 and shipped.card["sha256"]
+    assert shipped.shows == ("hard_exudates", "microaneurysms", "hemorrhages", "optic_disc", "soft_exudates")

@@ -11,7 +11,7 @@ from ruranet_utils.profiles import LESIONS
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.model_file import load, load_all
 from ruranet_utils.segmentation.segmenter import LesionSegmenter
-from ruranet_utils.segmentation.study import best_encoders, encoder_study, lesion_masks
+from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import Store
 
@@ -24,7 +24,9 @@ def kept(phantoms, tiny, tmp_path_factory):
         patch.setenv("RURANET_STORE", str(root))
         segmenter = LesionSegmenter(phantoms, tiny, Store(root))
         study = encoder_study(segmenter)
-        return root, study, segmenter.masks(phantoms.images, best_encoders(study)), segmenter.keep(study)
+        masks = segmenter.masks(phantoms.images, best_encoders(study))
+        files = [paths.models("synthetic") / f"{model.name}.safetensors" for model in keep(segmenter, study)]
+        return root, study, masks, files
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +39,8 @@ def test_a_card_says_what_was_trained_on_what_and_how_it_scored(kept, phantoms):
     assert [file.name for file in files] == [f"{lesion}.safetensors" for lesion in LESIONS]
     for file, row in zip(files, study.to_dict("records"), strict=True):
         card = load(file).card
-        assert (card["lesion"], card["encoder"], card["attention"]) == (row["lesion"], "mobilenet_v2", "scse")
-        assert card["scores"]["iou_first"] == row["iou"] and card["weights"] == "random"
+        assert (card["lesions"], card["encoder"], card["attention"]) == ([row["lesion"]], "mobilenet_v2", "scse")
+        assert card["scores"][row["lesion"]]["iou_first"] == row["iou"] and card["weights"] == "random"
         assert card["trained_on"] == ["synthetic"] and len(card["data"]) == 64
         assert [card[f"n_{split}"] for split in ("train", "val", "test")] == [
             len(phantoms.split(split)) for split in ("train", "val", "test")
@@ -49,7 +51,7 @@ def test_a_card_says_what_was_trained_on_what_and_how_it_scored(kept, phantoms):
 def test_a_kept_model_predicts_what_the_trained_one_predicted(kept, phantoms, tiny, store):
     _, _, masks, files = kept
     for number, file in enumerate(files):
-        np.testing.assert_array_equal(load(file).masks(phantoms.images, tiny, store), masks[:, number])
+        np.testing.assert_array_equal(load(file).masks(phantoms.images, tiny, store)[:, 0], masks[:, number])
 
 
 def test_photographs_without_masks_get_those_of_the_kept_models(kept, phantoms, tiny, store):
@@ -65,11 +67,11 @@ def test_probabilities_are_the_mean_over_the_mirror_images(kept, phantoms, tiny)
     image, probabilities = phantoms.images[:1], []
     for turn in (lambda x: x, np.fliplr, np.flipud, lambda x: x[::-1, ::-1]):
         found = unet.probabilities(network, np.stack([turn(part) for part in image[0]])[None], tiny)
-        probabilities.append(turn(found[0]))
+        probabilities.append(turn(found[0, 0]))
     (mean,) = model.probabilities(image, tiny)
-    np.testing.assert_allclose(mean[0], np.mean(probabilities, axis=0), atol=1e-6)
+    np.testing.assert_allclose(mean[0, 0], np.mean(probabilities, axis=0), atol=1e-6)
     assert np.ptp(probabilities, axis=0).max() > 1e-4
-    masks = replace(model, card={**model.card, "threshold": float(np.median(mean))}).predict(image, tiny)
+    masks = replace(model, card={**model.card, "thresholds": [float(np.median(mean))]}).predict(image, tiny)
     np.testing.assert_array_equal(masks, mean > np.median(mean))
 
 
@@ -93,8 +95,8 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
     with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model with a card"):
         load(changed)
     for card, said in (
-        ("[]", "lacks attention, crop_field, encoder"),
-        ('{"lesion": "edema"}', "lacks attention"),
+        ("[]", "lacks attention, crop_field, decoder_width, encoder"),
+        ('{"lesions": ["edema"]}', "lacks attention"),
         ("7", "card"),
     ):
         save_file(state, changed, {"card": card})

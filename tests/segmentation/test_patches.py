@@ -8,7 +8,17 @@ import torch
 
 from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD
 from ruranet_utils.segmentation import patches as patches_module
-from ruranet_utils.segmentation.patches import GAIN, SCALE, SHIFT, Annotated, FullImages, Patches, image_batches
+from ruranet_utils.segmentation.patches import (
+    GAIN,
+    SCALE,
+    SHIFT,
+    UNKNOWN,
+    Annotated,
+    FullImages,
+    JointPatches,
+    Patches,
+    image_batches,
+)
 
 OPTIONS = {"patch_size_px": 32, "patches_per_image": 3, "batch_size": 4, "lesion_patches": 0.5, "seed": 0}
 
@@ -19,7 +29,7 @@ def denormalize(images: torch.Tensor) -> np.ndarray:
 
 
 def annotated(images, masks, aspect=1.0) -> Annotated:
-    return Annotated(images.astype(np.uint8), masks, np.full(len(images), aspect))
+    return Annotated(images.astype(np.uint8), masks[:, None], np.full(len(images), aspect))
 
 
 def blank(masks, level=0, **options) -> Annotated:
@@ -60,7 +70,7 @@ def test_masks_stay_on_their_images_however_a_patch_is_turned(blocks):
 def test_a_patch_is_what_a_loop_over_its_pixels_finds(blocks):
     patches = Patches(replace(blocks, aspect=np.full(5, 1.4)), **OPTIONS)
     rng = np.random.default_rng(0)
-    maps = np.stack([patches._map(row, row % 2 == 0, rng) for row in range(5)])
+    maps = np.stack([patches._map(row, patches._lesion_px[row][0] if row % 2 else None, rng) for row in range(5)])
     _, masks = patches._cut(np.arange(5), maps, rng)
     for row, matrix in enumerate(maps):
         for i, j in np.ndindex(32, 32):
@@ -68,7 +78,7 @@ def test_a_patch_is_what_a_loop_over_its_pixels_finds(blocks):
             column, line = ((x + 1) * 96 - 1) / 2, ((y + 1) * 64 - 1) / 2
             if max(abs(column % 1 - 0.5), abs(line % 1 - 0.5)) > 0.01:  # nearest is clear
                 inside = -0.5 < line < 63.5 and -0.5 < column < 95.5
-                assert masks[row, 0, i, j] == (blocks.masks[row, round(line), round(column)] if inside else 0)
+                assert masks[row, 0, i, j] == (blocks.masks[row, 0, round(line), round(column)] if inside else 0)
 
 
 def test_patches_are_turned_as_the_eye_turns(monkeypatch):
@@ -140,12 +150,53 @@ def test_images_without_a_lesion_give_patches_too():
     assert images.shape == (2, 3, 32, 32) and not masks.any()
 
 
+JOINT = OPTIONS | {"lesion_draw": (0.2, 0.8), "healthy_patches": 0.25, "batch_size": 8, "patches_per_image": 200}
+
+
+@pytest.fixture
+def colored():
+    """Red images show the first lesion everywhere, green ones the second, blue ones none and were not asked for it."""
+    images = np.zeros((4, 3, 64, 64), np.uint8)
+    images[0, 0], images[1:3, 1], images[3, 2] = 200, 200, 200
+    masks = np.zeros((4, 2, 64, 64), bool)
+    masks[0, 0], masks[1:3, 1] = True, True
+    known = np.array([[True, True], [True, True], [False, True], [True, False]])
+    return Annotated(images, masks, np.ones(4), known)
+
+
+def test_joint_patches_draw_the_lesion_first_and_healthy_eyes_as_often_as_asked(colored):
+    patches = JointPatches(colored, **JOINT | {"lesion_patches": 1.0})
+    batches = list(patches)
+    assert len(batches) == len(patches) == 3 * 200 // 8 and {len(images) for images, _ in batches} == {8}
+    images, masks = (torch.cat(part) for part in zip(*batches, strict=True))
+    color = denormalize(images).max(axis=(1, 2)).argmax(axis=-1)
+    shares = np.bincount(color) / len(color)
+    np.testing.assert_allclose(shares, [0.75 * 0.2, 0.75 * 0.8, 0.25], atol=0.06)
+    assert ((masks[color == 0, 0] == 1).float().mean() > 0.9) and ((masks[color == 1, 1] == 1).float().mean() > 0.9)
+
+
+def test_joint_patches_mark_what_nobody_looked_for(colored):
+    patches = JointPatches(colored, **JOINT)
+    _, masks = patches._cut(np.arange(4), np.tile(np.eye(2, 3), (4, 1, 1)), np.random.default_rng(0))
+    middle = masks[:, :, 16, 16].numpy()
+    np.testing.assert_array_equal(middle, [[1, 0], [0, 1], [UNKNOWN, 1], [0, UNKNOWN]])
+
+
+def test_joint_patches_lie_near_the_lesion_that_was_drawn():
+    masks = np.zeros((1, 2, 96, 96), bool)
+    masks[0, 0, 20:24, 20:24], masks[0, 1, 70:74, 70:74] = True, True
+    data = Annotated(np.full((1, 3, 96, 96), 90, np.uint8), masks, np.ones(1))
+    _, found = (torch.cat(part) for part in zip(*JointPatches(data, **JOINT | {"lesion_patches": 1.0}), strict=True))
+    shown = found.any(dim=-1).any(dim=-1).float().mean(dim=0).numpy()
+    np.testing.assert_allclose(shown, [0.2, 0.8], atol=0.15)
+
+
 def test_full_images_come_whole_and_in_order(blocks):
     batches = FullImages(blocks)
     ((images, masks),) = batches
     assert len(batches) == 1 and images.shape == (5, 3, 64, 96) and masks.shape == (5, 1, 64, 96)
     np.testing.assert_allclose(denormalize(images) * 255, blocks.images.transpose(0, 2, 3, 1), atol=1e-3)
-    np.testing.assert_array_equal(masks[:, 0], blocks.masks)
+    np.testing.assert_array_equal(masks, blocks.masks)
 
 
 @pytest.mark.parametrize(

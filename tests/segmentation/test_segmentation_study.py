@@ -45,7 +45,9 @@ def oracle(cohort, monkeypatch):
     def fake_fit(train, validation, encoder, attention, profile, description, checkpoint):
         fitted_on.append((train.images, validation.images, profile.seed))
         assert abs(len(train.images) * profile.patches_per_image - 2 * 4) <= 2, "patches in an epoch"
-        lesion = next(i for i in range(5) if np.array_equal(validation.masks, cohort.masks[known_rows(validation), i]))
+        lesion = next(
+            i for i in range(5) if np.array_equal(validation.masks[:, 0], cohort.masks[known_rows(validation), i])
+        )
         good = (encoder == GOOD) != (lesion == 4)
         return {"state.lesion": np.array([lesion]), "state.good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
 
@@ -61,7 +63,7 @@ def oracle(cohort, monkeypatch):
         right = (cohort.table["split"].iloc[rows] == ("val" if model.good else "test")).to_numpy()
         truth = cohort.masks[rows, model.lesion]
         found = np.where(np.where(right[:, None, None], truth, np.roll(truth, 1, axis=-1)), 0.9, 0.0).astype(np.float32)
-        return np.flip(found, axes)
+        return np.flip(found, axes)[:, None]
 
     monkeypatch.setattr(training, "fit", fake_fit)
     monkeypatch.setattr(unet, "restore", fake_restore)
@@ -125,7 +127,7 @@ def test_the_threshold_is_the_one_with_the_best_validation_iou(segmenter, cohort
 
     def graded(model, images, profile):
         rows = [next(r for r, known in enumerate(cohort.images) if np.array_equal(known, image)) for image in images]
-        truth = cohort.masks[rows, ANNOTATIONS.index(model.card["lesion"])]
+        truth = cohort.masks[rows][:, [ANNOTATIONS.index(model.lesions[0])]]
         found = np.where(truth, np.where(rng.random(truth.shape) < 0.5, 0.32, 0.9), 0.27)
         yield np.where(~truth & (rng.random(truth.shape) < 0.1), 0.41, found)
 
@@ -241,7 +243,7 @@ def test_a_lesion_that_few_training_images_show_is_trained_for_longer(phantoms, 
 
 
 def test_one_encoder_is_chosen_even_where_no_validation_image_decides(segmenter, cohort, monkeypatch):
-    monkeypatch.setattr(unet, "probabilities", lambda _, images, profile: np.zeros(images[:, 0].shape))
+    monkeypatch.setattr(unet, "probabilities", lambda _, images, profile: np.zeros(images[:, :1].shape))
     cohort.masks[cohort.table["split"] == "val"] = False
     study = encoder_study(segmenter)
     assert study["validation_iou"].isna().all()
@@ -253,11 +255,11 @@ def test_evaluation_counts_the_pixels_of_a_real_network(phantoms, tiny, store):
     study = encoder_study(segmenter).set_index("lesion")
     for lesion in ("hard_exudates", "edema"):
         model = segmenter.model(lesion, "mobilenet_v2")
-        assert model.card["threshold"] == study.loc[lesion, "threshold"]
+        assert model.card["thresholds"] == [study.loc[lesion, "threshold"]]
         for split, column in (("val", "validation_iou"), ("test", "iou")):
             part = phantoms.split(split)
             counts = pixel_counts(
-                model.predict(part.images, segmenter.profile), part.masks[:, ANNOTATIONS.index(lesion)]
+                model.predict(part.images, segmenter.profile)[:, 0], part.masks[:, ANNOTATIONS.index(lesion)]
             )
             assert study.loc[lesion, column] == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True)
 

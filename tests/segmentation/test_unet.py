@@ -17,8 +17,8 @@ from ruranet_utils.networks import training
 from ruranet_utils.networks.backbones import normalize
 from ruranet_utils.profiles import ENCODERS
 from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.patches import Annotated
-from ruranet_utils.segmentation.training import CombinedLoss, Segmentation, fit
+from ruranet_utils.segmentation.patches import UNKNOWN, Annotated
+from ruranet_utils.segmentation.training import CombinedLoss, JointLoss, Segmentation, fit, fit_joint
 from ruranet_utils.segmentation.unet import build, probabilities, restore
 
 
@@ -69,6 +69,27 @@ def test_combined_loss_rewards_the_truth():
     assert loss(20 - 40 * masks, masks).item() > 1
 
 
+def test_the_joint_loss_is_the_mean_dice_loss_and_five_times_the_focal_loss_of_what_is_known():
+    """Three lesions of two patches; the second is not known in the first patch, the third shown by none."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, size=(2, 3, 4, 5))
+    masks = (rng.random((2, 3, 4, 5)) < 0.4).astype(float)
+    masks[:, 2] = 0
+    masks[0, 1] = UNKNOWN
+    dice_losses, focal = [], []
+    for lesion in range(3):
+        overlap = total = 0.0
+        for x, y in zip(logits[:, lesion].ravel(), masks[:, lesion].ravel(), strict=True):
+            if y != UNKNOWN:
+                p = 1 / (1 + np.exp(-x))
+                p_t, alpha_t = (p, 0.75) if y else (1 - p, 0.25)
+                focal.append(-alpha_t * (1 - p_t) ** 2 * np.log(p_t))
+                overlap, total = overlap + p * y, total + p + y
+        dice_losses.append(1 - 2 * overlap / total if (masks[:, lesion] == 1).any() else 0)
+    expected = np.mean(dice_losses) + 5 * np.mean(focal)
+    assert JointLoss(0.75, 2, 5)(torch.tensor(logits), torch.tensor(masks)).item() == pytest.approx(expected, rel=1e-5)
+
+
 # One network
 
 
@@ -84,7 +105,7 @@ def squares():
     for mask, (row, column), side in zip(masks, rng.integers(0, 40, (12, 2)), rng.integers(12, 24, 12), strict=True):
         mask[row : row + side, column : column + side] = True
     images = np.where(masks[:, None], images + 150, images).astype(np.uint8)
-    data = Annotated(images, masks, np.ones(12))
+    data = Annotated(images, masks[:, None], np.ones(12))
     return data_rows(data, slice(8)), data_rows(data, slice(8, None))
 
 
@@ -110,14 +131,14 @@ def test_probabilities_are_those_of_the_trained_network(trained, squares, easy):
     images = squares[1].images
     restored = restore(trained, "mobilenet_v2", "scse", easy)
     found = probabilities(restored, images, easy)
-    assert found.shape == (4, 64, 64) and found.dtype == np.float32
+    assert found.shape == (4, 1, 64, 64) and found.dtype == np.float32
     model = build("mobilenet_v2", "scse", easy).eval()
     state = {name: torch.from_numpy(trained[f"state.{name}"]) for name in model.state_dict()}
     model.load_state_dict(state)
     with torch.no_grad():
         for row, image in enumerate(images):
             probability = model(normalize(torch.from_numpy(image[None] / np.float32(255)))).sigmoid()
-            np.testing.assert_allclose(found[row], probability[0, 0], atol=1e-5)
+            np.testing.assert_allclose(found[row], probability[0], atol=1e-5)
     np.testing.assert_allclose(probabilities(restored, images[::-1], easy)[::-1], found, atol=1e-5)
 
 
@@ -136,6 +157,56 @@ def test_fit_needs_a_lesion_and_a_finite_loss(squares, easy):
         fit(nothing, squares[1], "mobilenet_v2", "scse", easy, description="edema")
     with pytest.raises(ValueError, match=r"the loss became nan in batch \d+ of epoch 0: lower the learning rate"):
         fit(*squares, "mobilenet_v2", "scse", replace(easy, learning_rate=1e30))
+
+
+@pytest.fixture(scope="module")
+def two_kinds(squares):
+    """The bright squares, and the darkest quarter of the image as a second lesion, known in the first six alone."""
+    data = squares[0]
+    corner = np.zeros_like(data.masks)
+    corner[:, :, :16, :16] = True
+    images = np.where(corner, 0, data.images).astype(np.uint8)
+    masks = np.concatenate([data.masks, corner], axis=1)
+    known = np.ones((8, 2), bool)
+    known[6:, 1] = False
+    return Annotated(images, masks & known[..., None, None], np.ones(8), known)
+
+
+@pytest.mark.parametrize("weight_average", [0.0, 0.7])
+def test_one_network_learns_two_lesions(two_kinds, easy, weight_average):
+    joint = replace(
+        easy, masks="joint", epochs=8, lesion_draw=(0.5, 0.5), weight_average=weight_average, decoder_width=64
+    )
+    trained = fit_joint(two_kinds, "mobilenet_v2", "scse", joint)
+    found = probabilities(restore(trained, "mobilenet_v2", "scse", joint), two_kinds.images[:6], joint) > 0.5
+    assert found.shape == (6, 2, 64, 64)
+    assert min(dice(found[:, lesion], two_kinds.masks[:6, lesion]) for lesion in (0, 1)) > 0.6
+    assert trained["history"].shape == (8, 3) and np.isnan(trained["history"][:, 2]).all()
+    nothing = replace(two_kinds, masks=np.zeros_like(two_kinds.masks))
+    with pytest.raises(ValueError, match="none of the 8 training images has a lesion pixel"):
+        fit_joint(nothing, "mobilenet_v2", "scse", joint)
+
+
+def test_weights_are_averaged_over_the_steps(two_kinds, easy, monkeypatch):
+    """The parameters that are kept are the moving average of those after each step."""
+    seen = []
+    step = Segmentation.optimizer_step
+
+    def remember(module, *arguments, **more):
+        seen.append(module.model.segmentation_head[0].bias.detach().clone())
+        step(module, *arguments, **more)
+
+    monkeypatch.setattr(Segmentation, "optimizer_step", remember)
+    joint = replace(easy, masks="joint", epochs=2, lesion_draw=(0.5, 0.5), weight_average=0.5)
+    trained = fit_joint(two_kinds, "mobilenet_v2", "scse", joint)
+    assert len(seen) == 8
+    kept = trained["state.segmentation_head.0.bias"]
+    first = [after for after in seen[1:]]  # before the first step nothing is averaged
+    average = first[0].numpy()
+    for after in first[1:]:
+        average = 0.5 * average + 0.5 * after.numpy()
+    last = 2 * (kept - 0.5 * average)  # the step after the last one that was seen
+    assert np.abs(last - seen[-1].numpy()).max() < 0.02 and not np.allclose(kept, seen[-1].numpy(), atol=1e-5)
 
 
 def fit_with_checkpoints(train, validation, encoder, attention, profile, checkpoint):
@@ -192,13 +263,13 @@ def test_large_images_are_predicted_in_overlapping_tiles(trained, squares, easy)
     large = np.concatenate([parts[0], parts[0]], axis=-2)[None]
     model = restore(trained, "mobilenet_v2", "scse", easy)
     found = probabilities(model, large, easy)
-    assert found.shape == (1, 128, 128)
-    truth = np.tile(np.concatenate(tuple(squares[1].masks[:2]), axis=-1), (2, 1))
-    assert dice(found[0] > 0.5, truth) > 0.7
+    assert found.shape == (1, 1, 128, 128)
+    truth = np.tile(np.concatenate(tuple(squares[1].masks[:2, 0]), axis=-1), (2, 1))
+    assert dice(found[0, 0] > 0.5, truth) > 0.7
     whole = probabilities(model, large, replace(easy, image_size_px=128))
     assert not np.allclose(whole, found)
     single = probabilities(model, tile[:1], easy)
-    np.testing.assert_allclose(found[0, :8, :8], single[0, :8, :8], atol=0.05)
+    np.testing.assert_allclose(found[..., :8, :8], single[..., :8, :8], atol=0.05)
 
 
 @pytest.mark.parametrize("side_px", [(64, 50), (33, 64)])

@@ -1,0 +1,172 @@
+"""Scores at the photographs' own size, as the field reports them for IDRiD, beside those at the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.metrics import auc
+
+from ruranet_utils import published
+from ruranet_utils.data.decoding import read_mask_of
+from ruranet_utils.data.field import FRAME, Frame
+from ruranet_utils.data.sources.base import Record
+from ruranet_utils.profiles import ANNOTATIONS
+from ruranet_utils.segmentation.joint import TRAINED, JointSegmenter
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Arrays, digest_arrays
+
+STEP = Step("full_size_histograms", 1, (*TRAINED, "segmentation.full_size"))
+BINS = 1000  # of a probability; 0.5 is the lower edge of one
+N_RESAMPLES = 1000
+OWN_SIZE = "the photographs' own size"
+
+
+def histograms(segmenter: JointSegmenter, encoder: str, records: Mapping[str, Record]) -> dict[str, np.ndarray]:
+    """How the probabilities of a joint network are distributed in the test images, on and off each lesion.
+
+    Parameters
+    ----------
+    segmenter : JointSegmenter
+    encoder : str
+    records : mapping of str to Record
+        By image id, where the masks lie.
+
+    Returns
+    -------
+    dict
+        ``network`` at the network's size and ``own`` at the photographs': ndarray of int64, shape
+        (n_test, n_lesions, 2, BINS + 1); the third axis is off the lesion, on it.
+    """
+    test = segmenter.cohort.split("test")
+    probability = segmenter.probabilities(test.images, encoder)
+
+    def compute() -> Arrays:
+        own = [
+            _own(probability[row], records[about["image_id"]], segmenter.lesions, Frame(*(about[x] for x in FRAME)))
+            for row, about in enumerate(progress(test.table.to_dict("records"), desc="own size", unit="image"))
+        ]
+        return {"own": np.stack(own)}
+
+    settings = {"data": segmenter.cohort.digest, "probability": digest_arrays(probability)}
+    truth = test.masks[:, [ANNOTATIONS.index(lesion) for lesion in segmenter.lesions]]
+    pairs = zip(probability, truth, strict=True)
+    network = [[_histogram(*channel) for channel in zip(*pair, strict=True)] for pair in pairs]
+    return {"network": np.array(network), "own": segmenter.store.fetch(STEP, settings, compute)["own"]}
+
+
+def _own(probability: np.ndarray, record: Record, lesions: Sequence[str], frame: Frame) -> np.ndarray:
+    """Of one image; probabilities are scaled up bilinearly, masks are those of the file."""
+    shape = frame.height_px, frame.width_px
+    found = []
+    for channel, lesion in zip(probability, lesions, strict=True):
+        path = record.mask_paths.get(lesion)
+        truth = np.zeros(shape, bool) if path is None else read_mask_of(record.image_path, shape, path, record.unjudged)
+        found.append(_histogram(frame.restore(channel.astype(np.float32), Image.Resampling.BILINEAR), truth))
+    return np.stack(found)
+
+
+def _histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pixels by probability off a lesion and on it: shape (2, BINS + 1)."""
+    level = (probability.astype(np.float32) * BINS).astype(np.int32)
+    every, on = (np.bincount(x.ravel(), minlength=BINS + 1) for x in (level, level[truth]))
+    return np.stack([every - on, on])
+
+
+def iou_at(counted: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """IoU of each lesion where a probability of at least ``threshold`` counts.
+
+    Parameters
+    ----------
+    counted : ndarray, shape (..., 2, BINS + 1)
+        Histograms, summed over the images that are pooled.
+    threshold : float
+
+    Returns
+    -------
+    ndarray of float, shape (...)
+    """
+    found = counted[..., round(threshold * BINS) :].sum(axis=-1)
+    return found[..., 1] / (found[..., 0] + counted[..., 1, :].sum(axis=-1))
+
+
+def precision_recall(counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall of one lesion at every threshold, from 0 upwards; precision is 1 where nothing is found.
+
+    Parameters
+    ----------
+    counted : ndarray, shape (2, BINS + 1)
+
+    Returns
+    -------
+    precision, recall : ndarray of float, shape (BINS + 2,)
+        The last threshold is above every probability.
+    """
+    off, on = (np.append(np.cumsum(part[::-1])[::-1], 0) for part in counted)
+    found = off + on
+    return np.where(found, on / np.maximum(found, 1), 1.0), on / on[0]
+
+
+def average_precision_of(counted: np.ndarray) -> float:
+    """Average precision of one lesion, up to the width of a bin: the sum of precision times the step in recall."""
+    precision, recall = precision_recall(counted)
+    return float(-(np.diff(recall) * precision[:-1]).sum())
+
+
+def coarse_aupr(counted: np.ndarray) -> float:
+    """Area under the precision-recall curve as others compute it: a trapezoid over the thresholds 0, 0.1, ..., 1."""
+    precision, recall = (curve[:-1][:: BINS // 10][::-1] for curve in precision_recall(counted))
+    return float(auc(recall, precision))
+
+
+def field_table(counted: Sequence[Mapping[str, np.ndarray]], lesions: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Ours beside the published rows.
+
+    Parameters
+    ----------
+    counted : sequence of dict
+        What :func:`histograms` returns, of each seed.
+    lesions : sequence of str
+        Of the channels.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``input``, ``scored at``; ``mean iou`` of the first seed with ``low`` and ``high`` (95 %, bootstrap
+        over photographs) and ``sd`` over ``n_seeds``; ``mean ap`` (average precision), ``mean aupr`` (11 thresholds);
+        ``iou`` and ``aupr`` of each lesion; ``n``; ``note``.
+    """
+    channels = [list(lesions).index(lesion) for lesion in published.FIELD_LESIONS]
+    sizes = {"network": "512 x 512", "own": OWN_SIZE}
+    rows = [
+        {"scored at": name, **_row([one[size][:, channels] for one in counted], seed)} for size, name in sizes.items()
+    ]
+    ours = {"model": "ours, one network", "input": "512 x 512, field of view", "note": "nothing chosen on these images"}
+    n_test = len(counted[0]["own"])
+    theirs = published.field().assign(**{"scored at": OWN_SIZE, "n": n_test})
+    return pd.concat([pd.DataFrame(rows).assign(**ours), theirs], ignore_index=True)
+
+
+def _row(of_seeds: Sequence[np.ndarray], seed: int) -> dict:
+    first = of_seeds[0]
+    pooled, spread = first.sum(axis=0), [iou_at(one.sum(axis=0)).mean() for one in of_seeds]
+    drawn = np.random.default_rng(seed).integers(len(first), size=(N_RESAMPLES, len(first)))
+    means = [iou_at(first[rows].sum(axis=0)).mean() for rows in drawn]
+    auprs = [coarse_aupr(lesion) for lesion in pooled]
+    return {
+        "mean iou": spread[0],
+        "low": np.quantile(means, 0.025),
+        "high": np.quantile(means, 0.975),
+        "sd": np.std(spread, ddof=1) if len(spread) > 1 else np.nan,
+        "n_seeds": len(spread),
+        "mean ap": np.mean([average_precision_of(lesion) for lesion in pooled]),
+        "mean aupr": np.mean(auprs),
+        **{f"iou {lesion}": iou for lesion, iou in zip(published.FIELD_LESIONS, iou_at(pooled), strict=True)},
+        **{f"aupr {lesion}": aupr for lesion, aupr in zip(published.FIELD_LESIONS, auprs, strict=True)},
+        "n": len(first),
+    }

@@ -1,0 +1,166 @@
+"""One network for all lesions: who trains it, who scores it, and what is kept of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import ANNOTATIONS, LESIONS
+from ruranet_utils.segmentation import training
+from ruranet_utils.segmentation.joint import ALL, N_FOLDS, THRESHOLD, JointSegmenter
+from ruranet_utils.segmentation.model_file import load_model
+from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
+from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks, segmenter_of
+from ruranet_utils.storage.store import Store
+
+ENCODER = "mobilenet_v2"
+
+
+@pytest.fixture(scope="module")
+def joint(tiny):
+    return replace(tiny, masks="joint", batch_size=8, weight_average=0.5, decoder_width=32, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def with_healthy(phantoms):
+    """The phantoms, of which those without a lesion serve as healthy eyes, too, under names of their own."""
+    empty = phantoms.subset(~phantoms.masks[:, :3].any(axis=(1, 2, 3)))
+    table = empty.table.assign(patient_id="healthy " + empty.table["patient_id"], source="elsewhere")
+    return replace(phantoms, healthy=replace(empty, table=table, masks=None), lesion_notes={"edema": "stand-in"})
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What :func:`training.fit_joint` was given, without any training."""
+    calls = []
+
+    def fake(data, encoder, attention, profile, description, checkpoint):
+        calls.append((data, profile.seed, description))
+        return {"state.x": np.zeros(1), "history": np.zeros((1, 3)), "speed": np.zeros(3)}
+
+    monkeypatch.setattr(training, "fit_joint", fake)
+    return calls
+
+
+def rows_of(images, cohort):
+    known = {image.tobytes(): row for row, image in enumerate(cohort.images)}
+    return [known.get(image.tobytes()) for image in images]
+
+
+def test_no_network_sees_its_test_images_nor_one_of_a_fold_its_patients(with_healthy, joint, store, fitted):
+    segmenter = JointSegmenter(with_healthy, joint, store)
+    for fold in (*range(N_FOLDS), ALL):
+        segmenter.train("", ENCODER, fold)
+    patients, test = with_healthy.patients, with_healthy.table["split"] == "test"
+    assert len(with_healthy.healthy) >= 3 and len(fitted) == N_FOLDS + 1
+    left_out = []
+    for data, _, _ in fitted:
+        rows = [row for row in rows_of(data.images[data.known.all(axis=1)], with_healthy)]
+        assert not test[rows].any() and len(set(rows)) == len(rows)
+        left_out.append(set(patients[segmenter.rows]) - set(patients[rows]))
+    *folds, none = left_out
+    assert none == set() and set().union(*folds) == set(patients[segmenter.rows])
+    assert sum(map(len, folds)) == len(set().union(*folds)) and all(folds)
+    n_healthy = [(~data.known.all(axis=1)).sum() for data, _, _ in fitted]
+    assert n_healthy[-1] == len(with_healthy.healthy) and sum(n_healthy[:-1]) == 2 * len(with_healthy.healthy)
+
+
+def test_healthy_eyes_have_no_lesion_and_an_unknown_disc(with_healthy, joint, store, fitted):
+    JointSegmenter(with_healthy, joint, store).train("", ENCODER)
+    JointSegmenter(with_healthy, replace(joint, healthy_patches=0.0), store).train("", ENCODER)
+    data, without = fitted[0][0], fitted[1][0]
+    healthy = slice(len(without.images), None)
+    assert not data.masks[healthy].any() and without.known.all()
+    lesions = with_healthy.annotated
+    assert (data.known[healthy] == [lesion != "edema" for lesion in lesions]).all()
+    same = JointSegmenter(replace(with_healthy, lesion_notes={}), replace(joint, seed=1), store)
+    same.train("", ENCODER)
+    assert fitted[2][0].known.all(), "edema that is edema is absent from a healthy eye"
+
+
+def test_a_source_is_asked_only_for_the_lesions_that_its_masks_show(phantoms, joint, store, fitted):
+    table, masks = phantoms.table.copy(), phantoms.masks.copy()
+    other = np.arange(len(table)) % 2 == 0
+    table["source"] = np.where(other, "two lesions", "four lesions")
+    masks[other, 2:] = False
+    JointSegmenter(Cohort(table, phantoms.images, masks), joint, store).train("", ENCODER)
+    rows = rows_of(fitted[0][0].images, phantoms)
+    np.testing.assert_array_equal(fitted[0][0].known[:, :2], True)
+    np.testing.assert_array_equal(fitted[0][0].known[:, 2:].all(axis=1), ~other[rows])
+
+
+def test_released_trains_on_the_test_images(phantoms, joint, store, fitted):
+    JointSegmenter(phantoms, joint, store, protocol="released").train("", ENCODER)
+    np.testing.assert_array_equal(fitted[0][0].images, phantoms.split("test").images)
+
+
+@pytest.fixture(scope="module")
+def studied(with_healthy, joint, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("store"))
+    segmenter = segmenter_of(with_healthy, replace(joint, n_seeds=2), store)
+    return segmenter, encoder_study(segmenter)
+
+
+def test_the_study_scores_what_the_networks_predict(studied, with_healthy):
+    segmenter, study = studied
+    assert isinstance(segmenter, JointSegmenter) and study["lesion"].tolist() == list(LESIONS)
+    test = with_healthy.split("test")
+    found = segmenter.model(ENCODER).predict(test.images, segmenter.profile)
+    held_out = segmenter.out_of_fold(ENCODER) > THRESHOLD
+    for row in study.itertuples():
+        channel, truth = LESIONS.index(row.lesion), with_healthy.masks[:, ANNOTATIONS.index(row.lesion)]
+        counts = pixel_counts(found[:, channel], truth[with_healthy.table["split"] == "test"])
+        assert row.iou_first == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True, abs=1e-3)
+        counts = pixel_counts(held_out[:, channel], truth[segmenter.rows])
+        assert row.validation_iou == pytest.approx(segmentation_scores(counts)["iou"], nan_ok=True)
+    assert set(study["n_seeds"]) == {2} and set(study["threshold"]) == {THRESHOLD} and study["chosen"].all()
+    networks = list((segmenter.store.root / "joint_model").glob("*.safetensors"))
+    assert len(networks) == N_FOLDS + 2, "the second seed is not cross-validated"
+
+
+def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied):
+    segmenter, _ = studied
+    found = segmenter.out_of_fold(ENCODER)
+    for fold in range(N_FOLDS):
+        rows = segmenter._folds[0] == fold
+        model = segmenter.model(ENCODER, fold)
+        (probability,) = model.probabilities(segmenter.cohort.images[segmenter.rows[rows]][:1], segmenter.profile)
+        np.testing.assert_allclose(found[rows][0], probability[0], atol=1e-3)
+
+
+def test_one_file_is_kept_and_finds_the_same(studied, with_healthy, joint, monkeypatch):
+    segmenter, study = studied
+    monkeypatch.setenv("RURANET_STORE", str(segmenter.store.root))
+    (kept,) = keep(segmenter, study)
+    again = load_model("synthetic")
+    assert again.card["sha256"] and again.lesions == LESIONS and again.shows[3] == "optic_disc"
+    assert again.card["n_healthy"] == len(with_healthy.healthy) and "elsewhere" in again.card["trained_on"]
+    assert set(again.table["lesion"]) == set(LESIONS) and again.table["iou"].tolist() == study["iou_first"].tolist()
+    images = with_healthy.images[:4]
+    np.testing.assert_array_equal(again.predict(images, joint), kept.predict(images, joint))
+    masks = lesion_masks(with_healthy, images, segmenter.profile, segmenter.store)
+    np.testing.assert_array_equal(masks, segmenter.masks(images, best_encoders(study)))
+    unmasked = replace(with_healthy, table=with_healthy.table.filter(regex="^(?!.*_px$)"), masks=None)
+    np.testing.assert_array_equal(
+        lesion_masks(unmasked, images, replace(joint, models="synthetic"), segmenter.store),
+        again.predict(images, joint),
+    )
+
+
+def test_half_precision_takes_half_the_room_and_loads_as_what_it_rounds_to(studied, tmp_path):
+    segmenter, _ = studied
+    model = segmenter.model(ENCODER)
+    full, half = model.save(tmp_path / "full"), model.save(tmp_path / "half", half=True)
+    assert half.stat().st_size < 0.52 * full.stat().st_size
+    loaded, rounded = load_model(half), model.rounded()
+    assert all(np.array_equal(loaded.state[name], rounded.state[name]) for name in model.state)
+    assert all(loaded.state[name].dtype == model.state[name].dtype for name in model.state)
+    assert any(not np.array_equal(loaded.state[name], model.state[name]) for name in model.state)
+
+
+def test_too_few_patients_are_not_cross_validated(phantoms, joint, store):
+    table = phantoms.table.assign(patient_id=np.where(phantoms.table["split"] == "test", "a", "b"))
+    segmenter = JointSegmenter(replace(phantoms, table=table), joint, store)
+    assert encoder_study(segmenter)["validation_iou"].isna().all()
+    assert len(list((store.root / "joint_model").glob("*.safetensors"))) == 1
