@@ -7,9 +7,10 @@ RUN := .venv/bin/python -m
 FIXED := $(RUN) ruranet_utils.storage.machine
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
-.PHONY: help reproduce test test-browser site bench verify chaos audit lab notebooks readme lock clean
+.PHONY: help reproduce models test test-browser site bench verify chaos audit lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
+	@echo "make models      train the network in models/ again, from IDRiD and SRahim in data/raw"
 	@echo "make test        lint, the wings' contract, the notebooks' outputs, unit tests"
 	@echo "make test-browser   the notebooks in JupyterLab and the site, in Chromium"
 	@echo "make site        README, notebooks and docs as a web site, into build/site"
@@ -25,6 +26,9 @@ help:
 
 reproduce: .venv/stamp
 	$(RUN) ruranet_utils.running.reproduce --profile $(PROFILE) $(ARGS)
+
+models: .venv/stamp
+	$(RUN) ruranet_utils.segmentation.ship
 
 # The notebooks come first: they fill the store that the tests of whole runs and of the browser read.
 test: .venv/stamp

@@ -189,7 +189,9 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[
 if run.profile.name == "open" and run.profile.masks == "joint":
     records = {record.image_id: record for record in idrid.records(paths.data_root() / "idrid", parts="A")}
     seeds = range(run.profile.seed, run.profile.seed + run.profile.n_seeds)
-    counted = [histograms(segmenter.with_seed(seed), encoder_of[lesions[0]], records) for seed in seeds]
+    scored = segmentation.split("test")
+    found = [segmenter.with_seed(seed).probabilities(scored.images, encoder_of[lesions[0]]) for seed in seeds]
+    counted = [histograms(probability, lesions, scored, records, run.store) for probability in found]
     field = run.save_table(field_table(counted, lesions, run.profile.seed), "table_field")
     display(show(field, "IDRiD, mean of four lesions", {"mean iou": "max", "mean aupr": "max"}))
 
@@ -201,7 +203,7 @@ if run.profile.name == "open" and run.profile.masks == "joint":
 # %%
 learned = segmentation.patients[segmentation.table["split"] != "test"]
 unseen = diagnosis.subset(~np.isin(diagnosis.patients, learned))
-edema = (unseen.table["label"] == 1).to_numpy(dtype=bool)
+edema = unseen.table["label"].eq(1).fillna(False).to_numpy(dtype=bool)
 healthy = unseen.table.get("healthy", ~edema).to_numpy(dtype=bool)
 groups = {"healthy": healthy, "others": ~healthy & ~edema, "edema": edema}
 groups = {name: chosen for name, chosen in groups.items() if chosen.any()}

@@ -10,52 +10,58 @@ from PIL import Image
 from sklearn.metrics import auc
 
 from ruranet_utils import published
+from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.data.decoding import read_mask_of
 from ruranet_utils.data.field import FRAME, Frame
 from ruranet_utils.data.sources.base import Record
 from ruranet_utils.profiles import ANNOTATIONS
-from ruranet_utils.segmentation.joint import TRAINED, JointSegmenter
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
-from ruranet_utils.storage.store import Arrays, digest_arrays
+from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
-STEP = Step("full_size_histograms", 1, (*TRAINED, "segmentation.full_size"))
+STEP = Step("full_size_histograms", 1, ("data.field", "data.masks", "segmentation.full_size"))
 BINS = 1000  # of a probability; 0.5 is the lower edge of one
 N_RESAMPLES = 1000
 OWN_SIZE = "the photographs' own size"
 
 
-def histograms(segmenter: JointSegmenter, encoder: str, records: Mapping[str, Record]) -> dict[str, np.ndarray]:
-    """How the probabilities of a joint network are distributed in the test images, on and off each lesion.
+def histograms(
+    probability: np.ndarray, lesions: Sequence[str], test: Cohort, records: Mapping[str, Record], store: Store
+) -> dict[str, np.ndarray]:
+    """How probabilities are distributed in some images, on and off each lesion.
 
     Parameters
     ----------
-    segmenter : JointSegmenter
-    encoder : str
+    probability : ndarray of float, shape (n, n_lesions, h, w)
+        Such as :meth:`ruranet_utils.segmentation.joint.JointSegmenter.probabilities` returns.
+    lesions : sequence of str
+        Of its channels.
+    test : Cohort
+        The images, with masks.
     records : mapping of str to Record
-        By image id, where the masks lie.
+        By image id, where the files of the masks lie.
+    store : Store
 
     Returns
     -------
     dict
         ``network`` at the network's size and ``own`` at the photographs': ndarray of int64, shape
-        (n_test, n_lesions, 2, BINS + 1); the third axis is off the lesion, on it.
+        (n, n_lesions, 2, BINS + 1); the third axis is off the lesion, on it.
     """
-    test = segmenter.cohort.split("test")
-    probability = segmenter.probabilities(test.images, encoder)
 
     def compute() -> Arrays:
         own = [
-            _own(probability[row], records[about["image_id"]], segmenter.lesions, Frame(*(about[x] for x in FRAME)))
-            for row, about in enumerate(progress(test.table.to_dict("records"), desc="own size", unit="image"))
+            _own(of_image, records[about["image_id"]], lesions, Frame(*(about[name] for name in FRAME)))
+            for of_image, about in zip(probability, bar, strict=True)
         ]
         return {"own": np.stack(own)}
 
-    settings = {"data": segmenter.cohort.digest, "probability": digest_arrays(probability)}
-    truth = test.masks[:, [ANNOTATIONS.index(lesion) for lesion in segmenter.lesions]]
+    bar = progress(test.table.to_dict("records"), desc="own size", unit="image")
+    settings = {"data": test.digest, "lesions": list(lesions), "probability": digest_arrays(probability)}
+    truth = test.masks[:, [ANNOTATIONS.index(lesion) for lesion in lesions]]
     pairs = zip(probability, truth, strict=True)
     network = [[_histogram(*channel) for channel in zip(*pair, strict=True)] for pair in pairs]
-    return {"network": np.array(network), "own": segmenter.store.fetch(STEP, settings, compute)["own"]}
+    return {"network": np.array(network), "own": store.fetch(STEP, settings, compute)["own"]}
 
 
 def _own(probability: np.ndarray, record: Record, lesions: Sequence[str], frame: Frame) -> np.ndarray:

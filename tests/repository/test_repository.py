@@ -36,6 +36,8 @@ def repository(tmp_path):
         ("masks/eye 1.tif", True),
         ("model.safetensors", True),
         ("model.weights of mine", True),
+        ("models/lesions.safetensors", False),
+        ("models/mine.safetensors", True),
         ("figures/open/photographs/fig_examples.pdf", True),
         ("figures/open/photographs/fig_examples.png", True),
         ("figures/open/fig_segmentation.png", True),

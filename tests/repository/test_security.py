@@ -86,17 +86,14 @@ SEGMENT = """
 import sys, torch
 from ruranet_utils.segmentation.apply import segment
 from ruranet_utils.segmentation import unet
-from ruranet_utils.storage import paths
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.segmentation.model_file import Model
 profile = get_profile("synthetic", encoder_depth=3)
 network = unet.build("mobilenet_v2", "scse", profile)
 state = {f"state.{name}": value.numpy() for name, value in network.state_dict().items()}
-card = dict(lesion="hard_exudates", encoder="mobilenet_v2", attention="scse", encoder_depth=3, image_size_px=96)
-card.update(crop_field=True, threshold=0.5, seed=0, trained_on=["synthetic"], licenses=[], scores={})
-card.update(weights="random", note="")
-Model(state, card).save(paths.models("open"))
-print(len(segment(sys.argv[1], "hard_exudates").masks))
+card = dict(lesions=["hard_exudates"], encoder="mobilenet_v2", attention="scse", encoder_depth=3, image_size_px=96)
+card.update(decoder_width=256, crop_field=True, thresholds=[0.5], seed=0, trained_on=["synthetic"], licenses=[])
+print(len(segment(sys.argv[1], model=Model(state, card)).findings))
 """
 CONTACT = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
 
