@@ -88,8 +88,8 @@ def segment(
     except OSError as error:
         raise click.BadParameter(f"masks cannot be written: {error}", param_hint="--out") from None
     try:
-        files = photographs(images)
-        found = segment_into(out, files, Finder.of(model, lesions))
+        finder, files = Finder.of(model, lesions), photographs(images)
+        found = segment_into(out, files, finder)
         results = list(progress(found, total=len(files), desc="segmenting", unit="photograph"))
     except (OSError, Unusable) as error:
         raise click.ClickException(str(error)) from None

@@ -59,7 +59,8 @@ def test_ctrl_c_is_exit_code_130(monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ruranet_utils.segmentation.apply.segment", interrupted)
+    monkeypatch.setattr("ruranet_utils.segmentation.apply.photographs", interrupted)
+    monkeypatch.setattr("ruranet_utils.segmentation.apply.Finder.of", lambda *given: None)
     done = CliRunner().invoke(main, ["segment", __file__])
     assert done.exit_code == 130 and done.stderr == "stopped\n"
 
@@ -131,14 +132,26 @@ def test_the_papers_own_table_is_found_out(tmp_path):
 def test_segment_writes_masks_and_prints_areas(untrained, phantoms, tmp_path):
     photograph, out = tmp_path / "eye 1.png", tmp_path / "found"
     Image.fromarray(phantoms.images[0].transpose(1, 2, 0)).save(photograph)
-    arguments = ["segment", photograph, "--lesion", "hemorrhages", "--model", "synthetic", "--out", out]
+    model = untrained / "models/synthetic/hemorrhages.safetensors"
+    arguments = ["segment", photograph, "--lesion", "hemorrhages", "--model", model, "--out", out]
     done = ruranet(*arguments, "--json", RURANET_STORE=untrained)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["image"], row["lesion"]) == ("eye 1", "hemorrhages")
     mask = np.asarray(Image.open(out / "eye 1_hemorrhages.png"))
-    assert row["area_percent"] == pytest.approx(100 * (mask > 0).mean())
-    assert (out / "eye 1_hemorrhages_overlay.png").exists()
+    field = (phantoms.images[0].max(axis=0) > 20).mean()
+    assert row["area_percent"] == pytest.approx(100 * (mask > 0).mean() / field)
+    assert (out / "eye 1_overlay.jpg").exists() and (out / "lesions.csv").exists()
+
+
+def test_segment_names_a_bad_file_at_the_end_and_does_the_others(untrained, phantoms, tmp_path):
+    for name in ("a", "c"):
+        Image.fromarray(phantoms.images[0].transpose(1, 2, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"no photograph")
+    model = untrained / "models/synthetic/hemorrhages.safetensors"
+    done = ruranet("segment", tmp_path, "--model", model, "--out", tmp_path / "found", "--json")
+    assert done.returncode == 1 and [row["image"] for row in json.loads(done.stdout)] == ["a", "c"]
+    assert "left out" in done.stderr.splitlines()[-1] and "b.png" in done.stderr.splitlines()[-1]
 
 
 def test_segment_refuses_a_folder_it_cannot_write_to_before_it_computes(tmp_path):
@@ -149,7 +162,7 @@ def test_segment_refuses_a_folder_it_cannot_write_to_before_it_computes(tmp_path
 def test_segment_without_a_model_says_how_to_train_one(tmp_path):
     photograph = tmp_path / "eye.png"
     Image.new("RGB", (96, 96)).save(photograph)
-    done = ruranet("segment", photograph, RURANET_STORE=tmp_path)
+    done = ruranet("segment", photograph, "--model", "open", RURANET_STORE=tmp_path)
     assert done.returncode == 1 and "make reproduce PROFILE=open ARGS='--only 02'" in done.stderr
 
 

@@ -158,7 +158,15 @@ def load_model(name: str | Path = "shipped") -> Model:
         raise ValueError(
             f"unknown model {str(name)!r}: expected a .safetensors file, 'shipped' or one of {', '.join(PROFILES)}"
         )
-    return load(_file(paths.models(str(name)), ()))
+    file = _file(paths.models(str(name)), ())
+    if not file.is_file():
+        remedy = "restore it, or train it (make models)"
+        if name != "shipped":
+            remedy = (
+                f"train it (make reproduce PROFILE={name} ARGS='--only 02'), or name the .safetensors file of a lesion"
+            )
+        raise FileNotFoundError(f"there is no network for all lesions, {file}: {remedy}")
+    return load(file)
 
 
 def load(path: Path) -> Model:

@@ -158,7 +158,9 @@ def test_what_cannot_be_segmented_is_refused(folder, phantoms, tmp_path, model, 
         segment(folder, "drusen", model)
     with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*absent"):
         segment(tmp_path / "absent", model=model)
-    with pytest.raises(FileNotFoundError, match=r"there is no model .*synthetic.*lesions\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no network for all lesions, .*synthetic.lesions\.safetensors: train it"
+    ):
         segment(folder, model="synthetic")
     with pytest.raises(ValueError, match=r"unknown model 'mine': expected a \.safetensors file, 'shipped' or one of"):
         segment(folder, model="mine")
