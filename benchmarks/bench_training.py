@@ -87,7 +87,7 @@ def _train(data: Annotated, side_px: int, threads: int) -> dict:
     """Images per second of all epochs but the first, in a process of its own."""
     prepare_process(os.environ["RURANET_INSTRUCTIONS"])
     from ruranet_utils.networks import training as loop
-    from ruranet_utils.networks.device import precision
+    from ruranet_utils.networks.device import plan
     from ruranet_utils.segmentation import training
 
     paper = {"masks": "per_lesion", "decoder_width": 256}  # as the plain loop
@@ -107,7 +107,7 @@ def _train(data: Annotated, side_px: int, threads: int) -> dict:
     return {
         "images/s": (EPOCHS - 1) * len(data.images) / time_s,
         "waiting": waited_s / time_s,
-        "precision": precision(profile),
+        "precision": plan(profile).precision,
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ruranet_utils.networks.backbones import as_float, feature_extractor, normalize
-from ruranet_utils.networks.device import device_settings, prepare
+from ruranet_utils.networks.device import device_settings, plan, prepare
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.progress import progress
@@ -73,7 +73,7 @@ def lesion_features(
 
     data = {"images": digest_arrays(images), "masks": digest_arrays(masks), "variant": variant}
     jobs = {name: ({**_settings(name, profile), **data}, partial(compute, name)) for name in names}
-    arrays = store.fetch_all(LESION_FEATURES, jobs, profile.workers)
+    arrays = store.fetch_all(LESION_FEATURES, jobs, plan(profile).workers)
     return {name: arrays[name]["features"] for name in names}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -18,26 +19,53 @@ def prepare(profile: Profile) -> torch.device:
     return torch.device(profile.device)
 
 
-def precision(profile: Profile) -> str:
-    """Lightning's name of the precision to train in.
+@dataclass(frozen=True)
+class Plan:
+    """How the networks of a profile are trained and applied on this machine.
 
-    ``"auto"`` is mixed with bfloat16 on a GPU and on a processor that computes in it and may (it may not where the
-    profile holds it to AVX2); elsewhere it is float32.
+    Attributes
+    ----------
+    device : torch.device
+    name : str
+        Of the GPU; else ``"cpu"``.
+    precision : str
+        Lightning's name of the precision to train in.
+    workers : int
+        Processes that compute networks side by side.
     """
-    if profile.precision != "auto":
-        return {"float32": "32-true", "bfloat16": "bf16-mixed"}[profile.precision]
+
+    device: torch.device
+    name: str
+    precision: str
+    workers: int
+
+
+def plan(profile: Profile) -> Plan:
+    """Choose device, precision and workers.
+
+    The device ``"auto"`` is the GPU where there is one. The precision ``"auto"`` is mixed with bfloat16 on a GPU and on
+    a processor that computes in it and may (it may not where the profile holds it to AVX2); elsewhere it is float32. A
+    GPU is used by one process, which fills it; processors by as many as the profile says.
+    """
+    device = prepare(profile)
+    on_gpu = device.type == "cuda"
     able = {"avx512_bf16", "amx_bf16"} & {name for name, has in torch.cpu.get_capabilities().items() if has}
-    fast = prepare(profile).type == "cuda" or (able and torch.backends.cpu.get_cpu_capability() != "AVX2")
-    return "bf16-mixed" if fast else "32-true"
+    fast = on_gpu or (able and torch.backends.cpu.get_cpu_capability() != "AVX2")
+    chosen = {"float32": "32-true", "bfloat16": "bf16-mixed", "auto": "bf16-mixed" if fast else "32-true"}
+    return Plan(
+        device,
+        torch.cuda.get_device_name(device) if on_gpu else device.type,
+        chosen[profile.precision],
+        1 if on_gpu else profile.workers,
+    )
 
 
 def device_settings(profile: Profile, trains: bool = False) -> dict[str, str | int]:
     """What a stored result of a network depends on besides the network: ``threads``, the ``device`` that ``"auto"``
     stands for, by name if it is a GPU, and where it ``trains`` the ``precision``."""
-    device = prepare(profile)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    settings = {"threads": profile.threads, "device": name}
-    return {**settings, "precision": precision(profile)} if trains else settings
+    planned = plan(profile)
+    settings = {"threads": profile.threads, "device": planned.name}
+    return {**settings, "precision": planned.precision} if trains else settings
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging
 from tqdm import tqdm
 
-from ruranet_utils.networks.device import precision, prepare, seeded
+from ruranet_utils.networks.device import plan, prepare, seeded
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.artefacts import write_atomically
 from ruranet_utils.storage.machine import release_memory
@@ -157,7 +157,7 @@ def fit(
         trainer = pl.Trainer(
             accelerator=profile.device,
             devices=1,
-            precision=precision(profile),
+            precision=plan(profile).precision,
             max_epochs=epochs,
             callbacks=[*_endings(monitor, profile), record],
             deterministic="warn",  # a few layers have no deterministic gradient on a GPU

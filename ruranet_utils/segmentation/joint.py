@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
@@ -187,7 +187,7 @@ class JointSegmenter:
 
     def _train_all(self, encoder: str, folds: Iterable[int]) -> dict[int, Arrays]:
         jobs = {fold: (self._settings(encoder, fold), partial(self._fit, encoder, fold)) for fold in folds}
-        return self.store.fetch_all(TRAINING, jobs, self.profile.workers)
+        return self.store.fetch_all(TRAINING, jobs, plan(self.profile).workers)
 
     def _settings(self, encoder: str, fold: int) -> dict:
         healthy = self.cohort.healthy if self.profile.healthy_patches else None

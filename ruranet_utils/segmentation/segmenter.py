@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
@@ -120,7 +120,7 @@ class LesionSegmenter:
     ) -> dict[tuple[str, str], Arrays]:
         """One job for each pair of lesion and encoder."""
         jobs = {pair: ({**self._settings(*pair), **more}, partial(compute, *pair)) for pair in pairs}
-        return self.store.fetch_all(step, jobs, self.profile.workers)
+        return self.store.fetch_all(step, jobs, plan(self.profile).workers)
 
     def _settings(self, lesion: str, encoder: str) -> dict:
         return {

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.data.splits import CLASSES, assign_splits
 from ruranet_utils.features.reduction import one_thread
-from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import Profile
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
@@ -105,7 +105,7 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
                 checkpoint = store.checkpoint(TRAINING, settings)
                 fit = partial(_fit, part, backbone, profile, checkpoint)
                 jobs[backbone, protocol, fold] = settings, fit
-    found, rows = store.fetch_all(TRAINING, jobs, profile.workers), []
+    found, rows = store.fetch_all(TRAINING, jobs, plan(profile).workers), []
     for backbone, protocol, fold in sorted(jobs, key=lambda job: profile.classifiers.index(job[0])):
         arrays = found[backbone, protocol, fold]
         table = dealt[protocol][fold].table.query("split == 'test'")[["image_id", "patient_id", "label"]]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ruranet_utils.networks import training
-from ruranet_utils.networks.device import precision, prepare
+from ruranet_utils.networks.device import Plan, device_settings, plan, prepare
 from ruranet_utils.networks.training import check_finite, fit
 from ruranet_utils.profiles import get_profile
 
@@ -177,13 +177,27 @@ def test_precision_is_mixed_only_where_it_is_fast(monkeypatch):
     auto = get_profile("open", device="cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert precision(auto) == "bf16-mixed" and precision(replace(auto, precision="float32")) == "32-true"
+    assert plan(auto).precision == "bf16-mixed" and plan(replace(auto, precision="float32")).precision == "32-true"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert precision(auto) == "32-true" and precision(replace(auto, precision="bfloat16")) == "bf16-mixed"
+    assert plan(auto).precision == "32-true" and plan(replace(auto, precision="bfloat16")).precision == "bf16-mixed"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    assert precision(auto) == "32-true"
-    assert precision(get_profile("synthetic")) == "32-true"
+    assert plan(auto).precision == "32-true"
+    assert plan(get_profile("synthetic")).precision == "32-true"
+
+
+def test_a_gpu_is_taken_by_one_process_in_mixed_precision_and_named_in_the_key(monkeypatch):
+    auto = get_profile("open", workers=3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (plan(auto).device.type, plan(auto).name, plan(auto).workers) == ("cpu", "cpu", 3)
+    on_processor = device_settings(auto, trains=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    assert plan(auto) == Plan(torch.device("cuda"), "NVIDIA H100", "bf16-mixed", 1)
+    assert device_settings(auto, trains=True) == {"threads": 1, "device": "NVIDIA H100", "precision": "bf16-mixed"}
+    assert device_settings(auto, trains=True) != on_processor
+    assert plan(replace(auto, precision="float32")).precision == "32-true"
+    assert plan(replace(auto, device="cpu")).device.type == "cpu"
 
 
 def test_without_a_validation_image_no_epoch_can_be_chosen():
