@@ -119,6 +119,9 @@ class Profile:
         Of the joint network: how often each of ``ANNOTATIONS`` is drawn before an image that shows it is.
     healthy_patches : float
         Of the joint network: share of the patches cut from photographs without retinopathy, where there are any.
+    revised_epochs : int
+        Of the joint network: epochs of a second part of its training, in which patches of healthy eyes show what the
+        first part took for lesions; 0: none.
     patience : int
         Epochs without a better validation Dice after which a training stops.
     batch_size : int
@@ -184,6 +187,7 @@ class Profile:
     lesion_patches: float = 0.5
     lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.2)
     healthy_patches: float = 0.3
+    revised_epochs: int = 0
     patience: int = 10
     batch_size: int = 4
     encoder_depth: int = 5
@@ -244,6 +248,7 @@ PROFILES = {
         lesion_patches=0.7,
         batch_size=8,
         decoder_width=128,
+        revised_epochs=12,
         learning_rate=3e-3,
         schedule="one_cycle",
         focal_alpha=0.75,
@@ -359,6 +364,8 @@ def check(profile: Profile) -> None:
             raise ValueError(f"{key} must be a finite number >= 0, got {value!r}")
     if profile.encoder_depth not in (3, 4, 5):
         raise ValueError(f"encoder_depth must be 3, 4 or 5, got {profile.encoder_depth!r}")
+    if type(profile.revised_epochs) is not int or profile.revised_epochs < 0:
+        raise ValueError(f"revised_epochs must be an integer >= 0, got {profile.revised_epochs!r}")
     if profile.n_folds < 3:
         raise ValueError(f"n_folds must be at least 3, got {profile.n_folds}")
     if type(profile.seed) is not int or profile.seed < 0:

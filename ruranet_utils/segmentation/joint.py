@@ -8,19 +8,22 @@ from functools import cached_property, partial
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
+from torch import nn
 
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
+from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
-from ruranet_utils.segmentation.patches import Annotated
+from ruranet_utils.segmentation.patches import Annotated, image_batches
 from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
 TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.joint")
 TRAINING = Step("joint_model", 1, TRAINED)
+REVISION = Step("joint_model_revised", 1, TRAINED)
 PREDICTION = Step("joint_probabilities", 1, TRAINED)
 FIELDS = (  # of the profile, on which the parameters depend
     "seed",
@@ -41,6 +44,9 @@ FIELDS = (  # of the profile, on which the parameters depend
     "focal_weight",
 )
 THRESHOLD = 0.5
+# The second part of a training: from which probability on a pixel of a healthy eye counts as mistaken, how much of the
+# first part's learning rate is left, the decay of the shorter average, and the share of healthy patches.
+MISTAKEN, LEFT, REVISED_AVERAGE, REVISED_HEALTHY = 0.3, 1 / 3, 0.99, 0.4
 N_FOLDS = 3
 ALL = -1  # in place of a fold: trained on all training images
 
@@ -94,7 +100,11 @@ class JointSegmenter:
         return replace(self, profile=profile, validated=self.validated and seed == self.profile.seed)
 
     def train(self, lesion: str, encoder: str, fold: int = ALL) -> Arrays:
-        """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions."""
+        """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions.
+
+        If there are healthy eyes and the profile has ``revised_epochs``, a second part of the training shows the
+        network what it took for lesions in them.
+        """
         return self._train_all(encoder, [fold])[fold]
 
     def model(self, encoder: str, fold: int = ALL, **card) -> Model:
@@ -118,7 +128,8 @@ class JointSegmenter:
             found = self.model(encoder, fold).probabilities(images, self.profile)
             return {"probability": np.concatenate([batch.astype(np.float16) for batch in found])}
 
-        settings = {**self._settings(encoder, fold), "images": digest_arrays(images)}
+        trained = self._revised_settings(encoder, fold) if self._revises else self._settings(encoder, fold)
+        settings = {**trained, "images": digest_arrays(images)}
         return self.store.fetch(PREDICTION, settings, compute)["probability"]
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
@@ -165,6 +176,11 @@ class JointSegmenter:
         healthy = self.cohort.healthy
         return _deal(self.cohort.patients[self.rows]), _deal(np.array([]) if healthy is None else healthy.patients)
 
+    @property
+    def _of_eye(self) -> np.ndarray:
+        """Which lesions a healthy eye does not have: bool, shape (n_lesions,). The optic disc it has."""
+        return np.array([lesion != "edema" or "edema" not in self.cohort.lesion_notes for lesion in self.lesions])
+
     def _annotated(self, fold: int) -> Annotated:
         """What trains: the training images, and the healthy ones, without those of a fold."""
         rows, healthy = self.rows[self._folds[0] != fold], self.cohort.healthy
@@ -177,17 +193,25 @@ class JointSegmenter:
         if healthy is None or not self.profile.healthy_patches:
             return Annotated(images, masks, aspect, known)
         chosen = self._folds[1] != fold
-        of_eye = np.array([lesion != "edema" or "edema" not in self.cohort.lesion_notes for lesion in self.lesions])
         return Annotated(
             np.concatenate([images, healthy.images[chosen]]),
             np.concatenate([masks, np.zeros((chosen.sum(), *masks.shape[1:]), bool)]),
             np.concatenate([aspect, healthy.aspect[chosen]]),
-            np.concatenate([known, np.broadcast_to(of_eye, (chosen.sum(), len(of_eye)))]),
+            np.concatenate([known, np.broadcast_to(self._of_eye, (chosen.sum(), len(self.lesions)))]),
         )
 
     def _train_all(self, encoder: str, folds: Iterable[int]) -> dict[int, Arrays]:
         jobs = {fold: (self._settings(encoder, fold), partial(self._fit, encoder, fold)) for fold in folds}
-        return self.store.fetch_all(TRAINING, jobs, plan(self.profile).workers)
+        first = self.store.fetch_all(TRAINING, jobs, plan(self.profile).workers)
+        if not self._revises:
+            return first
+        jobs = {fold: (self._revised_settings(encoder, fold), partial(self._revise, encoder, fold)) for fold in first}
+        return self.store.fetch_all(REVISION, jobs, plan(self.profile).workers)
+
+    @property
+    def _revises(self) -> bool:
+        profile = self.profile
+        return bool(self.cohort.healthy is not None and profile.healthy_patches and profile.revised_epochs)
 
     def _settings(self, encoder: str, fold: int) -> dict:
         healthy = self.cohort.healthy if self.profile.healthy_patches else None
@@ -206,16 +230,66 @@ class JointSegmenter:
     def _fit(self, encoder: str, fold: int) -> Arrays:
         from ruranet_utils.segmentation import training  # Lightning takes seconds, which finished networks should not
 
-        draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
-        name = "all lesions" if fold == ALL else f"all lesions · fold {fold + 1}"
         return training.fit_joint(
             self._annotated(fold),
             encoder,
             self.attention,
-            replace(self.profile, lesion_draw=draw),
-            description=f"{name} · {encoder} · seed {self.profile.seed}",
+            self._drawing,
+            description=f"{_title(fold)} · {encoder} · seed {self.profile.seed}",
             checkpoint=self.store.checkpoint(TRAINING, self._settings(encoder, fold)),
         )
+
+    def _revised_settings(self, encoder: str, fold: int) -> dict:
+        return {**self._settings(encoder, fold), **self.profile.settings("revised_epochs")}
+
+    def _revise(self, encoder: str, fold: int) -> Arrays:
+        """The second part of a training, with what the first part takes for lesions in healthy eyes."""
+        from ruranet_utils.segmentation import training
+
+        first = self.store.fetch(TRAINING, self._settings(encoder, fold), partial(self._fit, encoder, fold))
+        data = self._annotated(fold)
+        network = unet.restore(first, encoder, self.attention, self.profile)
+        healthy = data.images[~data.masks.any(axis=(1, 2, 3))]
+        mistaken = [self._mistaken(network, healthy[rows]) for rows in image_batches(healthy)]
+        revised = replace(
+            self._drawing,
+            epochs=self.profile.revised_epochs,
+            learning_rate=self.profile.learning_rate * LEFT,
+            weight_average=REVISED_AVERAGE,
+            healthy_patches=REVISED_HEALTHY,
+        )
+        second = training.fit_joint(
+            data,
+            encoder,
+            self.attention,
+            revised,
+            description=f"{_title(fold)}, revised · {encoder} · seed {self.profile.seed}",
+            checkpoint=self.store.checkpoint(REVISION, self._revised_settings(encoder, fold)),
+            start=first,
+            mistaken=[pixels for batch in mistaken for pixels in batch],
+        )
+        later = second["history"] + [len(first["history"]), 0, 0]  # epochs go on
+        return {
+            **second,
+            "history": np.concatenate([first["history"], later]),
+            "speed": first["speed"] + second["speed"],
+        }
+
+    def _mistaken(self, network: nn.Module, images: np.ndarray) -> list[np.ndarray]:
+        """Pixels of some healthy images in which a lesion is suspected; the disc is none."""
+        channels = np.flatnonzero(self._of_eye)
+        found = unet.probabilities(network, images, self.profile)[:, channels].max(axis=1)
+        return [np.argwhere(image > MISTAKEN) for image in found]
+
+    @property
+    def _drawing(self) -> Profile:
+        """The profile with the draw of the lesions that there are."""
+        draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
+        return replace(self.profile, lesion_draw=draw)
+
+
+def _title(fold: int) -> str:
+    return "all lesions" if fold == ALL else f"all lesions · fold {fold + 1}"
 
 
 def _deal(patients: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ ANGLE, SCALE, GAIN, SHIFT = 180, 0.25, 0.2, 0.05
 JOINT_SCALE, JOINT_GAIN, JOINT_SHIFT = 0.4, 0.3, 0.08  # wider, since the joint network is for any camera
 # How far a patch's center may lie from the lesion pixel that it shows, as a share of the patch's side.
 JITTER = 0.4
+MISTAKEN_PATCHES = 0.7  # share of the healthy patches that show what was taken for a lesion
 UNKNOWN = -1  # in the masks of a batch, of a lesion that was not looked for
 
 
@@ -142,10 +143,14 @@ class JointPatches(Patches):
         How often each lesion is drawn; then an image that shows it, and in ``lesion_patches`` of the patches a pixel.
     healthy_patches : float
         Share of the patches that are cut from images on which lesions were looked for and none was found.
+    mistaken : sequence of ndarray of int, shape (n_pixels, 2)
+        Of each of these healthy images, in their order, the rows and columns of pixels that were taken for a lesion;
+        ``MISTAKEN_PATCHES`` of the healthy patches lie near one.
     """
 
     lesion_draw: Sequence[float] = ()
     healthy_patches: float = 0.0
+    mistaken: Sequence[np.ndarray] = ()
     scale: ClassVar[float] = JOINT_SCALE
     gain: ClassVar[float] = JOINT_GAIN
     shift: ClassVar[float] = JOINT_SHIFT
@@ -168,6 +173,10 @@ class JointPatches(Patches):
 
     def _draw_one(self, chances: np.ndarray, rng: np.random.Generator) -> tuple[int, np.ndarray | None]:
         if len(self._healthy) and rng.random() < self.healthy_patches:
+            wrong = np.flatnonzero([len(pixels) > 0 for pixels in self.mistaken])
+            if len(wrong) and rng.random() < MISTAKEN_PATCHES:
+                chosen = rng.choice(wrong)
+                return self._healthy[chosen], self.mistaken[chosen]
             return rng.choice(self._healthy), None
         if rng.random() >= self.lesion_patches:
             return rng.choice(self._diseased), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,6 +203,8 @@ def fit_joint(
     profile: Profile,
     description: str = "U-Net",
     checkpoint: Path | None = None,
+    start: Mapping[str, np.ndarray] | None = None,
+    mistaken: Sequence[np.ndarray] = (),
 ) -> dict[str, np.ndarray]:
     """Train one model for all lesions that the masks show, for all epochs of the profile.
 
@@ -210,6 +213,10 @@ def fit_joint(
     train : Annotated
     encoder, attention, profile, description, checkpoint
         As for :func:`fit`.
+    start : mapping of str to ndarray, optional
+        What an earlier training returned, whose parameters are trained on.
+    mistaken : sequence of ndarray
+        As for :class:`ruranet_utils.segmentation.patches.JointPatches`.
 
     Returns
     -------
@@ -225,10 +232,12 @@ def fit_joint(
         raise ValueError(
             f"{description}: none of the {len(train.masks)} training images has a lesion pixel to learn from"
         )
-    patches = JointPatches(
-        train, **profile.settings(*PATCHES, "lesion_draw", "healthy_patches"), device=prepare(profile)
-    )
-    module = Segmentation(build(encoder, attention, profile, train.masks.shape[1]), profile)
+    settings = profile.settings(*PATCHES, "lesion_draw", "healthy_patches")
+    patches = JointPatches(train, **settings, mistaken=mistaken, device=prepare(profile))
+    model = build(encoder, attention, profile, train.masks.shape[1])
+    if start:
+        model.load_state_dict({name: torch.from_numpy(start[f"state.{name}"]) for name in model.state_dict()})
+    module = Segmentation(model, profile)
     history = training.fit(
         module,
         patches,

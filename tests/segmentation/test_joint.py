@@ -7,7 +7,8 @@ import pytest
 
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import ANNOTATIONS, LESIONS
-from ruranet_utils.segmentation import training
+from ruranet_utils.segmentation import joint as joint_module
+from ruranet_utils.segmentation import training, unet
 from ruranet_utils.segmentation.joint import ALL, N_FOLDS, THRESHOLD, JointSegmenter
 from ruranet_utils.segmentation.model_file import load_model
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
@@ -35,7 +36,7 @@ def fitted(monkeypatch):
     """What :func:`training.fit_joint` was given, without any training."""
     calls = []
 
-    def fake(data, encoder, attention, profile, description, checkpoint):
+    def fake(data, encoder, attention, profile, description, checkpoint, **more):
         calls.append((data, profile.seed, description))
         return {"state.x": np.zeros(1), "history": np.zeros((1, 3)), "speed": np.zeros(3)}
 
@@ -77,6 +78,35 @@ def test_healthy_eyes_have_no_lesion_and_an_unknown_disc(with_healthy, joint, st
     same = JointSegmenter(replace(with_healthy, lesion_notes={}), replace(joint, seed=1), store)
     same.train("", ENCODER)
     assert fitted[2][0].known.all(), "edema that is edema is absent from a healthy eye"
+
+
+def test_a_second_part_shows_what_the_first_took_for_lesions_in_healthy_eyes(with_healthy, joint, store, monkeypatch):
+    given, fit = [], training.fit_joint
+
+    def remember(data, *arguments, **more):
+        given.append((data, arguments[2], more))
+        return fit(data, *arguments, **more)
+
+    monkeypatch.setattr(training, "fit_joint", remember)
+    monkeypatch.setattr(joint_module, "MISTAKEN", 0.01)
+    segmenter = JointSegmenter(with_healthy, replace(joint, revised_epochs=2), store)
+    trained = segmenter.train("", ENCODER)
+    (_, _, first), (data, profile, second) = given
+    assert "start" not in first and profile.epochs == 2 and profile.learning_rate < joint.learning_rate
+    network = unet.restore(second["start"], ENCODER, "scse", joint)
+    healthy = data.images[~data.masks.any(axis=(1, 2, 3))]
+    np.testing.assert_array_equal(data.images[-len(with_healthy.healthy) :], with_healthy.healthy.images)
+    found = unet.probabilities(network, healthy, joint)[:, [0, 1, 2]].max(axis=1) > 0.01
+    assert found.any()
+    assert [len(pixels) for pixels in second["mistaken"]] == found.sum(axis=(1, 2)).tolist()
+    assert all(image[tuple(pixels.T)].all() for image, pixels in zip(found, second["mistaken"], strict=True))
+    assert trained["history"][:, 0].tolist() == [1, 2, 3] and trained["speed"][0] > 0
+    monkeypatch.setattr(training, "fit_joint", None)
+    again = JointSegmenter(with_healthy, replace(joint, revised_epochs=2), store).train("", ENCODER)
+    assert all(np.array_equal(again[name], trained[name]) for name in trained)
+    state = {name: trained[name] for name in trained if name.startswith("state.")}
+    assert all(np.array_equal(segmenter.model(ENCODER).state[name], state[name]) for name in state)
+    assert any(not np.array_equal(second["start"][name], state[name]) for name in state)
 
 
 def test_a_source_is_asked_only_for_the_lesions_that_its_masks_show(phantoms, joint, store, fitted):

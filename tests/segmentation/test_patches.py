@@ -10,6 +10,7 @@ from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD
 from ruranet_utils.segmentation import patches as patches_module
 from ruranet_utils.segmentation.patches import (
     GAIN,
+    MISTAKEN_PATCHES,
     SCALE,
     SHIFT,
     UNKNOWN,
@@ -189,6 +190,25 @@ def test_joint_patches_lie_near_the_lesion_that_was_drawn():
     _, found = (torch.cat(part) for part in zip(*JointPatches(data, **JOINT | {"lesion_patches": 1.0}), strict=True))
     shown = found.any(dim=-1).any(dim=-1).float().mean(dim=0).numpy()
     np.testing.assert_allclose(shown, [0.2, 0.8], atol=0.15)
+
+
+def test_healthy_patches_lie_near_what_was_mistaken_for_a_lesion():
+    """Two healthy images, of which the second has a mistaken pixel; it is bright there."""
+    images = np.zeros((3, 3, 96, 96), np.uint8)
+    images[2, :, 70:75, 70:75] = 255
+    masks = np.zeros((3, 1, 96, 96), bool)
+    masks[0, 0, :4] = True
+    options = JOINT | {"lesion_draw": (1.0,), "healthy_patches": 0.9}
+    mistaken = [np.zeros((0, 2), int), np.array([[72, 72]])]
+    for given, share in (
+        (mistaken, 0.9 * (MISTAKEN_PATCHES + (1 - MISTAKEN_PATCHES) / 2 * 0.15)),
+        ([], 0.9 / 2 * 0.15),
+    ):
+        drawn_images, _ = zip(
+            *JointPatches(Annotated(images, masks, np.ones(3)), **options, mistaken=given), strict=True
+        )
+        bright = (denormalize(torch.cat(drawn_images)).max(axis=(1, 2, 3)) > 0.3).mean()
+        assert bright == pytest.approx(share, abs=0.15)
 
 
 def test_full_images_come_whole_and_in_order(blocks):
