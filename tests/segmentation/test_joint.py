@@ -103,7 +103,7 @@ def test_a_second_part_shows_what_the_first_took_for_lesions_in_healthy_eyes(wit
     assert trained["history"][:, 0].tolist() == [1, 2, 3] and trained["speed"][0] > 0
     monkeypatch.setattr(training, "fit_joint", None)
     again = JointSegmenter(with_healthy, replace(joint, revised_epochs=2), store).train("", ENCODER)
-    assert all(np.array_equal(again[name], trained[name]) for name in trained)
+    assert all(again[name].tobytes() == trained[name].tobytes() for name in trained)
     state = {name: trained[name] for name in trained if name.startswith("state.")}
     assert all(np.array_equal(segmenter.model(ENCODER).state[name], state[name]) for name in state)
     assert any(not np.array_equal(second["start"][name], state[name]) for name in state)
