@@ -24,7 +24,7 @@ html_title = project
 language = "en"
 root_doc = "README"
 extensions = ["myst_nb"]
-PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "docs/*.md"]
+PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "models/README.md", "docs/*.md"]
 include_patterns = [*PROSE, "notebooks/*.ipynb", "site/*.md", "*/results/*.md"]
 # of the many tables of figures/ those that a page leads to
 TABLES = re.compile(r"\((?:\.\./)?(figures/\w+/\w+\.md)\)")

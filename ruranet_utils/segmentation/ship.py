@@ -33,13 +33,13 @@ ATTRIBUTION = {
 
 
 def main() -> None:
-    """Train and cross-validate what the store does not hold, and write ``models/``."""
+    """Train the network, unless the store holds it, and write ``models/``. Notebook 02 cross-validates its settings."""
     profile = replace(get_profile("open", n_seeds=1), weights="imagenet", allow_random_weights=False)
     prepare_process(profile.instructions)
     prepare(profile)
     store = Store(paths.steps())
     segmentation, diagnosis = load_cohorts(profile, store)
-    segmenter = JointSegmenter(segmentation, profile, store)
+    segmenter = JointSegmenter(segmentation, profile, store, validated=False)
     study = encoder_study(segmenter)
     (model,) = keep(segmenter, study)
     file = model.save(paths.models("shipped"), half=True)
@@ -49,7 +49,7 @@ def main() -> None:
     changed = (exact.loc[:1, scores] - field.loc[:1, scores]).abs().max(axis=None)
     if changed > MOST_CHANGE:
         raise ValueError(f"half precision changes a score by {changed:.4f}, expected at most {MOST_CHANGE}")
-    card = card_of(shipped, study, field, _found(shipped, diagnosis), file)
+    card = card_of(shipped, field, _found(shipped, diagnosis), file)
     card.save(paths.models("shipped") / "README.md")
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; half precision changes no score by more than {changed:.5f}")
 
@@ -70,7 +70,7 @@ def _found(model: Model, diagnosis: Cohort) -> pd.DataFrame:
     return found_table(masks, model.shows, groups, diagnosis.patients)
 
 
-def card_of(model: Model, study: pd.DataFrame, field: pd.DataFrame, found: pd.DataFrame, file: Path) -> ModelCard:
+def card_of(model: Model, field: pd.DataFrame, found: pd.DataFrame, file: Path) -> ModelCard:
     """The card as huggingface.co reads it."""
     data = ModelCardData(
         license="other",
@@ -86,7 +86,6 @@ def card_of(model: Model, study: pd.DataFrame, field: pd.DataFrame, found: pd.Da
     shares = found.set_index("lesion")[
         [name for name in found if name.split()[-1] not in ("low", "high", "n", "lesion")]
     ]
-    cross_validated = study.set_index("lesion")["validation_iou"]
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -96,7 +95,6 @@ def card_of(model: Model, study: pd.DataFrame, field: pd.DataFrame, found: pd.Da
         n_train=model.card["n_train"] + model.card["n_val"],
         n_healthy=model.card["n_healthy"],
         scores=scores.to_markdown(index=False, floatfmt=".3f"),
-        cross_validated=", ".join(f"{DISPLAY[x].lower()} {iou:.3f}" for x, iou in cross_validated.items()),
         shares=shares.to_markdown(floatfmt=".2f"),
         attribution="\n".join(f"- {text}" for text in ATTRIBUTION.values()),
         size_px=model.card["image_size_px"],
