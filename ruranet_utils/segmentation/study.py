@@ -165,12 +165,19 @@ def lesion_masks(
         lesion: model.masks(images, profile, store)[:, model.lesions.index(lesion)] for lesion, model in kept.items()
     }
     if segmentation.annotated:
-        study = encoder_study(segmenter_of(segmentation, profile, store))
+        study = _choice(segmenter_of(segmentation, profile, store))
         segmenter = segmenter_of(segmentation, profile, store, attention)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
         keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
+
+
+def _choice(segmenter: Segmenter) -> pd.DataFrame:
+    """The study that says which encoder is applied; a joint network without rivals needs no cross-validation for it."""
+    if isinstance(segmenter, JointSegmenter) and len(segmenter.profile.encoders) == 1:
+        segmenter = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1), validated=False)
+    return encoder_study(segmenter)
 
 
 def keep(segmenter: Segmenter, study: pd.DataFrame) -> list[Model]:

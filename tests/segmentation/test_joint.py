@@ -178,6 +178,13 @@ def test_one_file_is_kept_and_finds_the_same(studied, with_healthy, joint, monke
     )
 
 
+def test_masks_of_one_encoder_take_one_training(with_healthy, joint, store, monkeypatch):
+    monkeypatch.setenv("RURANET_STORE", str(store.root))
+    lesion_masks(with_healthy, with_healthy.images[:2], replace(joint, n_seeds=3), store)
+    assert len(list((store.root / "joint_model").glob("*.safetensors"))) == 1
+    assert load_model("synthetic").card["scores"]["edema"]["iou_first"] >= 0
+
+
 def test_half_precision_takes_half_the_room_and_loads_as_what_it_rounds_to(studied, tmp_path):
     segmenter, _ = studied
     model = segmenter.model(ENCODER)
