@@ -41,8 +41,13 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
+from dataclasses import replace
+from itertools import product
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from IPython.display import display
 from ruranet_utils import published
 from ruranet_utils.clustering.study import diagnose, diagnose_images, project
 from ruranet_utils.features.extract import image_features, lesion_features, resize
@@ -53,7 +58,7 @@ from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import lesion_masks
-from ruranet_utils.statistics.comparisons import compare
+from ruranet_utils.statistics.comparisons import compare, compare_seeds
 from scipy.stats import false_discovery_control
 
 run = start(profile, seed=seed, data_dir=data_dir)
@@ -133,6 +138,30 @@ steps["p adjusted"] = steps.groupby("selection")["p"].transform(false_discovery_
 steps = steps.assign(n=len(diagnosis), weights=find_weights(backbone, run.profile).origin)
 finding = f"smallest adjusted p {steps['p adjusted'].min():.3f}"
 show(run.save_table(steps, "table_5_steps"), f"Differences of the accuracy: {finding}")
+
+# %% [markdown]
+# ## SCSE, over several trainings
+#
+# In the open profile the networks of b and c are trained by `n_seeds` seeds each; the pipeline after them is the same. `difference` is c minus b, mean over the seeds; its interval is a bootstrap that draws patients and trainings.
+
+# %%
+if run.profile.masks == "joint" and run.profile.n_seeds > 1:
+    seeds, correct = range(run.profile.seed, run.profile.seed + run.profile.n_seeds), {}
+    for number, attention in product(seeds, (None, "scse")):
+        used = replace(run.profile, seed=number)
+        masks = lesion_masks(segmentation, diagnosis.images, used, run.store, attention)
+        found = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
+        for row in diagnose(reduce(found, n_components, outside_test), "kmedoids", diagnosis, run.profile, run.store):
+            right = row["predicted"] == diagnosis.labels
+            correct.setdefault((row["selection"], attention), []).append(right)
+    by_seed = []
+    for selection in ("equal", "label_free", "held_out", "oracle"):
+        without, with_scse = (np.array(correct[selection, attention]) for attention in (None, "scse"))
+        about = {"selection": selection, "b": without.mean(), "c": with_scse.mean(), "n_seeds": len(without)}
+        about |= {"b sd": without.mean(axis=1).std(ddof=1), "c sd": with_scse.mean(axis=1).std(ddof=1)}
+        by_seed.append(about | compare_seeds(with_scse, without, diagnosis.patients, run.profile.seed))
+    table = pd.DataFrame(by_seed).assign(n=len(diagnosis))
+    display(show(run.save_table(table, "table_5_seeds"), "Accuracy without (b) and with SCSE (c)"))
 
 # %% [markdown]
 # ## Figure · Step by step

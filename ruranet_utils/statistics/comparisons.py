@@ -62,6 +62,48 @@ def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray, seed: 
     }
 
 
+def compare_seeds(
+    correct: np.ndarray, other: np.ndarray, patients: np.ndarray, seed: int, n_resamples: int = 1000
+) -> dict[str, float]:
+    """Difference of two accuracies, each the mean over several trainings of a method on the same images.
+
+    Parameters
+    ----------
+    correct, other : ndarray of bool, shape (n_seeds, n_images)
+    patients : ndarray, shape (n_images,)
+    seed : int
+        Of the bootstrap.
+    n_resamples : int
+
+    Returns
+    -------
+    dict of float
+        ``difference``, in [-1, 1]; ``difference_low``, ``difference_high`` (95 %): a percentile bootstrap that draws
+        patients, and trainings of each method, so that the interval holds for other images and for other seeds.
+
+    References
+    ----------
+    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapters 8 and 13. doi:10.1201/9780429246593
+    """
+    rng = np.random.default_rng(seed)
+    _, index = np.unique(patients, return_inverse=True)
+    n_images = np.bincount(index)
+    right = [np.stack([np.bincount(index, row) for row in method]) for method in (correct, other)]
+    differences = []
+    for _ in range(n_resamples):
+        drawn = rng.integers(len(n_images), size=len(n_images))
+        one, two = (
+            method[rng.integers(len(method), size=len(method))][:, drawn].mean(axis=0).sum() for method in right
+        )
+        differences.append((one - two) / n_images[drawn].sum())
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return {
+        "difference": float(np.mean(correct) - np.mean(other)),
+        "difference_low": float(low),
+        "difference_high": float(high),
+    }
+
+
 def mean_pairwise_ari(clusterings: Sequence[np.ndarray]) -> float:
     """Mean adjusted Rand index over all pairs of clusterings of the same images: 1 if all are equal, 0 by chance.
 

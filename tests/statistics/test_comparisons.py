@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ruranet_utils.statistics.comparisons import compare, mean_pairwise_ari
+from ruranet_utils.statistics.comparisons import compare, compare_seeds, mean_pairwise_ari
 
 
 def test_exchanging_methods_by_hand():
@@ -58,3 +58,30 @@ def test_agreement_of_clusterings():
     assert mean_pairwise_ari([a, a, b]) == pytest.approx((1 - 0.5 - 0.5) / 3)
     with pytest.raises(ValueError, match="a pair needs two clusterings, got 1"):
         mean_pairwise_ari([a])
+
+
+def test_several_trainings_are_compared_over_patients_and_seeds():
+    """The second method is better by a tenth; its trainings differ by as much, and so the interval is wider."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(100), 2)
+    one = rng.random((4, 200)) < 0.8
+    other = rng.random((4, 200)) < 0.7
+    steady = compare_seeds(one, other, patients, seed=0)
+    assert steady["difference"] == pytest.approx(one.mean() - other.mean())
+    assert steady["difference_low"] < steady["difference"] < steady["difference_high"]
+    moved = np.array([0.5, 0.6, 0.8, 0.9])[:, None] > rng.random((4, 200))
+    wider = compare_seeds(one, moved, patients, seed=0)
+    width = [found["difference_high"] - found["difference_low"] for found in (steady, wider)]
+    assert width[1] > 1.3 * width[0]
+    same = compare_seeds(one[:1], one[:1], patients, seed=0)
+    assert same["difference"] == same["difference_low"] == same["difference_high"] == 0
+
+
+def test_one_training_each_is_the_paired_bootstrap():
+    rng = np.random.default_rng(1)
+    one, other = rng.random((2, 1, 120)) < 0.6
+    patients = np.repeat(np.arange(40), 3)
+    found = compare_seeds(one, other, patients, seed=0, n_resamples=4000)
+    paired = compare(one[0], other[0], patients, seed=0)
+    for name in ("difference", "difference_low", "difference_high"):
+        assert found[name] == pytest.approx(paired[name], abs=0.02)
