@@ -46,10 +46,13 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import display
 from ruranet_utils import published
 from ruranet_utils.clustering.study import diagnose, lesion_channel, project_all, stability, weight_search_all
 from ruranet_utils.clustering.weighting import WEIGHT_GRID, label_free, oracle
@@ -305,6 +308,21 @@ whole = reduce(image_features(diagnosis.images, name, run.profile, run.store), r
 lesions = results.query("method == 'kmedoids' and backbone == @name and selection == 'label_free'").iloc[0]
 channel = lesion_channel(whole, lesions["predicted"], masks, diagnosis, run.profile)
 show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no label used", best={"accuracy": "max"})
+
+# %% [markdown]
+# In the open profile the network has learned from photographs graded free of retinopathy (of other patients) how a healthy eye looks, so a diagnosis has taken part. Here the same comparison with a network that has seen none of them:
+
+# %%
+if segmentation.healthy is not None and run.profile.masks == "joint":
+    unaware = replace(segmentation, healthy=None)
+    masks_unaware = lesion_masks(unaware, diagnosis.images, run.profile, run.store, keeps=False)
+    features_unaware = lesion_features(diagnosis.images, masks_unaware, [name], run.profile, run.store)[name]
+    space = reduce(features_unaware, run.profile.n_components, outside_test)
+    rows = diagnose(space, "kmedoids", diagnosis, run.profile, run.store)
+    predicted = next(row["predicted"] for row in rows if row["selection"] == "label_free")
+    channel_unaware = lesion_channel(whole, predicted, masks_unaware, diagnosis, run.profile)
+    run.save_table(channel_unaware, "table_lesion_channel_unaware")
+    display(show(channel_unaware, "The same by a network that was shown no healthy eye", best={"accuracy": "max"}))
 
 # %% [markdown]
 # The classes may differ in more than DME: of SRahim's negatives most have no retinopathy at all, while all positives have some. A clustering that finds any lesion separates those. The rows below say how many of each kind the lesion features put on the right side; the phantoms have one kind in each class.

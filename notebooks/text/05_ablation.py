@@ -149,7 +149,7 @@ if run.profile.masks == "joint" and run.profile.n_seeds > 1:
     seeds, correct = range(run.profile.seed, run.profile.seed + run.profile.n_seeds), {}
     for number, attention in product(seeds, (None, "scse")):
         used = replace(run.profile, seed=number)
-        masks = lesion_masks(segmentation, diagnosis.images, used, run.store, attention)
+        masks = lesion_masks(segmentation, diagnosis.images, used, run.store, attention, keeps=False)
         found = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
         for row in diagnose(reduce(found, n_components, outside_test), "kmedoids", diagnosis, run.profile, run.store):
             right = row["predicted"] == diagnosis.labels

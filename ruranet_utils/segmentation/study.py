@@ -127,11 +127,15 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
 
 
 def lesion_masks(
-    segmentation: Cohort, images: np.ndarray, profile: Profile, store: Store, attention: str | None = "scse"
+    segmentation: Cohort,
+    images: np.ndarray,
+    profile: Profile,
+    store: Store,
+    attention: str | None = "scse",
+    keeps: bool = True,
 ) -> np.ndarray:
     """Masks of all four lesions: by the models trained on a cohort, and for lesions it does not show by kept ones.
 
-    The models trained here are kept, too; see :func:`keep`.
 
     Parameters
     ----------
@@ -142,6 +146,8 @@ def lesion_masks(
     store : Store
     attention : {"scse", None}
         ``None``: without SCSE, and with the encoders that were chosen with it (Table 5b).
+    keeps : bool
+        Whether models that are trained here are kept as files; see :func:`keep`.
 
     Returns
     -------
@@ -169,7 +175,8 @@ def lesion_masks(
         segmenter = segmenter_of(segmentation, profile, store, attention)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
-        keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
+        if keeps:
+            keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
 
 
