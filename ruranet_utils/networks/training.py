@@ -13,7 +13,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, WeightAveraging
 from tqdm import tqdm
 
 from ruranet_utils.networks.device import plan, prepare, seeded
@@ -26,6 +26,29 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 # A checkpoint is as large as three models: an epoch that took less is repeated faster than it is written.
 CHECKPOINT_EVERY_S = 30.0
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the parameters and of batch normalization's statistics, without their first values.
+
+    Lightning's own starts from the first step's values, which still weigh ``decay ** n_steps`` at the end: a quarter
+    after 650 steps with 0.998. As in Adam's bias correction the weights of the steps are divided by their sum instead.
+
+    Parameters
+    ----------
+    decay : float
+        In (0, 1).
+
+    References
+    ----------
+    Kingma & Ba (2015), Adam, Section 3. arXiv:1412.6980
+    """
+
+    def __init__(self, decay: float):
+        def average(so_far: torch.Tensor, now: torch.Tensor, n_before: torch.Tensor) -> torch.Tensor:
+            return so_far + (1 - decay) / (1 - decay ** (float(n_before) + 1)) * (now - so_far)
+
+        super().__init__(avg_fn=average)
 
 
 class Record(Checkpoint):
@@ -179,7 +202,7 @@ def _endings(monitor: str | None, profile: Profile) -> list[pl.Callback]:
     """What decides on the weights that are kept: the best epoch, or the moving average of all steps."""
     if monitor:
         return [EarlyStopping(monitor, patience=profile.patience, mode="max")]
-    return [EMAWeightAveraging(decay=profile.weight_average)] if profile.weight_average else []
+    return [MovingAverage(profile.weight_average)] if profile.weight_average else []
 
 
 def _epochs_done(checkpoint: Path | None) -> int:

@@ -187,26 +187,24 @@ def test_one_network_learns_two_lesions(two_kinds, easy, weight_average):
         fit_joint(nothing, "mobilenet_v2", "scse", joint)
 
 
-def test_weights_are_averaged_over_the_steps(two_kinds, easy, monkeypatch):
-    """The parameters that are kept are the moving average of those after each step."""
-    seen = []
-    step = Segmentation.optimizer_step
+def test_weights_are_averaged_over_the_steps_and_forget_where_they_started(two_kinds, easy, monkeypatch):
+    """Parameters and batch normalization's statistics are averages of those after each step, weighed by its age."""
+    seen, names = [], ("segmentation_head.0.bias", "encoder.features.0.1.running_var")
+    update = training.MovingAverage.on_train_batch_end
 
-    def remember(module, *arguments, **more):
-        seen.append(module.model.segmentation_head[0].bias.detach().clone())
-        step(module, *arguments, **more)
+    def remember(callback, trainer, module, *more):
+        state = module.model.state_dict()
+        seen.append([state[name].numpy().copy() for name in names])
+        update(callback, trainer, module, *more)
 
-    monkeypatch.setattr(Segmentation, "optimizer_step", remember)
-    joint = replace(easy, masks="joint", epochs=2, lesion_draw=(0.5, 0.5), weight_average=0.5)
+    monkeypatch.setattr(training.MovingAverage, "on_train_batch_end", remember)
+    joint = replace(easy, masks="joint", epochs=2, lesion_draw=(0.5, 0.5), weight_average=0.9)
     trained = fit_joint(two_kinds, "mobilenet_v2", "scse", joint)
     assert len(seen) == 8
-    kept = trained["state.segmentation_head.0.bias"]
-    first = [after for after in seen[1:]]  # before the first step nothing is averaged
-    average = first[0].numpy()
-    for after in first[1:]:
-        average = 0.5 * average + 0.5 * after.numpy()
-    last = 2 * (kept - 0.5 * average)  # the step after the last one that was seen
-    assert np.abs(last - seen[-1].numpy()).max() < 0.02 and not np.allclose(kept, seen[-1].numpy(), atol=1e-5)
+    weights = 0.9 ** np.arange(8)[::-1]
+    for place, name in enumerate(names):
+        expected = np.average([values[place] for values in seen], axis=0, weights=weights)
+        np.testing.assert_allclose(trained[f"state.{name}"], expected, rtol=1e-4, atol=1e-6)
 
 
 def fit_with_checkpoints(train, validation, encoder, attention, profile, checkpoint):
