@@ -58,9 +58,12 @@ run = start(profile, seed=seed, data_dir=data_dir)
 segmentation, diagnosis = run.cohorts
 _ = run.save_table(segmentation.manifest(), "cohort_segmentation")
 _ = run.save_table(diagnosis.manifest(), "cohort_diagnosis")
+shown = {"segmentation": segmentation.table, "diagnosis": diagnosis.table}
+if segmentation.healthy is not None:  # from which the networks learn how an eye without lesions looks
+    shown["segmentation, healthy eyes"] = segmentation.healthy.table.assign(split="train")
 counts = pd.concat(
-    cohort.table.assign(cohort=name, label=cohort.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded"))
-    for name, cohort in (("segmentation", segmentation), ("diagnosis", diagnosis))
+    table.assign(cohort=name, label=table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded"))
+    for name, table in shown.items()
 )
 counts = counts.pivot_table(
     index=["cohort", "source", "camera", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
