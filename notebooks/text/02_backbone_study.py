@@ -204,7 +204,7 @@ if run.profile.name == "open" and run.profile.masks == "joint":
 learned = segmentation.patients[segmentation.table["split"] != "test"]
 unseen = diagnosis.subset(~np.isin(diagnosis.patients, learned))
 edema = unseen.table["label"].eq(1).fillna(False).to_numpy(dtype=bool)
-healthy = unseen.table.get("healthy", ~edema).to_numpy(dtype=bool)
+healthy = np.asarray(unseen.table.get("healthy", ~edema), dtype=bool)
 groups = {"healthy": healthy, "others": ~healthy & ~edema, "edema": edema}
 groups = {name: chosen for name, chosen in groups.items() if chosen.any()}
 if {"healthy", "edema"} <= set(groups):
