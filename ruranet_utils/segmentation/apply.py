@@ -19,8 +19,9 @@ from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.folder import find_photographs
-from ruranet_utils.profiles import DISPLAY, get_profile
-from ruranet_utils.segmentation.model_file import Model, load_model
+from ruranet_utils.profiles import DISPLAY, PROFILES, get_profile
+from ruranet_utils.segmentation.model_file import Model, load, model_path
+from ruranet_utils.storage import paths
 from ruranet_utils.storage.artefacts import digest_file, write_atomically
 from ruranet_utils.storage.progress import progress
 
@@ -152,7 +153,7 @@ def segment(
     lesions : sequence of str, optional
         Some of those that the model finds; all where nothing is said.
     model : str, Path or Model
-        As for :func:`ruranet_utils.segmentation.model_file.load_model`.
+        As for :func:`load_model`.
 
     Returns
     -------
@@ -178,6 +179,38 @@ def segment(
         bar = progress(files.items(), desc="segmenting", unit="photograph")
         findings = [finder.read(name, file) for name, file in bar]
     return Found(tuple(findings), finder.model)
+
+
+def load_model(name: str | Path = "shipped") -> Model:
+    """The network that is part of this project, one that a run has trained, or one of a file.
+
+    Parameters
+    ----------
+    name : str or Path
+        ``"shipped"``; a profile, of which the network for all lesions is taken; or a ``.safetensors`` file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model.
+    ValueError
+        If the name is unknown, or the file is no model, or was changed or damaged.
+    """
+    if Path(name).suffix == ".safetensors":
+        return load(Path(name))
+    if name not in (*PROFILES, "shipped"):
+        raise ValueError(
+            f"unknown model {str(name)!r}: expected a .safetensors file, 'shipped' or one of {', '.join(PROFILES)}"
+        )
+    file = model_path(paths.models(str(name)), ())
+    if not file.is_file():
+        remedy = "restore it, or train it (make models)"
+        if name != "shipped":
+            remedy = (
+                f"train it (make reproduce PROFILE={name} ARGS='--only 02'), or name the .safetensors file of a lesion"
+            )
+        raise FileNotFoundError(f"there is no network for all lesions, {file}: {remedy}")
+    return load(file)
 
 
 def photographs(path: str | Path) -> dict[str, Path]:

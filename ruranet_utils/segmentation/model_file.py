@@ -13,10 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ruranet_utils.networks.device import device_settings
-from ruranet_utils.profiles import PROFILES, Profile
+from ruranet_utils.profiles import Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import image_batches
-from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
@@ -137,38 +136,6 @@ class Model:
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
 
 
-def load_model(name: str | Path = "shipped") -> Model:
-    """The network that is part of this project, one that a run has trained, or one of a file.
-
-    Parameters
-    ----------
-    name : str or Path
-        ``"shipped"``; a profile, of which the network for all lesions is taken; or a ``.safetensors`` file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such model.
-    ValueError
-        If the name is unknown, or the file is no model, or was changed or damaged.
-    """
-    if Path(name).suffix == ".safetensors":
-        return load(Path(name))
-    if name not in (*PROFILES, "shipped"):
-        raise ValueError(
-            f"unknown model {str(name)!r}: expected a .safetensors file, 'shipped' or one of {', '.join(PROFILES)}"
-        )
-    file = _file(paths.models(str(name)), ())
-    if not file.is_file():
-        remedy = "restore it, or train it (make models)"
-        if name != "shipped":
-            remedy = (
-                f"train it (make reproduce PROFILE={name} ARGS='--only 02'), or name the .safetensors file of a lesion"
-            )
-        raise FileNotFoundError(f"there is no network for all lesions, {file}: {remedy}")
-    return load(file)
-
-
 def load(path: Path) -> Model:
     """Read a model and check that its parameters are those that were saved.
 
@@ -202,20 +169,20 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
     FileNotFoundError
         Naming every lesion without a model, and how to get one.
     """
-    if (file := _file(folder, (), attention)).is_file():
+    if (file := model_path(folder, (), attention)).is_file():
         joint = load(file)
         if set(lesions) <= set(joint.lesions):
             return dict.fromkeys(lesions, joint)
-    missing = [lesion for lesion in lesions if not _file(folder, [lesion], attention).is_file()]
+    missing = [lesion for lesion in lesions if not model_path(folder, [lesion], attention).is_file()]
     if missing:
         notebook = "02" if attention else "05"  # of a profile whose data show the lesion
-        names = ", ".join(_file(folder, [lesion], attention).name for lesion in missing)
+        names = ", ".join(model_path(folder, [lesion], attention).name for lesion in missing)
         raise FileNotFoundError(
             f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once (make reproduce "
             f"PROFILE={folder.name} ARGS='--only {notebook}', if its data have masks of them) or copy the files there "
             "(docs/own_images.md)"
         )
-    return {lesion: load(_file(folder, [lesion], attention)) for lesion in lesions}
+    return {lesion: load(model_path(folder, [lesion], attention)) for lesion in lesions}
 
 
 def _name(lesions: Sequence[str], attention: str | None) -> str:
@@ -223,7 +190,8 @@ def _name(lesions: Sequence[str], attention: str | None) -> str:
     return name if attention else f"{name}_without_scse"
 
 
-def _file(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> Path:
+def model_path(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> Path:
+    """Where the network of some lesions lies; of none: that of all lesions."""
     return folder / f"{_name(lesions, attention)}.safetensors"
 
 

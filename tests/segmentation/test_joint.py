@@ -9,8 +9,8 @@ from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import ANNOTATIONS, LESIONS
 from ruranet_utils.segmentation import joint as joint_module
 from ruranet_utils.segmentation import training, unet
+from ruranet_utils.segmentation.apply import load_model
 from ruranet_utils.segmentation.joint import ALL, N_FOLDS, THRESHOLD, JointSegmenter
-from ruranet_utils.segmentation.model_file import load_model
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
 from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks, segmenter_of
 from ruranet_utils.storage.store import Store
