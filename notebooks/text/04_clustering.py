@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
-# | Writes | `table_4`, `table_4_all_scores`, `table_4_paired`, `table_4_stability`, `table_4_summary`, `table_4_by_kind`, `table_lesion_channel` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_heads`, `fig_weights` |
+# | Writes | `table_4`, `table_4_all_scores`, `table_4_paired`, `table_4_stability`, `table_4_summary`, `table_4_by_kind`, `table_lesion_channel`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_heads`, `fig_weights` |
 # | Needs | synthetic: 55 s, 3.5 GB · open: 4 min for one backbone, 3.8 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives features $x_1 \dots x_4$. They are standardized and reduced to 50 principal components $z_1 \dots z_4$ with one basis for all lesions, taken from the images outside the test split. DMH passes each $z_i$, centered, through a projection head of its own, a perceptron of two layers whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads are trained by

@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Section 3.4, Table 5 |
 # | Reads | both cohorts of notebook 01, the encoders of notebook 02 |
-# | Writes | `table_5`, `table_5_steps` (csv, md); `fig_ablation` |
+# | Writes | `table_5`, `table_5_steps`, in `open` `table_5_seeds` (csv, md); `fig_ablation` |
 # | Needs | synthetic: 40 s, 2.7 GB · open: 12 min, 7.7 GB; on two CPU cores, `run.json` |
 #
 # | variant | segmentation | SCSE | heads | PCA |
