@@ -117,7 +117,8 @@ def train_heads(
     inputs = torch.from_numpy(_scaled(features))
     generator = torch.Generator().manual_seed(seed)
     heads = ProjectionHeads(*inputs.shape[1:], hidden_dim, head_dim, generator)
-    optimizer = torch.optim.Adam(heads.parameters(), lr=learning_rate)
+    # fused: else MKL takes the square roots, whose last bit depends on the maker of the processor
+    optimizer = torch.optim.Adam(heads.parameters(), lr=learning_rate, fused=True)
     threshold, history = target_similarity, []
     for epoch in range(1, epochs + 1):
         with torch.no_grad():

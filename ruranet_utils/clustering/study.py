@@ -22,7 +22,7 @@ from ruranet_utils.storage.store import Store, digest_arrays
 
 _ESTIMATORS = ("features.reduction", "clustering.estimators", "clustering.weighting")
 _DMH = (*_ESTIMATORS, "clustering.heads", "clustering.dmh")
-HEADS, STABILITY = Step("projection_heads", 1, _DMH), Step("stability", 1, (*_DMH, "clustering.study"))
+HEADS, STABILITY = Step("projection_heads", 2, _DMH), Step("stability", 2, (*_DMH, "clustering.study"))
 SEARCH = Step("weight_search", 1, _ESTIMATORS)
 SELECTIONS = ("equal", "label_free", "held_out", "oracle")
 

@@ -15,7 +15,8 @@ from functools import cache
 
 # The instruction set decides the order in which sums are rounded. With these variables it is the same on every x86
 # machine, and so are the bytes of the results. MKL knows its branch AVX2 on Intel's processors alone and takes
-# COMPATIBLE on AMD's whatever is asked for; the convolutions, which take the time, are oneDNN's.
+# COMPATIBLE on AMD's whatever is asked for; the convolutions, which take the time, are oneDNN's. No variable governs
+# MKL's vector functions: its square root, which torch takes for large arrays, must not decide a result.
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
