@@ -19,7 +19,8 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
-STEP = Step("full_size_histograms", 1, ("data.field", "data.masks", "segmentation.full_size"))
+_READING = ("data.field", "data.refusal", "data.reading", "data.masks")
+STEP = Step("full_size_histograms", 1, (*_READING, "segmentation.full_size"))
 BINS = 1000  # of a probability; 0.5 is the lower edge of one
 N_RESAMPLES = 1000
 OWN_SIZE = "the photographs' own size"
