@@ -69,7 +69,7 @@ class Finding:
         ``image``, ``lesion``; ``number`` of connected parts; ``area_percent`` of the field of view; ``disc_areas``, the
         area in areas of the optic disc, missing where no disc was looked for or found.
         """
-        disc = _largest_part(self.masks["optic_disc"]) if "optic_disc" in self.masks else 0
+        disc = self.masks["optic_disc"].sum() if "optic_disc" in self.masks else 0
         return pd.DataFrame(
             {
                 "image": self.name,
@@ -273,11 +273,13 @@ class Finder:
     ) -> Finding:
         """Find the lesions in an image as the model wants it: uint8, shape (3, h, w)."""
         profile = replace(get_profile("open"), threads=min(MOST_THREADS, cpu_count() or 1))
-        masks = self.model.predict(image[None], profile)[0]
+        masks = dict(zip(self.model.shows, self.model.predict(image[None], profile)[0], strict=True))
+        if "optic_disc" in masks:  # an eye has one; the others are reflexes
+            masks["optic_disc"] = _largest_part(masks["optic_disc"])
         return Finding(
             name,
             image.transpose(1, 2, 0) if shown is None else shown,
-            {lesion: masks[self.model.shows.index(lesion)] for lesion in self.lesions},
+            {lesion: masks[lesion] for lesion in self.lesions},
             frame or Frame.whole(*image.shape[1:]),
             field_of_view(image),
         )
@@ -333,6 +335,6 @@ def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folde
     return same and set(finder.lesions) <= set(rows["lesion"]) and all(file.is_file() for file in files)
 
 
-def _largest_part(mask: np.ndarray) -> int:
+def _largest_part(mask: np.ndarray) -> np.ndarray:
     numbered, n_parts = ndimage.label(mask, EIGHT_NEIGHBORS)
-    return int(np.bincount(numbered.ravel())[1:].max()) if n_parts else 0
+    return numbered == np.bincount(numbered.ravel())[1:].argmax() + 1 if n_parts else mask

@@ -37,6 +37,7 @@ def model(tiny, untrained, monkeypatch):
         found[:, 0, :, :half] = 1
         found[:, 1, 4:8, 8:-8] = found[:, 1, -8:-4, 8:-8] = 1
         found[:, 2, half - 8 : half + 8, half - 8 : half + 8] = 1
+        found[:, 2, :3, -9:] = 1  # a reflex
         return found
 
     monkeypatch.setattr(unet, "probabilities", drawn)
