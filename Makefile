@@ -28,7 +28,7 @@ reproduce: .venv/stamp
 	$(RUN) ruranet_utils.running.reproduce --profile $(PROFILE) $(ARGS)
 
 models: .venv/stamp
-	$(RUN) ruranet_utils.segmentation.ship
+	$(RUN) ruranet_utils.running.ship
 
 # The notebooks come first: they fill the store that the tests of whole runs and of the browser read.
 test: .venv/stamp

@@ -1,8 +1,9 @@
-"""Train the network that is part of this project, score it once, and write it with its card: ``make models``."""
+"""Train the network that is part of this project, score it, and write it with card and scores: ``make models``."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from ruranet_utils.data.cohort import Cohort, load_cohorts
 from ruranet_utils.data.sources import idrid
 from ruranet_utils.networks.device import prepare
 from ruranet_utils.profiles import DISPLAY, get_profile
+from ruranet_utils.reporting.tables import save_table
+from ruranet_utils.running.provenance import describe_code, describe_process
 from ruranet_utils.segmentation.full_size import field_table, histograms
 from ruranet_utils.segmentation.healthy_eyes import found_table
 from ruranet_utils.segmentation.joint import JointSegmenter
@@ -49,8 +52,14 @@ def main() -> None:
     changed = (exact.loc[:1, scores] - field.loc[:1, scores]).abs().max(axis=None)
     if changed > MOST_CHANGE:
         raise ValueError(f"half precision changes a score by {changed:.4f}, expected at most {MOST_CHANGE}")
-    card = card_of(shipped, field, _found(shipped, diagnosis), file)
-    card.save(paths.models("shipped") / "README.md")
+    found = _found(shipped, diagnosis)
+    folder = file.parent
+    card_of(shipped, field, found, file).save(folder / "README.md")
+    save_table(field, "table_field", folder)
+    save_table(found, "table_healthy", folder)
+    about = {"profile": asdict(profile), **describe_code(), **describe_process(prepare(profile))}
+    about |= {"sha256": shipped.card["sha256"], "half_precision_changes": float(changed)}
+    (folder / "run.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; half precision changes no score by more than {changed:.5f}")
 
 

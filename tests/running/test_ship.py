@@ -7,7 +7,8 @@ from huggingface_hub import ModelCard
 
 from ruranet_utils import published
 from ruranet_utils.profiles import ANNOTATIONS
-from ruranet_utils.segmentation import full_size, ship
+from ruranet_utils.running import ship
+from ruranet_utils.segmentation import full_size
 from ruranet_utils.segmentation.apply import load_model
 from ruranet_utils.segmentation.model_file import Model
 from ruranet_utils.storage import paths
