@@ -85,8 +85,15 @@ class JointSegmenter:
 
     @cached_property
     def n_folds(self) -> int:
-        """At most ``N_FOLDS``, and no more than there are patients; with less than two nothing is validated."""
+        """At most ``N_FOLDS``, and no more than there are patients."""
         return min(N_FOLDS, len(set(self.cohort.patients[self.rows])))
+
+    @cached_property
+    def cross_validates(self) -> bool:
+        """Whether it is asked for and can be done: each fold must leave a lesion to learn from."""
+        shows = self.cohort.masks[self.rows].any(axis=(1, 2, 3))
+        left = [shows[self._folds[0] != fold].any() for fold in range(self.n_folds)]
+        return self.validated and self.n_folds > 1 and all(left)
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -145,9 +152,8 @@ class JointSegmenter:
         """As :meth:`ruranet_utils.segmentation.segmenter.LesionSegmenter.scores`; ``val`` is out of fold."""
         test = np.flatnonzero(self.cohort.table["split"] == "test")
         found = {}
-        validates = self.validated and self.n_folds > 1
         for encoder in dict.fromkeys(encoder for _, encoder in pairs):
-            self._train_all(encoder, [*(range(self.n_folds) if validates else ()), ALL])
+            self._train_all(encoder, [*(range(self.n_folds) if self.cross_validates else ()), ALL])
             trained = self.train("", encoder)
             shared = {
                 "threshold": np.array([THRESHOLD]),
@@ -155,7 +161,7 @@ class JointSegmenter:
                 "speed": trained["speed"],
             }
             of_test = self.probabilities(self.cohort.images[test], encoder)
-            of_val = self.out_of_fold(encoder) if validates else of_test[:0]
+            of_val = self.out_of_fold(encoder) if self.cross_validates else of_test[:0]
             for lesion in (lesion for lesion, name in pairs if name == encoder):
                 truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
                 channel = self.lesions.index(lesion)

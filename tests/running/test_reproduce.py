@@ -263,10 +263,10 @@ def test_two_clusters_of_own_photographs_in_one_command(modelled, own):
 
 
 def test_own_photographs_without_a_model_are_told_which_is_missing(tmp_path, own):
-    done, results = own_run(tmp_path, own[0], "--only", "09")
+    done, results = own_run(tmp_path, own[0], "--only", "09", "-p", "models", "paper")
     assert done.returncode == 1
     assert "no trained model for hard_exudates, microaneurysms, hemorrhages, edema" in done.stderr
-    assert "PROFILE=open" in done.stderr and not (results / "clusters.csv").exists()
+    assert "PROFILE=paper" in done.stderr and not (results / "clusters.csv").exists()
 
 
 def test_own_photographs_with_labels_and_masks_of_one_lesion(modelled, own):
