@@ -118,7 +118,8 @@ class Profile:
     lesion_draw : tuple of float
         Of the joint network: how often each of ``ANNOTATIONS`` is drawn before an image that shows it is.
     healthy_patches : float
-        Of the joint network: share of the patches cut from photographs without retinopathy, where there are any.
+        Of the joint network: share of the patches of the second part of its training that are cut from photographs
+        without retinopathy; 0: there is no second part.
     revised_epochs : int
         Of the joint network: epochs of a second part of its training, in which patches of healthy eyes show what the
         first part took for lesions; 0: none.
@@ -186,7 +187,7 @@ class Profile:
     patch_size_px: int = 512
     lesion_patches: float = 0.5
     lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.2)
-    healthy_patches: float = 0.3
+    healthy_patches: float = 0.4
     revised_epochs: int = 0
     patience: int = 10
     batch_size: int = 4

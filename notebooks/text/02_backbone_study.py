@@ -23,7 +23,7 @@
 # | Writes | `table_1`, `table_2`, `table_protocols`, `table_scse`, `table_healthy`, `time_1`, in `open` `table_field` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
 # | Needs | synthetic: 3 min, 3.1 GB · open: half an hour to an hour for each network, two side by side, kept for good (`time_1`); on two CPU cores, `run.json` |
 #
-# The paper trains a binary U-Net for each lesion; the synthetic profile does so, too (`masks = "per_lesion"`). The open one trains **one network with a channel for each lesion** (`masks = "joint"`), in a third of the time: its loss is the mean of the Dice losses plus five times the Focal loss, a lesion is drawn first and then a photograph that shows it, masks that nobody drew take no part, and photographs without retinopathy, of patients outside the diagnosis cohort, teach it how a healthy eye looks. It is trained on all training images for a fixed number of epochs, so that nothing is chosen on any image; three-fold cross-validation takes the place of the validation images, and the threshold is 0.5.
+# The paper trains a binary U-Net for each lesion; the synthetic profile does so, too (`masks = "per_lesion"`). The open one trains **one network with a channel for each lesion** (`masks = "joint"`), in a third of the time: its loss is the mean of the Dice losses plus five times the Focal loss, a lesion is drawn first and then a photograph that shows it, and masks that nobody drew take no part. A second part of the training shows it what the first takes for lesions in photographs without retinopathy, of patients outside the diagnosis cohort. It is trained on all training images for a fixed number of epochs, so that nothing is chosen on any image; three-fold cross-validation takes the place of the validation images, and the threshold is 0.5.
 #
 # Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
 #
@@ -160,7 +160,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: the models above. `released`: the code released beside the paper (`ouiiyu/DME` on GitHub) trains on the testing images, chooses the epoch on them and scores on them; here the same is done with ours, threshold included. Where that scores higher it is memory, not skill. Where it scores lower, as for most lesions of the synthetic run, a short training has learned less from the few test images than from the training images. `nearer` is the one whose IoU is nearer to the paper's (Table 1's row of the encoder, or Table 2's of the lesion).
+# `held_out`: the models above. `released`: the code released beside the paper (`ouiiyu/DME` on GitHub) trains on the testing images, chooses the epoch on them and scores on them; here the same is done with ours, threshold included; a network for all lesions is shown no healthy eye here. Where that scores higher it is memory, not skill. Where it scores lower, as for most lesions of the synthetic run, a short training has learned less from the few test images than from the training images. `nearer` is the one whose IoU is nearer to the paper's (Table 1's row of the encoder, or Table 2's of the lesion).
 
 # %%
 encoder_of = best_encoders(study)

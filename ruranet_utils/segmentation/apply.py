@@ -20,7 +20,7 @@ from ruranet_utils.data.reading import check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.folder import find_photographs
 from ruranet_utils.profiles import DISPLAY, PROFILES, get_profile
-from ruranet_utils.segmentation.model_file import Model, load, model_path
+from ruranet_utils.segmentation.model_file import EIGHT_NEIGHBORS, Model, load, model_path
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.artefacts import digest_file, write_atomically
 from ruranet_utils.storage.progress import progress
@@ -35,7 +35,6 @@ COLORS = {  # of outlines, none of which a retina has
 }
 SHOWN_PX, LEGEND_PX = 1024, 40  # side of an overlay, and height of a line of its legend
 MOST_THREADS = 4
-EIGHT_NEIGHBORS = np.ones((3, 3))
 TABLE = "lesions.csv"
 
 
@@ -274,8 +273,6 @@ class Finder:
         """Find the lesions in an image as the model wants it: uint8, shape (3, h, w)."""
         profile = replace(get_profile("open"), threads=min(MOST_THREADS, cpu_count() or 1))
         masks = dict(zip(self.model.shows, self.model.predict(image[None], profile)[0], strict=True))
-        if "optic_disc" in masks:  # an eye has one; the others are reflexes
-            masks["optic_disc"] = _largest_part(masks["optic_disc"])
         return Finding(
             name,
             image.transpose(1, 2, 0) if shown is None else shown,
@@ -333,8 +330,3 @@ def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folde
     same = (rows[list(about)] == pd.Series(about)).all().all()
     files = [folder / f"{rows['image'].iloc[0]}_{lesion}.png" for lesion in finder.lesions]
     return same and set(finder.lesions) <= set(rows["lesion"]) and all(file.is_file() for file in files)
-
-
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    numbered, n_parts = ndimage.label(mask, EIGHT_NEIGHBORS)
-    return numbered == np.bincount(numbered.ravel())[1:].argmax() + 1 if n_parts else mask

@@ -15,7 +15,7 @@ from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
+from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, decide, learned
 from ruranet_utils.segmentation.patches import Annotated, image_batches
 from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
 from ruranet_utils.storage.steps import Step
@@ -32,7 +32,6 @@ FIELDS = (  # of the profile, on which the parameters depend
     "patch_size_px",
     "lesion_patches",
     "lesion_draw",
-    "healthy_patches",
     "encoder_depth",
     "decoder_width",
     "batch_size",
@@ -44,9 +43,10 @@ FIELDS = (  # of the profile, on which the parameters depend
     "focal_weight",
 )
 THRESHOLD = 0.5
+REVISED_FIELDS = ("revised_epochs", "healthy_patches")
 # The second part of a training: from which probability on a pixel of a healthy eye counts as mistaken, how much of the
-# first part's learning rate is left, the decay of the shorter average, and the share of healthy patches.
-MISTAKEN, LEFT, REVISED_AVERAGE, REVISED_HEALTHY = 0.3, 1 / 3, 0.99, 0.4
+# first part's learning rate is left, and the decay of the shorter average.
+MISTAKEN, LEFT, REVISED_AVERAGE = 0.3, 1 / 3, 0.99
 N_FOLDS = 3
 ALL = -1  # in place of a fold: trained on all training images
 
@@ -61,7 +61,8 @@ class JointSegmenter:
     Parameters
     ----------
     cohort : Cohort
-        With masks; ``cohort.healthy``, if there are any, are images without lesions.
+        With masks. If there are ``cohort.healthy``, images without lesions, and the profile has ``revised_epochs``, a
+        second part of each training shows the network what it took for lesions in them.
     profile : Profile
     store : Store
     attention : {"scse", None}
@@ -107,11 +108,7 @@ class JointSegmenter:
         return replace(self, profile=profile, validated=self.validated and seed == self.profile.seed)
 
     def train(self, lesion: str, encoder: str, fold: int = ALL) -> Arrays:
-        """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions.
-
-        If there are healthy eyes and the profile has ``revised_epochs``, a second part of the training shows the
-        network what it took for lesions in them.
-        """
+        """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions."""
         return self._train_all(encoder, [fold])[fold]
 
     def model(self, encoder: str, fold: int = ALL, **card) -> Model:
@@ -119,12 +116,12 @@ class JointSegmenter:
         state = {name: value for name, value in self.train("", encoder, fold).items() if name.startswith("state.")}
         about = {"lesions": list(self.lesions), "encoder": encoder, "attention": self.attention}
         about |= self.profile.settings(*SHAPE, "crop_field", "seed")
-        about |= {"thresholds": [THRESHOLD] * len(self.lesions), "disc": "edema" in self.cohort.lesion_notes}
+        about |= {"thresholds": [THRESHOLD] * len(self.lesions), "disc": self._disc is not None}
         return Model(state, {**about, **card})
 
     def masks(self, images: np.ndarray, encoders: Mapping[str, str]) -> np.ndarray:
         """Predicted masks: bool, shape (n, len(encoders), h, w), by lesion and encoder as :func:`best_encoders`."""
-        found = {x: self.probabilities(images, x) > THRESHOLD for x in set(encoders.values())}
+        found = {encoder: self._decide(self.probabilities(images, encoder)) for encoder in set(encoders.values())}
         channels = [found[encoder][:, self.lesions.index(lesion)] for lesion, encoder in encoders.items()]
         return np.stack(channels, axis=1)
 
@@ -135,8 +132,7 @@ class JointSegmenter:
             found = self.model(encoder, fold).probabilities(images, self.profile)
             return {"probability": np.concatenate([batch.astype(np.float16) for batch in found])}
 
-        trained = self._revised_settings(encoder, fold) if self._revises else self._settings(encoder, fold)
-        settings = {**trained, "images": digest_arrays(images)}
+        settings = {**self._settings(encoder, fold, self._revises), "images": digest_arrays(images)}
         return self.store.fetch(PREDICTION, settings, compute)["probability"]
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
@@ -162,14 +158,15 @@ class JointSegmenter:
             }
             of_test = self.probabilities(self.cohort.images[test], encoder)
             of_val = self.out_of_fold(encoder) if self.cross_validates else of_test[:0]
+            masks_of_test, masks_of_val = self._decide(of_test), self._decide(of_val)
             for lesion in (lesion for lesion, name in pairs if name == encoder):
                 truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
                 channel = self.lesions.index(lesion)
                 counts = [
-                    pixel_counts(probability[:, channel] > THRESHOLD, truth[rows])[COUNTS].to_numpy()
+                    pixel_counts(masks[:, channel], truth[rows])[COUNTS].to_numpy()
                     if len(rows)
                     else np.zeros((0, len(COUNTS)), int)
-                    for probability, rows in ((of_val, self.rows[: len(of_val)]), (of_test, test))
+                    for masks, rows in ((masks_of_val, self.rows[: len(of_val)]), (masks_of_test, test))
                 ]
                 ranked = of_test[:, channel].astype(np.float32)
                 aupr = np.array([average_precision(ranked, truth[test], way) for way in ("pooled", "mean")])
@@ -183,27 +180,39 @@ class JointSegmenter:
         return _deal(self.cohort.patients[self.rows]), _deal(np.array([]) if healthy is None else healthy.patients)
 
     @property
+    def _disc(self) -> int | None:
+        """Channel of the optic disc, where it stands in for edema."""
+        return self.lesions.index("edema") if "edema" in self.cohort.lesion_notes else None
+
+    @property
     def _of_eye(self) -> np.ndarray:
         """Which lesions a healthy eye does not have: bool, shape (n_lesions,). The optic disc it has."""
-        return np.array([lesion != "edema" or "edema" not in self.cohort.lesion_notes for lesion in self.lesions])
+        return np.arange(len(self.lesions)) != (-1 if self._disc is None else self._disc)
+
+    def _decide(self, probability: np.ndarray) -> np.ndarray:
+        return decide(probability, [THRESHOLD] * len(self.lesions), self._disc)
 
     def _annotated(self, fold: int) -> Annotated:
-        """What trains: the training images, and the healthy ones, without those of a fold."""
-        rows, healthy = self.rows[self._folds[0] != fold], self.cohort.healthy
+        """The training images without those of a fold."""
+        rows = self.rows[self._folds[0] != fold]
         channels = [ANNOTATIONS.index(lesion) for lesion in self.lesions]
         sources = self.cohort.table["source"].to_numpy()
         shows = self.cohort.masks.any(axis=(2, 3))[:, channels]
         looked_for = {source: shows[sources == source].any(axis=0) for source in set(sources)}
         known = np.stack([looked_for[source] for source in sources[rows]])
-        images, masks, aspect = self.cohort.images[rows], self.cohort.masks[rows][:, channels], self.cohort.aspect[rows]
-        if healthy is None or not self.profile.healthy_patches:
-            return Annotated(images, masks, aspect, known)
-        chosen = self._folds[1] != fold
+        masks = self.cohort.masks[rows][:, channels]
+        return Annotated(self.cohort.images[rows], masks, self.cohort.aspect[rows], known)
+
+    def _with_healthy(self, fold: int) -> Annotated:
+        """The same with the healthy images of the same folds behind them."""
+        diseased, healthy, chosen = self._annotated(fold), self.cohort.healthy, self._folds[1] != fold
+        none = np.zeros((chosen.sum(), *diseased.masks.shape[1:]), bool)
+        known = np.broadcast_to(self._of_eye, none.shape[:2])
         return Annotated(
-            np.concatenate([images, healthy.images[chosen]]),
-            np.concatenate([masks, np.zeros((chosen.sum(), *masks.shape[1:]), bool)]),
-            np.concatenate([aspect, healthy.aspect[chosen]]),
-            np.concatenate([known, np.broadcast_to(self._of_eye, (chosen.sum(), len(self.lesions)))]),
+            np.concatenate([diseased.images, healthy.images[chosen]]),
+            np.concatenate([diseased.masks, none]),
+            np.concatenate([diseased.aspect, healthy.aspect[chosen]]),
+            np.concatenate([diseased.known, known]),
         )
 
     def _train_all(self, encoder: str, folds: Iterable[int]) -> dict[int, Arrays]:
@@ -211,27 +220,27 @@ class JointSegmenter:
         first = self.store.fetch_all(TRAINING, jobs, plan(self.profile).workers)
         if not self._revises:
             return first
-        jobs = {fold: (self._revised_settings(encoder, fold), partial(self._revise, encoder, fold)) for fold in first}
+        jobs = {fold: (self._settings(encoder, fold, True), partial(self._revise, encoder, fold)) for fold in first}
         return self.store.fetch_all(REVISION, jobs, plan(self.profile).workers)
 
     @property
     def _revises(self) -> bool:
-        profile = self.profile
-        return bool(self.cohort.healthy is not None and profile.healthy_patches and profile.revised_epochs)
+        return bool(self.cohort.healthy is not None and self.profile.healthy_patches and self.profile.revised_epochs)
 
-    def _settings(self, encoder: str, fold: int) -> dict:
-        healthy = self.cohort.healthy if self.profile.healthy_patches else None
-        return {
+    def _settings(self, encoder: str, fold: int, revised: bool = False) -> dict:
+        first = {
             **self.profile.settings(*FIELDS),
             **device_settings(self.profile, trains=True),
             "data": self.cohort.digest,
-            "healthy": "" if healthy is None else healthy.digest,
             "fold": fold,
             "encoder": encoder,
             "attention": self.attention,
             "protocol": self.protocol,
             "weights": find_weights(encoder, self.profile).digest,
         }
+        if not revised:
+            return first
+        return {**first, **self.profile.settings(*REVISED_FIELDS), "healthy": self.cohort.healthy.digest}
 
     def _fit(self, encoder: str, fold: int) -> Arrays:
         from ruranet_utils.segmentation import training  # Lightning takes seconds, which finished networks should not
@@ -245,15 +254,12 @@ class JointSegmenter:
             checkpoint=self.store.checkpoint(TRAINING, self._settings(encoder, fold)),
         )
 
-    def _revised_settings(self, encoder: str, fold: int) -> dict:
-        return {**self._settings(encoder, fold), **self.profile.settings("revised_epochs")}
-
     def _revise(self, encoder: str, fold: int) -> Arrays:
         """The second part of a training, with what the first part takes for lesions in healthy eyes."""
         from ruranet_utils.segmentation import training
 
         first = self.store.fetch(TRAINING, self._settings(encoder, fold), partial(self._fit, encoder, fold))
-        data = self._annotated(fold)
+        data = self._with_healthy(fold)
         network = unet.restore(first, encoder, self.attention, self.profile)
         healthy = data.images[~data.masks.any(axis=(1, 2, 3))]
         mistaken = [self._mistaken(network, healthy[rows]) for rows in image_batches(healthy)]
@@ -262,7 +268,7 @@ class JointSegmenter:
             epochs=self.profile.revised_epochs,
             learning_rate=self.profile.learning_rate * LEFT,
             weight_average=REVISED_AVERAGE,
-            healthy_patches=REVISED_HEALTHY,
+            healthy_patches=self.profile.healthy_patches,
         )
         second = training.fit_joint(
             data,
@@ -270,7 +276,7 @@ class JointSegmenter:
             self.attention,
             revised,
             description=f"{_title(fold)}, revised · {encoder} · seed {self.profile.seed}",
-            checkpoint=self.store.checkpoint(REVISION, self._revised_settings(encoder, fold)),
+            checkpoint=self.store.checkpoint(REVISION, self._settings(encoder, fold, True)),
             start=first,
             mistaken=[pixels for batch in mistaken for pixels in batch],
         )
@@ -289,9 +295,9 @@ class JointSegmenter:
 
     @property
     def _drawing(self) -> Profile:
-        """The profile with the draw of the lesions that there are."""
+        """The profile of the first part, with the draw of the lesions that there are."""
         draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
-        return replace(self.profile, lesion_draw=draw)
+        return replace(self.profile, lesion_draw=draw, healthy_patches=0.0)
 
 
 def _title(fold: int) -> str:

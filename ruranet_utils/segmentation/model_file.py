@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy import ndimage
 
 from ruranet_utils.networks.device import device_settings
 from ruranet_utils.profiles import Profile
@@ -30,7 +31,8 @@ APPLIED = (
     "segmentation.unet",
     "segmentation.model_file",
 )
-APPLICATION = Step("kept_model_masks", 2, APPLIED)
+APPLICATION = Step("kept_model_masks", 3, APPLIED)
+EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +123,10 @@ class Model:
             yield np.mean(found, axis=0)
 
     def predict(self, images: np.ndarray, profile: Profile) -> np.ndarray:
-        """Masks: bool, shape (n, n_lesions, h, w), where the probability is above the card's threshold."""
-        thresholds = np.reshape(self.card["thresholds"], (-1, 1, 1))
-        return np.concatenate([batch > thresholds for batch in self.probabilities(images, profile)])
+        """Masks by the card's thresholds; see :func:`decide`."""
+        disc = self.shows.index("optic_disc") if "optic_disc" in self.shows else None
+        found = self.probabilities(images, profile)
+        return np.concatenate([decide(batch, self.card["thresholds"], disc) for batch in found])
 
     def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
         """:meth:`predict`, computed once per store."""
@@ -134,6 +137,31 @@ class Model:
         settings = {**device_settings(profile), "model": self.card, "images": digest_arrays(images)}
         packed = store.fetch(APPLICATION, settings, compute)["packed"]
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+
+def decide(probability: np.ndarray, thresholds: Sequence[float], disc: int | None = None) -> np.ndarray:
+    """Masks where the probability is above the threshold.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (n, n_lesions, h, w)
+    thresholds : sequence of float, shape (n_lesions,)
+    disc : int, optional
+        Channel of the optic disc, of which the largest part alone is kept: an eye has one, the others are reflexes.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, n_lesions, h, w)
+    """
+    masks = probability > np.reshape(thresholds, (-1, 1, 1)).astype(probability.dtype)
+    for mask in masks if disc is not None else ():
+        mask[disc] = _largest_part(mask[disc])
+    return masks
+
+
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    numbered, n_parts = ndimage.label(mask, EIGHT_NEIGHBORS)
+    return numbered == np.bincount(numbered.ravel())[1:].argmax() + 1 if n_parts else mask
 
 
 def load(path: Path) -> Model:

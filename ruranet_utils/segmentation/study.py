@@ -94,7 +94,7 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
 
 
 def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame:
-    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol.
+    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol, without healthy eyes.
 
     Parameters
     ----------
@@ -112,6 +112,7 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     """
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
     sizes = segmenter.cohort.table["split"].value_counts()
+    segmenter = replace(segmenter, cohort=replace(segmenter.cohort, healthy=None))
     parts = []
     for name, (train, validation, _) in PROTOCOLS.items():
         scored = encoder_study(replace(segmenter, protocol=name), pairs)

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from ruranet_utils.profiles import LESIONS
 from ruranet_utils.segmentation import unet
-from ruranet_utils.segmentation.model_file import load, load_all
+from ruranet_utils.segmentation.model_file import decide, load, load_all
 from ruranet_utils.segmentation.segmenter import LesionSegmenter
 from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks
 from ruranet_utils.storage import paths
@@ -107,3 +107,14 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
         load(changed)
     with pytest.raises(FileNotFoundError, match="there is no model"):
         load(tmp_path / "absent.safetensors")
+
+
+def test_the_disc_is_its_largest_part_and_lesions_are_all_of_theirs():
+    probability = np.zeros((2, 2, 8, 8), np.float16)
+    probability[:, :, 1, 1], probability[0, :, 4:6, 4:6] = 0.9, 0.6
+    masks = decide(probability, [0.5, 0.5], disc=1)
+    np.testing.assert_array_equal(masks[:, 0], probability[:, 0] > 0.5)
+    assert masks[0, 1].sum() == 4 and masks[0, 1, 4:6, 4:6].all(), "not the reflex in the corner"
+    assert masks[1, 1].sum() == 1 and not decide(probability * 0, [0.5, 0.5], disc=1).any()
+    np.testing.assert_array_equal(decide(probability, [0.5, 0.7]), probability > np.reshape([0.5, 0.7], (2, 1, 1)))
+    assert decide(probability[:0], [0.5, 0.5], disc=1).shape == (0, 2, 8, 8)
