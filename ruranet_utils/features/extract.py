@@ -20,7 +20,7 @@ from ruranet_utils.storage.store import Store, digest_arrays
 
 BATCH_SIZE = 16
 VARIANTS = ("default", "released")
-_CODE = ("networks.backbones", "networks.device", "features.extract")
+_CODE = ("networks.backbones", "networks.googlenet_bvlc", "networks.device", "features.extract")
 LESION_FEATURES, IMAGE_FEATURES = Step("lesion_features", 1, _CODE), Step("image_features", 1, _CODE)
 
 

@@ -116,7 +116,7 @@ def feature_extractor(backbone: str, state: State | None, seed: int) -> nn.Modul
 
     Dimensions: AlexNet and VGG 4096, GoogLeNet 1024, MobileNet 1280, ResNet18 and 34 512, ResNet50 2048.
     GoogLeNet keeps torchvision's ``transform_input``, which undoes ImageNet's normalization, whenever its
-    weights are ImageNet's.
+    weights are ImageNet's. With parameters of BVLC's it is :class:`OriginalGoogLeNet`, the network of 2015.
 
     Parameters
     ----------
@@ -149,11 +149,16 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[int], nn.Module]) -> nn.Module:
     from torchvision import models  # as long to load as torch itself
 
-    options = {"aux_logits": False, "init_weights": True} if backbone == "googlenet" else {}
     with seeded(seed):
-        model = models.get_model(backbone, weights=None, **options)
-        if backbone == "googlenet":
+        if backbone == "googlenet" and state is not None and "conv1.conv.bias" in state:
+            from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet
+
+            model = OriginalGoogLeNet()
+        elif backbone == "googlenet":
+            model = models.googlenet(weights=None, aux_logits=False, init_weights=True)
             model.transform_input = state is not None
+        else:
+            model = models.get_model(backbone, weights=None)
         if state is not None:
             missing, unexpected = model.load_state_dict(state, strict=False)
             wrong = [name for name in (*missing, *unexpected) if not name.startswith(_HEADS)]

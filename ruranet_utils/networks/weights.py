@@ -15,6 +15,8 @@ from ruranet_utils.storage import paths
 from ruranet_utils.storage.artefacts import digest_file
 from ruranet_utils.storage.store import note
 
+BVLC = "_bvlc"  # at the end of a file's name: of the Berkeley Vision and Learning Center, trained with Caffe
+
 
 class WeightsNotFoundError(FileNotFoundError):
     """ImageNet weights were asked for, are not at hand, and random ones are not allowed."""
@@ -28,8 +30,10 @@ class Weights:
 
     @property
     def origin(self) -> str:
-        """``"ImageNet"`` or ``"random"``, as printed in every table."""
-        return "ImageNet" if self.file else "random"
+        """``"ImageNet"``, ``"ImageNet (BVLC)"`` or ``"random"``, as printed in every table."""
+        if self.file is None:
+            return "random"
+        return "ImageNet (BVLC)" if self.file.stem.endswith(BVLC) else "ImageNet"
 
     @property
     def digest(self) -> str:
@@ -44,7 +48,8 @@ class Weights:
 def find_weights(backbone: str, profile: Profile) -> Weights:
     """Look for a backbone's ImageNet weights if the profile asks for them.
 
-    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, then torchvision's cache and host.
+    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, for GoogLeNet also ``googlenet_bvlc.pth`` (the
+    network of 2015, :mod:`ruranet_utils.networks.googlenet_bvlc`), then torchvision's cache and host.
 
     Parameters
     ----------
@@ -70,9 +75,9 @@ def _find(backbone: str, profile: Profile) -> Weights:
     if profile.weights == "random":
         return Weights(None)
     folder = paths.weights_dir()
-    file = folder / f"{backbone}.pth" if folder else None
-    if file and file.is_file():
-        return Weights(file)
+    for name in (f"{backbone}.pth", f"{backbone}{BVLC}.pth"):
+        if folder and (folder / name).is_file():
+            return Weights(folder / name)
     found = _download(backbone)
     if isinstance(found, Path):
         return Weights(found)

@@ -26,6 +26,7 @@ CARD = {"lesions", "encoder", "attention", "crop_field", "thresholds", "sha256",
 JOINT = "lesions"  # name of the file of a network that finds several
 APPLIED = (
     "networks.backbones",
+    "networks.googlenet_bvlc",
     "networks.device",
     "segmentation.patches",
     "segmentation.unet",

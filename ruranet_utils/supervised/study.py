@@ -33,7 +33,14 @@ from ruranet_utils.storage.store import Arrays, Store
 TRAINING = Step(
     "classifier",
     1,
-    ("networks.backbones", "networks.device", "networks.training", "features.extract", "supervised.classifier"),
+    (
+        "networks.backbones",
+        "networks.googlenet_bvlc",
+        "networks.device",
+        "networks.training",
+        "features.extract",
+        "supervised.classifier",
+    ),
 )
 PROTOCOLS = ("hold-out", "cross-validation")
 N_TEST = 62  # images, or a multiple of it, that give the paper's Table 3 if half are positive

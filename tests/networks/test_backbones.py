@@ -19,6 +19,7 @@ from torchvision import models
 from ruranet_utils.networks import backbones, weights
 from ruranet_utils.networks.backbones import as_float, classifier, feature_extractor, normalize, unet
 from ruranet_utils.networks.device import seeded
+from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet
 from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
 from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
 from ruranet_utils.storage import paths
@@ -320,3 +321,64 @@ def test_layers_that_the_depth_leaves_out_hold_no_parameters(encoder, monkeypatc
     torch.testing.assert_close(found, whole(images), rtol=0, atol=0)
     counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (network, whole)]
     assert counts[0] < 0.7 * counts[1]
+
+
+def bvlc_logits(images: torch.Tensor, state: dict) -> torch.Tensor:
+    """The network of Szegedy et al. 2015, Table 1, function by function, from RGB in [0, 1]."""
+
+    def conv(x, name, **options):
+        return functional.conv2d(x, state[f"{name}.conv.weight"], state[f"{name}.conv.bias"], **options).relu()
+
+    def pool(x):
+        return functional.max_pool2d(x, 3, 2, ceil_mode=True)
+
+    def normalized(x):  # Krizhevsky et al. 2012, Section 3.3, the sum written out
+        squares = functional.pad(x**2, (0, 0, 0, 0, 2, 2))
+        sums = sum(squares[:, place : place + x.shape[1]] for place in range(5))
+        return x / (1 + 1e-4 / 5 * sums) ** 0.75
+
+    def inception(x, name):
+        one = conv(x, f"{name}.branch1")
+        three = conv(conv(x, f"{name}.branch2.0"), f"{name}.branch2.1", padding=1)
+        five = conv(conv(x, f"{name}.branch3.0"), f"{name}.branch3.1", padding=2)
+        pooled = conv(functional.max_pool2d(x, 3, 1, 1, ceil_mode=True), f"{name}.branch4.1")
+        return torch.cat([one, three, five, pooled], 1)
+
+    x = 255 * images[:, [2, 1, 0]] - torch.tensor([104.0, 117.0, 123.0]).view(1, 3, 1, 1)
+    x = normalized(pool(conv(x, "conv1", stride=2, padding=3)))
+    x = pool(normalized(conv(conv(x, "conv2"), "conv3", padding=1)))
+    x = pool(inception(inception(x, "inception3a"), "inception3b"))
+    for letter in "abcde":
+        x = inception(x, f"inception4{letter}")
+    x = inception(inception(pool(x), "inception5a"), "inception5b")
+    return x.mean(dim=(2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+def test_the_googlenet_of_2015_is_that_of_its_paper(tmp_path, monkeypatch):
+    with seeded(0):
+        drawn = OriginalGoogLeNet().state_dict()
+        state = {
+            name: torch.randn_like(x) * (2 / x[0].numel()) ** 0.5 if x.dim() > 1 else x for name, x in drawn.items()
+        }
+        images = torch.rand(2, 3, 96, 128)
+    assert sum(x.numel() for name, x in state.items() if not name.startswith("fc.")) == 5_973_552
+    model = OriginalGoogLeNet().eval()
+    model.load_state_dict(state)
+    with torch.inference_mode():
+        found, expected = model(normalize(images)), bvlc_logits(images, state)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    torch.save({name: x for name, x in state.items() if not name.startswith("fc.")}, tmp_path / "googlenet_bvlc.pth")
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
+    weights_found = find_weights("googlenet", CONNECTED)
+    assert weights_found.origin == "ImageNet (BVLC)"
+    with pytest.warns(UserWarning, match="starts from random weights"):
+        assert reference_backbone(replace(CONNECTED, allow_random_weights=True)) == "googlenet"
+    extractor = feature_extractor("googlenet", weights_found.load(), 0)
+    with torch.inference_mode():
+        features = extractor(normalize(images))
+    logits = features @ state["fc.weight"].T + state["fc.bias"]
+    assert features.shape == (2, 1024) and (logits - expected).abs().max() < 1e-4 * expected.abs().max()
+    extractor.transform_input = False  # what the variant of the released code switches off is torchvision's
+    with torch.inference_mode():
+        assert torch.equal(extractor(normalize(images)), features)
+    assert isinstance(classifier("googlenet", weights_found.load(), 0), OriginalGoogLeNet)

@@ -1,0 +1,51 @@
+"""GoogLeNet as it was in 2015 and as BVLC trained it on ImageNet; torchvision's is a later variant of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
+
+from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD
+
+MEAN_BGR = (104.0, 117.0, 123.0)  # of 255, which the images of its training were reduced by
+
+
+class Convolution(nn.Module):
+    """Convolution with bias and ReLU, where torchvision's has batch normalization."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, **options):
+        super().__init__()
+        self.conv = nn.Conv2d(n_inputs, n_outputs, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of shape ``(n, n_inputs, h, w)``."""
+        return self.conv(x).relu()
+
+
+class WideInception(Inception):
+    """Its third branch has kernels of 5 x 5, as in the paper; torchvision's are 3 x 3."""
+
+    def __init__(self, n_inputs: int, ch1: int, red3: int, ch3: int, red5: int, ch5: int, pooled: int):
+        super().__init__(n_inputs, ch1, red3, ch3, red5, ch5, pooled, conv_block=Convolution)
+        self.branch3[1] = Convolution(red5, ch5, kernel_size=5, padding=2)
+
+
+class OriginalGoogLeNet(GoogLeNet):
+    """The network of Szegedy et al. (2015), doi:10.1109/CVPR.2015.7298594, without the auxiliary classifiers.
+
+    Against torchvision's: no batch normalization, local response normalization after the first pooling and before the
+    second, kernels of 5 x 5, a fourth pooling of 3 x 3.
+    """
+
+    def __init__(self):
+        blocks = [Convolution, WideInception, InceptionAux]
+        super().__init__(aux_logits=False, transform_input=True, init_weights=False, blocks=blocks)
+        self.maxpool1 = nn.Sequential(self.maxpool1, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
+        self.maxpool2 = nn.Sequential(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0), self.maxpool2)
+        self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def _transform_input(self, x: torch.Tensor) -> torch.Tensor:
+        """From RGB normalized by ImageNet's mean and deviation to BGR from 0 to 255 minus ``MEAN_BGR``."""
+        mean, std, offset = (x.new_tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD, MEAN_BGR))
+        return 255 * (x * std + mean).flip(1) - offset
