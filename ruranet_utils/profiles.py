@@ -187,7 +187,7 @@ class Profile:
     patch_size_px: int = 512
     lesion_patches: float = 0.5
     lesion_draw: tuple[float, ...] = (0.22, 0.25, 0.25, 0.08, 0.2)
-    healthy_patches: float = 0.4
+    healthy_patches: float = 0.5
     revised_epochs: int = 0
     patience: int = 10
     batch_size: int = 4
@@ -195,7 +195,7 @@ class Profile:
     decoder_width: int = 256
     learning_rate: float = 1e-4
     schedule: str = "constant"
-    weight_average: float = 0.998
+    weight_average: float = 0.99
     focal_weight: float = 5.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
@@ -243,7 +243,7 @@ PROFILES = {
         allow_random_weights=True,
         encoders=("mobilenet_v2",),
         masks="joint",
-        epochs=36,
+        epochs=48,
         patch_size_px=256,
         patches_per_image=4,
         lesion_patches=0.7,

@@ -44,9 +44,9 @@ FIELDS = (  # of the profile, on which the parameters depend
 )
 THRESHOLD = 0.5
 REVISED_FIELDS = ("revised_epochs", "healthy_patches")
-# The second part of a training: from which probability on a pixel of a healthy eye counts as mistaken, how much of the
-# first part's learning rate is left, and the decay of the shorter average.
-MISTAKEN, LEFT, REVISED_AVERAGE = 0.3, 1 / 3, 0.99
+# The second part of a training: from which probability on a pixel of a healthy eye counts as mistaken, and how much of
+# the first part's learning rate is left.
+MISTAKEN, LEFT = 0.3, 1 / 3
 N_FOLDS = 3
 ALL = -1  # in place of a fold: trained on all training images
 
@@ -267,7 +267,6 @@ class JointSegmenter:
             self._drawing,
             epochs=self.profile.revised_epochs,
             learning_rate=self.profile.learning_rate * LEFT,
-            weight_average=REVISED_AVERAGE,
             healthy_patches=self.profile.healthy_patches,
         )
         second = training.fit_joint(
