@@ -153,7 +153,7 @@ def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[
         if backbone == "googlenet" and state is not None and "conv1.conv.bias" in state:
             from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet
 
-            model = OriginalGoogLeNet()
+            model = OriginalGoogLeNet(IMAGENET_MEAN, IMAGENET_STD)
         elif backbone == "googlenet":
             model = models.googlenet(weights=None, aux_logits=False, init_weights=True)
             model.transform_input = state is not None

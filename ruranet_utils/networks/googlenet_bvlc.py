@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
-
-from ruranet_utils.networks.backbones import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN_BGR = (104.0, 117.0, 123.0)  # of 255, which the images of its training were reduced by
 
@@ -36,16 +36,22 @@ class OriginalGoogLeNet(GoogLeNet):
 
     Against torchvision's: no batch normalization, local response normalization after the first pooling and before the
     second, kernels of 5 x 5, a fourth pooling of 3 x 3.
+
+    Parameters
+    ----------
+    mean, std : sequence of float, shape (3,)
+        By which its input was normalized, which it undoes.
     """
 
-    def __init__(self):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
         blocks = [Convolution, WideInception, InceptionAux]
         super().__init__(aux_logits=False, transform_input=True, init_weights=False, blocks=blocks)
         self.maxpool1 = nn.Sequential(self.maxpool1, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
         self.maxpool2 = nn.Sequential(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0), self.maxpool2)
+        self.normalized_by = mean, std
         self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
     def _transform_input(self, x: torch.Tensor) -> torch.Tensor:
-        """From RGB normalized by ImageNet's mean and deviation to BGR from 0 to 255 minus ``MEAN_BGR``."""
-        mean, std, offset = (x.new_tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD, MEAN_BGR))
+        """From normalized RGB to BGR from 0 to 255 minus ``MEAN_BGR``."""
+        mean, std, offset = (x.new_tensor(value).view(3, 1, 1) for value in (*self.normalized_by, MEAN_BGR))
         return 255 * (x * std + mean).flip(1) - offset

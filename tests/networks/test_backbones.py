@@ -17,7 +17,15 @@ from torch.nn import functional
 from torchvision import models
 
 from ruranet_utils.networks import backbones, weights
-from ruranet_utils.networks.backbones import as_float, classifier, feature_extractor, normalize, unet
+from ruranet_utils.networks.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    as_float,
+    classifier,
+    feature_extractor,
+    normalize,
+    unet,
+)
 from ruranet_utils.networks.device import seeded
 from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet
 from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
@@ -356,13 +364,13 @@ def bvlc_logits(images: torch.Tensor, state: dict) -> torch.Tensor:
 
 def test_the_googlenet_of_2015_is_that_of_its_paper(tmp_path, monkeypatch):
     with seeded(0):
-        drawn = OriginalGoogLeNet().state_dict()
+        drawn = OriginalGoogLeNet(IMAGENET_MEAN, IMAGENET_STD).state_dict()
         state = {
             name: torch.randn_like(x) * (2 / x[0].numel()) ** 0.5 if x.dim() > 1 else x for name, x in drawn.items()
         }
         images = torch.rand(2, 3, 96, 128)
     assert sum(x.numel() for name, x in state.items() if not name.startswith("fc.")) == 5_973_552
-    model = OriginalGoogLeNet().eval()
+    model = OriginalGoogLeNet(IMAGENET_MEAN, IMAGENET_STD).eval()
     model.load_state_dict(state)
     with torch.inference_mode():
         found, expected = model(normalize(images)), bvlc_logits(images, state)
