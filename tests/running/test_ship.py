@@ -1,11 +1,19 @@
 """The network that is part of the project and its card."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from PIL import Image
+from torchvision.models import mobilenet_v2
 
 from ruranet_utils import published
+from ruranet_utils.data.field import FRAME
+from ruranet_utils.data.sources.base import Record
 from ruranet_utils.profiles import ANNOTATIONS
 from ruranet_utils.running import ship
 from ruranet_utils.segmentation import full_size
@@ -49,3 +57,50 @@ def test_the_network_of_this_project_has_the_card_beside_it():
     assert model.card["sha256"] in SHIPPED.with_name("README.md").read_text()
     assert model.shows == ("hard_exudates", "microaneurysms", "hemorrhages", "optic_disc", "soft_exudates")
     assert model.card["weights"] == "ImageNet" and model.card["n_train"] + model.card["n_val"] == 54
+
+
+@pytest.fixture
+def annotated(phantoms, tmp_path):
+    """The phantoms with soft exudates, and the files of their masks."""
+    masks = phantoms.masks.copy()
+    masks[:, ANNOTATIONS.index("soft_exudates")] = np.roll(masks[:, 0], 9, axis=-1)
+    height, width = masks.shape[2:]
+    frames = dict(zip(FRAME, (height, width, 0, 0, width, height), strict=True))
+    frames["soft_exudates_px"] = masks[:, ANNOTATIONS.index("soft_exudates")].sum(axis=(1, 2))
+    table = phantoms.table.assign(
+        source="idrid", healthy=(phantoms.table["label"] == 0) & (phantoms.table.index % 2 == 0), **frames
+    )
+    photograph, records = tmp_path / "photograph.png", []
+    Image.new("RGB", (width, height)).save(photograph)
+    for name, of_image in zip(table["image_id"], masks, strict=True):
+        files = {lesion: tmp_path / f"{name.replace('/', '_')}_{lesion}.png" for lesion in ANNOTATIONS}
+        for file, mask in zip(files.values(), of_image, strict=True):
+            Image.fromarray(mask.astype("uint8") * 255).save(file)
+        records.append(Record(name, "idrid", name, "", None, "", photograph, files, None))
+    return replace(phantoms, table=table, masks=masks, lesion_notes={"edema": "stand-in"}), records
+
+
+def test_make_models_writes_the_network_its_card_and_its_scores(annotated, tiny, tmp_path, monkeypatch, capsys):
+    cohort, records = annotated
+    profile = replace(tiny, masks="joint", batch_size=8, learning_rate=1e-2)
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "mobilenet_v2.pth")
+    monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("RURANET_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(ship, "get_profile", lambda *_, **__: profile)
+    monkeypatch.setattr(ship, "load_cohorts", lambda *_: (cohort, cohort))
+    monkeypatch.setattr(ship.idrid, "records", lambda *_, **__: records)
+    folders = paths.models
+    monkeypatch.setattr(paths, "models", lambda name: tmp_path / name if name == "shipped" else folders(name))
+    ship.main()
+    assert "lesions.safetensors" in capsys.readouterr().out
+    model = load_model()
+    assert model.card["sha256"] in (tmp_path / "shipped/README.md").read_text()
+    field = pd.read_csv(tmp_path / "shipped/table_field.csv")
+    assert field["n"].iloc[0] == (cohort.table["split"] == "test").sum()
+    assert field["mean iou"].iloc[0] == pytest.approx(field["mean iou"].iloc[1], abs=1e-3), "one size"
+    healthy = pd.read_csv(tmp_path / "shipped/table_healthy.csv").set_index("lesion")
+    area = model.predict(cohort.images, profile).sum(axis=(2, 3)) * 512**2 / cohort.images[0, 0].size
+    found = (area >= 20)[cohort.table["healthy"]].mean(axis=0)
+    np.testing.assert_allclose(healthy.loc[list(model.shows), "no retinopathy"], found)
+    about = json.loads((tmp_path / "shipped/run.json").read_text())
+    assert about["sha256"] == model.card["sha256"] and about["profile"]["masks"] == "joint"
