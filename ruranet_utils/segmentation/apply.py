@@ -33,7 +33,11 @@ COLORS = {  # of outlines, none of which a retina has
     "optic_disc": (255, 255, 255),
     "edema": (255, 255, 255),
 }
-SHOWN_PX, LEGEND_PX = 1024, 40  # side of an overlay, and height of a line of its legend
+SHOWN_PX, LEGEND_PX, COLUMN_PX = (
+    1024,
+    40,
+    450,
+)  # side of an overlay, height of a line and width of a column of its legend
 MOST_THREADS = 4
 TABLE = "lesions.csv"
 
@@ -87,12 +91,14 @@ class Finding:
         for lesion, mask in self.masks.items():
             enlarged = np.asarray(Image.fromarray(mask).resize(drawn.shape[1::-1], Image.Resampling.NEAREST))
             drawn[find_boundaries(enlarged, mode="inner")] = COLORS[lesion]
-        n_lines = -(-len(self.masks) // 2)
+        n_columns = 2 if drawn.shape[1] >= 2 * COLUMN_PX else 1
+        n_lines = -(-len(self.masks) // n_columns)
         framed = Image.new("RGB", (drawn.shape[1], drawn.shape[0] + n_lines * LEGEND_PX))
         framed.paste(Image.fromarray(drawn))
         pen, font = ImageDraw.Draw(framed), ImageFont.load_default(LEGEND_PX // 2)
         for number, row in enumerate(self.table.itertuples()):
-            x, y = number % 2 * framed.width // 2, drawn.shape[0] + number // 2 * LEGEND_PX
+            x = number % n_columns * framed.width // n_columns
+            y = drawn.shape[0] + number // n_columns * LEGEND_PX
             pen.rectangle((x + 10, y + 10, x + 30, y + 30), fill=COLORS[row.lesion])
             text = f"{DISPLAY[row.lesion]}: {row.number}, {row.area_percent:.2f}% of the field"
             pen.text((x + 40, y + LEGEND_PX // 2), text, fill="white", font=font, anchor="lm")

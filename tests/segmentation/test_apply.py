@@ -86,7 +86,7 @@ def test_the_table_counts_parts_and_measures_by_the_field_and_the_disc(model, ph
 def test_an_overlay_is_the_photograph_with_outlines_and_a_legend(model, phantoms):
     (finding,) = segment(phantoms.images[:1], model=model).findings
     overlay = np.asarray(finding.overlay)
-    assert overlay.shape == (64 + 2 * LEGEND_PX, 64, 3)
+    assert overlay.shape == (64 + 3 * LEGEND_PX, 64, 3), "a line for each lesion, since two have no room in one"
     changed = (overlay[:64] != finding.shown).any(axis=-1)
     assert (overlay[2, 31] == COLORS["hard_exudates"]).all() and not changed[2, :31].any()
     assert (overlay[4, 40] == COLORS["hemorrhages"]).all() and (overlay[24, 40 - 1] == COLORS["optic_disc"]).all()
@@ -97,6 +97,7 @@ def test_a_large_photograph_is_shown_larger_than_the_network_sees_it(model, fold
     image.resize((2400, 1600)).save(folder / "large.jpg")
     finding = Finder.of(model).read("large", folder / "large.jpg")
     assert finding.shown.shape == (SHOWN_PX, SHOWN_PX, 3) and finding.masks["optic_disc"].shape == (64, 64)
+    assert finding.overlay.height == SHOWN_PX + 2 * LEGEND_PX
     small = Finder.of(model).read("eye 0", folder / "eye 0.png")
     assert small.shown.shape == (200, 200, 3)
 
