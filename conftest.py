@@ -6,7 +6,10 @@ import pytest
 
 from ruranet_utils.storage.machine import prepare_process
 
-prepare_process()  # before a test imports numpy
+# Torch keeps the instructions of its first computation for as long as a process lives. They are fixed here, before a
+# test imports numpy, and stay fixed when a test runs a command whose default is other instructions.
+os.environ.setdefault("RURANET_INSTRUCTIONS", "avx2")
+prepare_process()
 
 # Progress bars are for people; nbval compares what a cell prints.
 os.environ["TQDM_DISABLE"] = "1"
