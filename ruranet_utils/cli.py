@@ -29,6 +29,7 @@ max_mask_share = click.option(
     help="Masks that cover more of the field of view are taken for inverted ones.",
 )
 FOUND = ("hard_exudates", "microaneurysms", "hemorrhages", "soft_exudates", "optic_disc", "edema")
+GROUPED_BY = ("areas", "kmedoids", "dmh")  # in notebook 09
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and everything else to stderr.")
 
 
@@ -127,22 +128,39 @@ def check(context: click.Context, folder: Path, max_mask_share: float, as_json: 
 @click.option(
     "--models", default="shipped", help="What finds the lesions: the network of this project, or those of a profile."
 )
+@click.option(
+    "--method",
+    type=click.Choice(GROUPED_BY),
+    default="areas",
+    show_default=True,
+    help="By the areas of the lesions, or the paper's ways by deep features.",
+)
 @click.option("--seed", default=0, help="Of PCA, heads and clustering.")
 @max_mask_share
 @as_json
 @click.pass_context
-def cluster(context: click.Context, folder: Path, models: str, seed: int, max_mask_share: float, as_json: bool) -> None:
-    """Sort a folder of photographs into two clusters (notebook 09).
+def cluster(
+    context: click.Context,
+    folder: Path,
+    models: str,
+    method: str,
+    seed: int,
+    max_mask_share: float,
+    as_json: bool,
+) -> None:
+    """Sort a folder of photographs into two groups, with more and with fewer lesions (notebook 09).
 
-    The folder is laid out as docs/own_images.md says; no label is needed. Prints for each photograph its cluster, how
-    well it lies there, and the area of each lesion. If there is a labels.csv, equally many photographs of each class
-    are taken.
+    The folder is laid out as docs/own_images.md says; no label is needed. Prints the photographs from the most to the
+    fewest lesions: the group of each and how sure it is (1: deep in its group; below 0: nearer to the other), the area
+    of each lesion, and how much of it lies within a disc diameter of the fovea. If there is a labels.csv, equally many
+    photographs of each class are taken.
     """
     parameters = {"data_dir": str(folder), "models": models, "seed": str(seed), "max_mask_share": str(max_mask_share)}
     with redirect_stdout(stderr):
         context.invoke(reproduce, profile="folder", only=("09",), pairs=tuple(parameters.items()))
     results = paths.figures(paths.results(get_profile("folder", data_dir=str(folder))))
-    _print(pd.read_csv(results / "clusters.csv"), as_json)
+    others = [column for other in GROUPED_BY if other != method for column in (other, f"{other} certainty")]
+    _print(pd.read_csv(results / "clusters.csv").drop(columns=others), as_json)
 
 
 @main.command()

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 09 · What does the method see in my own photographs?
 #
-# **Question.** Which lesions are found in a folder of photographs, into which two groups do they fall, and which photograph is in which? No mask and no label is needed.
+# **Question.** Which lesions are found in a folder of photographs, into which two groups do they fall, and which photograph comes first? No mask and no label is needed.
 #
 # | | |
 # | --- | --- |
@@ -36,8 +36,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from ruranet_utils.clustering.areas import SORTED_BY, group_by_areas, log_areas, within_1_dd
 from ruranet_utils.clustering.study import label_free_clusters, project, score
 from ruranet_utils.features.extract import lesion_features
+from ruranet_utils.features.macula import find_all, zone_table
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY, LESIONS
@@ -47,8 +49,7 @@ from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.model_file import load_all
 from ruranet_utils.segmentation.study import lesion_masks
 from ruranet_utils.storage import paths
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_samples, silhouette_score
+from sklearn.metrics import silhouette_samples
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -81,51 +82,61 @@ found = pd.DataFrame(
 show(run.save_table(found, "table_lesions_found"), "What the networks find")
 
 # %% [markdown]
-# ## Two clusters
+# ## Two groups
 #
-# Features of the masked photographs are reduced by PCA, then clustered by k-medoids with and without the projection heads (DMH). The weights of the lesions are those with the largest silhouette. The silhouette, in [-1, 1], says how far apart the two clusters are; near 0 there is one cloud cut in two. PCA is fitted on all photographs here, in [04](04_clustering.ipynb) on those outside the test split; where the accuracy of DMH differs between the two, its clusters do not repeat.
+# `areas`, the way to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms and hemorrhages, which [04](04_clustering.ipynb) compares with every deep feature. `kmedoids` and `dmh` are the paper's: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how far apart the two groups are; near 0 there is one cloud cut in two.
 
 # %%
 backbone = reference_backbone(run.profile)
 features = lesion_features(photographs.images, masks, [backbone], run.profile, run.store)[backbone]
 reduced = reduce(features, run.profile.n_components)
+by_area = log_areas(masks)
+groups = group_by_areas(by_area)
 spaces = {"kmedoids": reduced, "dmh": project(reduced, run.profile, run.store).embedding}
-clusters, rows = pd.DataFrame({"image_id": photographs.table["image_id"]}), []
-for method, space in spaces.items():
-    labels, clustered = label_free_clusters(space, method, run.profile, run.store)
-    covered = area[cards.loc[cards["note"] == "", "lesion"].tolist()].sum(axis=1)
-    more = labels == np.argmax([covered[labels == side].mean() for side in (0, 1)])
+found_by = {"areas": (groups.more.astype(int), by_area)}
+found_by |= {m: label_free_clusters(space, m, run.profile, run.store) for m, space in spaces.items()}
+clusters, rows = pd.DataFrame({"image_id": photographs.table["image_id"], "severity": groups.severity}), []
+for method, (labels, clustered) in found_by.items():
+    several = 1 < len(np.unique(labels)) < len(labels)
+    more = labels == np.argmax([groups.severity[labels == side].mean() if several else side for side in (0, 1)])
     clusters[method] = np.where(more, "more lesions", "fewer lesions")
-    clusters[f"{method} silhouette"] = silhouette_samples(clustered, labels)
+    clusters[f"{method} certainty"] = silhouette_samples(clustered, labels) if several else np.nan
     row = {"method": method, "more lesions": more.sum(), "fewer lesions": (~more).sum(), "n": len(more)}
-    row |= {"silhouette": silhouette_score(clustered, labels), "weights": find_weights(backbone, run.profile).origin}
+    row |= {"silhouette": clusters[f"{method} certainty"].mean()}
+    row |= {"weights": "none" if method == "areas" else find_weights(backbone, run.profile).origin}
     if photographs.labeled:
-        scores = score(clustered, labels, photographs, run.profile)
+        scores = score(clustered, labels, photographs)
         row |= {name: scores[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
     rows.append(row)
-show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two clusters, features of {DISPLAY[backbone]}")
+show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two groups; features of {DISPLAY[backbone]}")
 
 # %% [markdown]
-# `clusters.csv` has a row for each photograph: its cluster by both methods, its own silhouette (below 0: nearer to the other cluster) and the area of each lesion in percent. The clusters are named by the mean area of all lesions together (in `open` without the optic disc, which stands in for edema).
+# `clusters.csv` lists the photographs from the most to the fewest lesions: `severity`, the mean of the standardized log areas; the group by each method and how sure it is (a silhouette; below 0: nearer to the other group); the area of each lesion in percent of the photograph; and, where the optic disc was found, the area of each lesion within one disc diameter (DD) of the fovea, in disc areas, and the distance of the nearest exudate in DD.
 
 # %%
-listed = run.save_table(clusters.join(area.add_suffix(" (%)")), "clusters")
+if cards.set_index("lesion")["note"].get("edema") or run.profile.name == "synthetic":  # the disc stands in for edema
+    maculae = find_all(photographs, masks, run.store)
+    zones = zone_table(masks, maculae)
+    for lesion in SORTED_BY:
+        clusters[f"{lesion} within 1 DD"] = within_1_dd(zones, lesion)
+    clusters["nearest exudate (DD)"] = zones["hard_exudates nearest"].replace(np.inf, np.nan)
+listed = clusters.join(area.add_suffix(" (%)")).sort_values("severity", ascending=False, kind="stable")
+listed = run.save_table(listed, "clusters")
 show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 
 # %% [markdown]
-# ## Figure · The clusters
+# ## Figure · The two groups
 #
-# Above: the photographs in the plane of the first two principal components of what k-medoids clusters; two clouds with a gap between them are two groups, one cloud is cut halfway between the two medoids, wherever that is. Below: the area that each lesion covers.
+# Above: every photograph by its severity and by how sure its group is; two clouds with a gap between them are two groups, one cloud is cut in two. Below: the area that each lesion covers.
 
-# %% alt="Above, the photographs as points in the plane of two components, colored by cluster; below, the area of each lesion in every photograph as a tick, by cluster."
-labels, clustered = label_free_clusters(reduced, "kmedoids", run.profile, run.store)
-plane = PCA(n_components=2, svd_solver="full").fit_transform(clustered)
+# %% alt="Above, every photograph as a point by severity and certainty, colored by group; below, the area of each lesion in every photograph as a tick, by group."
 fig, (above, below) = plt.subplots(2, 1, figsize=(7, 7.6))
 order, colors = ["fewer lesions", "more lesions"], list(PALETTE[:2])
-sns.scatterplot(x=plane[:, 0], y=plane[:, 1], hue=clusters["kmedoids"], hue_order=order, palette=colors, ax=above)
-above.set(xlabel="first component", ylabel="second component")
+look = {"hue": "areas", "hue_order": order, "palette": colors}
+sns.scatterplot(clusters, x="severity", y="areas certainty", ax=above, **look)
+above.set(xlabel="severity (standard deviations)", ylabel="certainty of the group (silhouette)")
 above.legend(title="")
-long = area.rename(columns=shows).assign(cluster=clusters["kmedoids"]).melt("cluster", var_name="lesion")
+long = area.rename(columns=shows).assign(cluster=clusters["areas"]).melt("cluster", var_name="lesion")
 sns.stripplot(
     long,
     x="value",
@@ -143,19 +154,19 @@ sns.stripplot(
 )
 below.set(xlabel="share of the photograph covered (%)", ylabel="")
 below.set_xscale("symlog", linthresh=0.01)
-below.set_xlim(-0.001, 2 * long["value"].max())
+below.set_xlim(-0.001, 2 * long["value"].max() + 0.01)
 fig.tight_layout()
 run.save_figure(fig, "fig_clusters")
 
 # %% [markdown]
-# ## Figure · The most typical photographs of each cluster
+# ## Figure · The most typical photographs of each group
 #
-# Those with the highest silhouette, more lesions above, fewer below, with the outlines of what was found, which may be wrong: networks that have learned little take the bright optic disc for exudates. Photographs of patients are drawn here and stored only where git does not look.
+# Those of the surest place, more lesions above, fewer below, with the outlines of what was found, which may be wrong: networks that have learned little take the bright optic disc for exudates. Photographs of patients are drawn here and stored only where git does not look.
 
 # %% alt="Eight photographs with the outlines of the lesions found in them: above four of the cluster with more lesions, below four of the one with fewer."
 fig, axes = plt.subplots(2, 4, figsize=(8, 5))
 for line, cluster in zip(axes, reversed(order), strict=True):
-    typical = clusters[clusters["kmedoids"] == cluster].nlargest(4, "kmedoids silhouette").index
+    typical = clusters[clusters["areas"] == cluster].nlargest(4, "areas certainty").index
     for ax in line:
         ax.axis("off")
     for ax, row in zip(line, typical, strict=False):

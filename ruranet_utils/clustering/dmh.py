@@ -5,8 +5,8 @@ The outputs of the heads go on to Eq. 2 (:mod:`ruranet_utils.clustering.weightin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ READINGS = ("images", "clusters")
 # Most images whose similarities are looked at together: their matrix has the square of this number of entries.
 BATCH_SIZE = 1024
 N_CLUSTERS = 2
+# Without a number of epochs training ends when Eq. 3, averaged over WINDOW epochs, has fallen by less than a share of
+# LEAST_FALL since the WINDOW epochs before, or after MOST_EPOCHS.
+WINDOW, LEAST_FALL, MOST_EPOCHS = 20, 0.01, 1000
 HISTORY = ("epoch", "loss_diversity", "loss_cluster", "threshold", "similarity")
 
 
@@ -54,10 +57,13 @@ class HeadsResult:
         ``epoch`` from 1, ``loss_diversity`` (Eq. 4), ``loss_cluster`` (Eq. 5, before lambda), ``threshold``
         (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`),
         all before that epoch's step; means over its batches where there is more than one.
+    course : dict of int to ndarray
+        The outputs after some of the epochs, as ``embedding``; 0: before the first.
     """
 
     embedding: np.ndarray
     history: pd.DataFrame
+    course: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 # Threads would only slow down so few images, and make the last bits depend on the number of cores.
@@ -65,7 +71,7 @@ class HeadsResult:
 def train_heads(
     features: np.ndarray,
     *,
-    epochs: int,
+    epochs: int | None,
     lam: float,
     seed: int,
     head_dim: int = 32,
@@ -74,6 +80,8 @@ def train_heads(
     target_similarity: float = 0.5,
     rule: str = "dynamic",
     reading: str = "images",
+    start: str = "shared",
+    course: Collection[int] = (),
 ) -> HeadsResult:
     """Train one projection head per lesion on all images at once; no label is seen.
 
@@ -81,9 +89,10 @@ def train_heads(
     ----------
     features : ndarray of float, shape (n_images, n_lesions, k)
         Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
-    epochs : int
+    epochs : int or None
         Each with newly estimated medoids and one step of Adam on all images, or on each random batch of at most
-        ``BATCH_SIZE``.
+        ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, which is when its mean over 20 epochs is less than 1 %
+        below that of the 20 epochs before, at most 1000.
     lam : float
         Lambda of Eq. 3; the paper's is 0.3.
     seed : int
@@ -101,12 +110,16 @@ def train_heads(
     reading : {"images", "clusters"}
         What Eq. 4 compares: the heads' outputs, image by image, or their
         :func:`ruranet_utils.clustering.heads.soft_clusters`.
+    start : {"shared", "drawn", "identity"}
+        As for :class:`ruranet_utils.clustering.heads.ProjectionHeads`; the widths are not asked for ``"identity"``.
+    course : collection of int
+        Epochs after which the outputs are kept.
 
     Raises
     ------
     ValueError
         If ``features`` does not have three axes, holds NaN or infinity, does not vary between images, or has
-        fewer images than clusters or fewer than two lesions; for an unknown rule or reading.
+        fewer images than clusters or fewer than two lesions; for an unknown rule, reading or start.
 
     References
     ----------
@@ -116,13 +129,16 @@ def train_heads(
         raise ValueError(f"unknown reading {reading!r}; valid readings: {', '.join(READINGS)}")
     inputs = torch.from_numpy(_scaled(features))
     generator = torch.Generator().manual_seed(seed)
-    heads = ProjectionHeads(*inputs.shape[1:], hidden_dim, head_dim, generator)
+    heads = ProjectionHeads(*inputs.shape[1:], hidden_dim, head_dim, generator, start)
     # fused: else MKL takes the square roots, whose last bit depends on the maker of the processor
     optimizer = torch.optim.Adam(heads.parameters(), lr=learning_rate, fused=True)
-    threshold, history = target_similarity, []
-    for epoch in range(1, epochs + 1):
+    threshold, history, kept = target_similarity, [], {}
+    for epoch in range(1, (epochs or MOST_EPOCHS) + 1):
         with torch.no_grad():
-            medoids = estimate_medoids(heads(inputs))
+            whole = heads(inputs)
+            medoids = estimate_medoids(whole)
+        if epoch - 1 in course:
+            kept[epoch - 1] = whole.numpy()
         steps = []
         for rows in _batches(len(inputs), generator):
             outputs = heads(inputs[rows])
@@ -135,9 +151,20 @@ def train_heads(
         diversity, distance, similarity = np.mean(steps, axis=0).tolist()
         history.append((epoch, diversity, distance, threshold, similarity))
         threshold = update_threshold(threshold, similarity, target_similarity, rule)
+        if epochs is None and _has_settled([step[1] + lam * step[2] for step in history]):
+            break
     with torch.no_grad():
         embedding = heads(inputs).numpy()
-    return HeadsResult(embedding=embedding, history=pd.DataFrame(history, columns=HISTORY))
+    if len(history) in course:
+        kept[len(history)] = embedding
+    return HeadsResult(embedding, pd.DataFrame(history, columns=HISTORY), kept)
+
+
+def _has_settled(losses: Sequence[float]) -> bool:
+    """Whether the loss has stopped falling: see ``WINDOW``."""
+    if len(losses) < 2 * WINDOW:
+        return False
+    return np.mean(losses[-WINDOW:]) > (1 - LEAST_FALL) * np.mean(losses[-2 * WINDOW : -WINDOW])
 
 
 class DMH(ClusterMixin, BaseEstimator):
@@ -147,7 +174,7 @@ class DMH(ClusterMixin, BaseEstimator):
     ----------
     weights : sequence of float, optional
         Of the lesions, each in [1, 10]; all 1 by default.
-    epochs, lam, rule, reading
+    epochs, lam, rule, reading, start
         As for :func:`train_heads`.
     random_state : int
 
@@ -164,10 +191,11 @@ class DMH(ClusterMixin, BaseEstimator):
     def __init__(
         self,
         weights: Sequence[float] | None = None,
-        epochs: int = 60,
+        epochs: int | None = 60,
         lam: float = 0.3,
         rule: str = "dynamic",
         reading: str = "images",
+        start: str = "shared",
         random_state: int = 0,
     ) -> None:
         self.weights = weights
@@ -175,6 +203,7 @@ class DMH(ClusterMixin, BaseEstimator):
         self.lam = lam
         self.rule = rule
         self.reading = reading
+        self.start = start
         self.random_state = random_state
 
     def fit(self, X: np.ndarray, y: None = None) -> DMH:
@@ -191,7 +220,7 @@ class DMH(ClusterMixin, BaseEstimator):
         ValueError
             As for :func:`train_heads` and :func:`ruranet_utils.clustering.weighting.aggregate`.
         """
-        settings = {name: getattr(self, name) for name in ("epochs", "lam", "rule", "reading")}
+        settings = {name: getattr(self, name) for name in ("epochs", "lam", "rule", "reading", "start")}
         result = train_heads(X, **settings, seed=self.random_state)
         weights = np.ones(np.shape(X)[1]) if self.weights is None else self.weights
         self.embedding_, self.history_ = result.embedding, result.history

@@ -9,20 +9,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 RULES = ("dynamic", "fixed")
+STARTS = ("shared", "drawn", "identity")
 
 
 class ProjectionHeads(nn.Module):
     """One two-layer perceptron per lesion, its output scaled to length 1.
 
-    Without the scaling Eq. 5 has a trivial minimum: every output shrinks to 0. All heads start from the same
-    parameters, so what tells them apart is learned, not drawn: on features of IDRiD their similarity starts
-    at 0.7, that of heads drawn one by one at 0.3, where with T = 0.5 Eq. 4 would never act.
+    Without the scaling Eq. 5 has a trivial minimum: every output shrinks to 0.
 
     Parameters
     ----------
     n_lesions, in_dim, hidden_dim, head_dim : int
     generator : torch.Generator
         Draws the initial parameters, uniform in +-1/sqrt(fan-in).
+    start : {"shared", "drawn", "identity"}
+        ``"shared"``: all heads start from the same draw, so what tells them apart is learned. On features of IDRiD
+        their similarity starts at 0.7, that of heads ``"drawn"`` one by one at 0.3, where with T = 0.5 Eq. 4 would
+        never act. ``"identity"``: nothing is drawn and the heads start by passing on their input, as the difference of
+        its positive and its negative part; ``hidden_dim`` and ``head_dim`` are then 2 and 1 times ``in_dim``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown start, listing the valid ones.
     """
 
     def __init__(
@@ -32,18 +41,30 @@ class ProjectionHeads(nn.Module):
         hidden_dim: int,
         head_dim: int,
         generator: torch.Generator,
+        start: str = "shared",
     ) -> None:
         super().__init__()
+        if start not in STARTS:
+            raise ValueError(f"unknown start {start!r}; valid starts: {', '.join(STARTS)}")
+        if start == "identity":
+            both = torch.cat([torch.eye(in_dim), -torch.eye(in_dim)], dim=1)
+            layers = [(both, torch.zeros(2 * in_dim)), (both.T, torch.zeros(in_dim))]
+            layers = [[value.expand(n_lesions, *value.shape) for value in layer] for layer in layers]
+        else:
 
-        def parameter(fan_in: int, *shape: int) -> nn.Parameter:
-            bound = fan_in**-0.5
-            initial = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            return nn.Parameter(initial.repeat(n_lesions, *[1] * len(shape)))
+            def draw(fan_in: int, *shape: int) -> Tensor:
+                bound = fan_in**-0.5
+                shape = (1 if start == "shared" else n_lesions, *shape)
+                drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+                return drawn.expand(n_lesions, *shape[1:])
 
-        self.hidden_weight = parameter(in_dim, in_dim, hidden_dim)
-        self.hidden_bias = parameter(in_dim, hidden_dim)
-        self.head_weight = parameter(hidden_dim, hidden_dim, head_dim)
-        self.head_bias = parameter(hidden_dim, head_dim)
+            layers = [
+                (draw(before, before, after), draw(before, after))
+                for before, after in ((in_dim, hidden_dim), (hidden_dim, head_dim))
+            ]
+        (self.hidden_weight, self.hidden_bias), (self.head_weight, self.head_bias) = (
+            (nn.Parameter(weight.clone()), nn.Parameter(bias.clone())) for weight, bias in layers
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Project features of shape (n_images, n_lesions, in_dim) to (n_images, n_lesions, head_dim)."""

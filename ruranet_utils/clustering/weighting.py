@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ruranet_utils.clustering.estimators import PAM_LIMIT, Clustering
 from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.profiles import LESION_WEIGHTS, LESIONS
 from ruranet_utils.statistics.metrics import UNMATCHED, match_clusters, matched_accuracy
+from ruranet_utils.storage.progress import progress
 
 WEIGHT_GRID = np.array(list(product(LESION_WEIGHTS, repeat=len(LESIONS))))
+EQUAL = 0  # row of the grid in which all weights are 1
+N_DRAWS, SHARE = 10, 0.8  # of the patients, whose clusters should be those of all
+CRITERIA = ("silhouette", "calinski_harabasz", "davies_bouldin")
 
 
 def aggregate(lesion_features: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -60,20 +64,28 @@ class WeightSearch:
     Attributes
     ----------
     labels : ndarray of int64, shape (81, n_images)
-    silhouette : ndarray of float64, shape (81,)
-        Mean silhouette of each clustering in its own aggregated features, in [-1, 1]; of a sample of ``PAM_LIMIT``
-        images where there are more. NaN where all images fell into one cluster or every image is its own.
+    criteria : dict of str to ndarray of float64, shape (81,)
+        By ``CRITERIA``, of each clustering in its own aggregated features: the mean silhouette, in [-1, 1], of a sample
+        of ``PAM_LIMIT`` images where there are more; the Calinski-Harabasz index, larger for clusters further apart;
+        the Davies-Bouldin index, smaller for them. NaN where all images fell into one cluster or every image is its
+        own. None changes when all weights are doubled, so they can be compared across weightings.
+
+    References
+    ----------
+    Rousseeuw (1987), J. Comput. Appl. Math. 20, 53-65. doi:10.1016/0377-0427(87)90125-7
+    Calinski & Harabasz (1974), Commun. Stat. 3, 1-27. doi:10.1080/03610927408827101
+    Davies & Bouldin (1979), IEEE Trans. Pattern Anal. 1, 224-227. doi:10.1109/TPAMI.1979.4766909
     """
 
     labels: np.ndarray
-    silhouette: np.ndarray
+    criteria: dict[str, np.ndarray]
 
 
 @one_thread
 def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> WeightSearch:
     """Cluster under every weighting of ``WEIGHT_GRID``, from features that are computed once.
 
-    :func:`label_free`, :func:`oracle` and :func:`held_out` choose one.
+    :func:`by_silhouette`, :func:`oracle` and :func:`held_out` choose one.
 
     Parameters
     ----------
@@ -92,29 +104,35 @@ def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> W
     for weights in WEIGHT_GRID:
         features = aggregate(lesion_features, weights)
         labels.append(Clustering(method, random_state=seed).fit_predict(features))
-        scores.append(_silhouette(features, labels[-1], seed))
-    return WeightSearch(labels=np.array(labels), silhouette=np.array(scores))
+        scores.append(_criteria(features, labels[-1], seed))
+    criteria = dict(zip(CRITERIA, np.array(scores).T, strict=True))
+    return WeightSearch(labels=np.array(labels), criteria=criteria)
 
 
-def label_free(search: WeightSearch) -> int:
-    """Index of the weighting with the largest silhouette; no label is seen.
-
-    The silhouette (Rousseeuw 1987) has no unit and does not change when all weights are doubled, so it can be
-    compared across weightings. Of equal scores the first counts.
+def by_silhouette(search: WeightSearch) -> int:
+    """Index of the weighting with the largest silhouette; no label is seen. Of equal scores the first counts.
 
     Raises
     ------
     ValueError
         If no clustering has a silhouette.
-
-    References
-    ----------
-    Rousseeuw (1987), J. Comput. Appl. Math. 20, 53-65. doi:10.1016/0377-0427(87)90125-7
     """
-    if np.isnan(search.silhouette).all():
-        raise ValueError(f"none of the {len(search.silhouette)} weightings split the images into clusters")
+    return best(search.criteria["silhouette"])
+
+
+def best(criterion: np.ndarray) -> int:
+    """Index of the largest value, the first of equals.
+
+    Raises
+    ------
+    ValueError
+        If all are NaN: no weighting splits the images.
+    """
+    if np.isnan(criterion).all():
+        raise ValueError(f"none of the {len(criterion)} weightings split the images into clusters")
     # Proportional weightings, (1, 1, 1, 1) and (5, 5, 5, 5), score equally but for the last bits.
-    return int(np.nanargmax(search.silhouette.round(9)))
+    scale = np.nanmax(np.abs(criterion)) or 1.0
+    return int(np.nanargmax((criterion / scale).round(9)))
 
 
 def oracle(search: WeightSearch, y_true: np.ndarray) -> int:
@@ -161,7 +179,7 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
     predicted = np.empty(len(y_true), dtype=int)
     halves = StratifiedGroupKFold(2, shuffle=True, random_state=seed).split(y_true, y_true, patients)
     for chooses, scored in halves:
-        index = oracle(WeightSearch(search.labels[:, chooses], search.silhouette), y_true[chooses])
+        index = oracle(WeightSearch(search.labels[:, chooses], {}), y_true[chooses])
         clusters = search.labels[index]
         named = dict(zip(clusters[chooses], match_clusters(y_true[chooses], clusters[chooses]), strict=True))
         predicted[scored] = [named.get(cluster, UNMATCHED) for cluster in clusters[scored]]
@@ -169,8 +187,45 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
     return indices, predicted
 
 
-def _silhouette(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+@one_thread
+def stability(lesion_features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
+    """How well k-medoids finds its clusters again in ``SHARE`` of the patients, under each weighting of the grid.
+
+    Parameters
+    ----------
+    lesion_features : ndarray of float, shape (n_images, 4, d)
+    labels : ndarray of int, shape (81, n_images)
+        Clusters of all images.
+    patients : ndarray, shape (n_images,)
+    seed : int
+        Of the ``N_DRAWS`` draws.
+
+    Returns
+    -------
+    ndarray of float, shape (81,)
+        Mean adjusted Rand index with the clusters of all images, in [-0.5, 1].
+
+    References
+    ----------
+    Ben-Hur, Elisseeff & Guyon (2002), Pac. Symp. Biocomput. 7, 6-17. doi:10.1142/9789812799623_0002
+    """
+    rng, names = np.random.default_rng(seed), np.unique(patients)
+    kept = max(2, round(SHARE * len(names)))
+    drawn = [np.isin(patients, rng.choice(names, kept, replace=False)) for _ in range(N_DRAWS)]
+    agreed = []
+    for weights, whole in progress(list(zip(WEIGHT_GRID, labels, strict=True)), desc="stability", unit="weighting"):
+        features = aggregate(lesion_features, weights)
+        again = [Clustering("kmedoids").fit_predict(features[rows]) for rows in drawn]
+        agreed.append([adjusted_rand_score(whole[rows], found) for rows, found in zip(drawn, again, strict=True)])
+    return np.mean(agreed, axis=1)
+
+
+def _criteria(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float, float]:
     if not 1 < len(np.unique(labels)) < len(labels):
-        return float("nan")
+        return (np.nan,) * len(CRITERIA)
     sample_size = PAM_LIMIT if len(features) > PAM_LIMIT else None
-    return float(silhouette_score(features, labels, sample_size=sample_size, random_state=seed))
+    return (
+        float(silhouette_score(features, labels, sample_size=sample_size, random_state=seed)),
+        float(calinski_harabasz_score(features, labels)),
+        float(davies_bouldin_score(features, labels)),
+    )

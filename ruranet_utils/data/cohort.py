@@ -15,7 +15,7 @@ from PIL import Image
 
 from ruranet_utils.data import duplicates, sources
 from ruranet_utils.data.decoding import AREAS, LOSSES, Photographs, decode
-from ruranet_utils.data.field import FRAME, frame_of, shrink_mask
+from ruranet_utils.data.field import FRAME, Frame, frame_of, shrink_mask
 from ruranet_utils.data.phantoms import eye
 from ruranet_utils.data.sources import folder, idrid, srahim
 from ruranet_utils.data.sources.base import Record
@@ -28,7 +28,7 @@ from ruranet_utils.storage.store import Store, digest_arrays
 
 PHANTOMS = Step(
     "phantoms",
-    2,
+    3,
     (
         "data.field",
         "data.phantoms.vessels",
@@ -39,6 +39,7 @@ PHANTOMS = Step(
     ),
 )
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
+LANDMARKS = ("disc_row", "disc_column", "fovea_row", "fovea_column", "disc_diameter_px")  # known of phantoms alone
 AUDIT = ("assumed", "healthy", *FRAME, "retina_score", "field_of_view", "duplicate_of", "dropped")
 
 
@@ -50,9 +51,9 @@ class Cohort:
     ----------
     table : DataFrame
         One row per image with the columns ``COLUMNS`` and the :class:`Frame` of the photograph that its image shows
-        (``FRAME``), and of photographs ``AUDIT``. ``label`` is ``Int64``, missing
-        where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic images). ``camera``
-        of a photograph is its source.
+        (``FRAME``), of photographs ``AUDIT``, and of phantoms ``LANDMARKS``, in pixels of the image. ``label`` is
+        ``Int64``, missing where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic
+        images). ``camera`` of a photograph is its source.
     images : ndarray of uint8, shape (n, 3, h, w)
         Read-only and mapped from the store, so that a cohort may be larger than memory, until a part is taken.
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
@@ -165,6 +166,18 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     return _paper(profile, store)
 
 
+def all_labeled(profile: Profile, store: Store) -> Cohort:
+    """Every labeled photograph of the profile's diagnosis, whatever the shares of the classes, without a split.
+
+    On the profiles without real photographs of one source the cohort of :func:`load_cohorts`.
+    """
+    if profile.name != "open":
+        return load_cohorts(profile, store)[1]
+    audit, photographs = _merge(srahim.records(paths.data_root() / "srahim"), profile, store)
+    table = audit[audit["label"].notna() & (audit["dropped"] == "")].sort_values("image_id")
+    return _cohort(table, audit, photographs, store)
+
+
 def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, lesions: bool = True) -> Cohort:
     """Phantoms, half of them of each class, in the order of their patients: the same eyes for every camera.
 
@@ -216,6 +229,7 @@ def _phantom_arrays(phantom: eye.Phantom, profile: Profile) -> dict[str, np.ndar
         "label": phantom.label,
         "label_rule": "made with the image",
         "sha256": digest_arrays(phantom.image),
+        **dict(zip(LANDMARKS, _landmarks(phantom, frame, profile.image_size_px), strict=True)),
     }
     return {
         "about": np.array(json.dumps(about).encode(), dtype="S512"),
@@ -225,6 +239,13 @@ def _phantom_arrays(phantom: eye.Phantom, profile: Profile) -> dict[str, np.ndar
         "area_px": masks.sum(axis=(1, 2)),
         "lost": np.array([*(lost for _, lost in shrunken), *[0.0] * len(unannotated)]),
     }
+
+
+def _landmarks(phantom: eye.Phantom, frame: Frame, size_px: int) -> list[float]:
+    """``LANDMARKS`` of a phantom in pixels of the square that its frame is scaled to."""
+    scale, corner = size_px / (frame.bottom - frame.top), np.array([frame.top, frame.left])
+    places = [(np.add(place, 0.5) - corner) * scale - 0.5 for place in (phantom.disc_px, phantom.fovea_px)]
+    return [round(float(value), 2) for value in (*places[0], *places[1], phantom.disc_diameter_px * scale)]
 
 
 def _open(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:

@@ -167,7 +167,7 @@ def compare_ties(pool: Pool, features: dict[str, np.ndarray], profile: Profile, 
     for name, chosen in progress(pool.cohorts.items(), desc="cohorts", unit="cohort"):
         for seen, all_features in features.items():
             for method, (predicted, of) in _predict(all_features, pool, chosen, base, profile, store).items():
-                rows.append({"cohort": name, "seen": seen, "method": method, **_score(predicted, pool, of, profile)})
+                rows.append({"cohort": name, "seen": seen, "method": method, **_score(predicted, pool, of)})
     return pd.DataFrame(rows)
 
 
@@ -251,6 +251,6 @@ def _predict(
     return {**found, SUPERVISED: (predicted[own], chosen), TRANSFERRED: (predicted[~own], base)}
 
 
-def _score(predicted: np.ndarray, pool: Pool, rows: np.ndarray, profile: Profile) -> dict[str, float]:
+def _score(predicted: np.ndarray, pool: Pool, rows: np.ndarray) -> dict[str, float]:
     correct = predicted == pool.photographs.labels[rows]
-    return {"accuracy": correct.mean(), **accuracy_interval(correct, pool.photographs.patients[rows], profile.seed)}
+    return {"accuracy": correct.mean(), **accuracy_interval(correct, pool.photographs.patients[rows])}

@@ -5,12 +5,19 @@ Maculopathy is graded by distance: an exudate within one disc diameter of the fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 from skimage.measure import label, regionprops
+
+from ruranet_utils.data.cohort import Cohort
+from ruranet_utils.profiles import LESIONS
+from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.steps import Step
+from ruranet_utils.storage.store import Store, digest_arrays
 
 # From the disc's center to the fovea: disc diameters, and degrees below the horizontal. PMC4577126.
 DISTANCE, ANGLE = 2.65, 5.6
@@ -18,6 +25,9 @@ SPREAD = 0.18  # disc diameters, of the fovea around that point along each axis:
 SEARCHED, BLUR, SURROUNDINGS = 0.75, 0.2, 1.0  # disc diameters: around that point, of the pit, and of its background
 ZONES = (0.5, 1.0, 2.0)  # disc diameters from the fovea
 LEAST_DISC = 1e-3  # share of the image that the disc covers; a smaller one is a reflex
+DISC = LESIONS.index("edema")  # what stands in for edema
+KNOWN = ["disc_row", "disc_column", "disc_diameter_px"]
+LANDMARKS = Step("landmarks", 1, ("features.macula",))
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,64 @@ def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> 
         for width in (BLUR, SURROUNDINGS)
     )
     return around - spot
+
+
+def find_all(cohort: Cohort, masks: np.ndarray, store: Store) -> list[Macula]:
+    """:func:`find_macula` of all images of a cohort, once per store.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Of phantoms the disc is known, not found.
+    masks : ndarray of bool, shape (n, n_lesions, h, w)
+        Found lesions, in the order of ``profiles.LESIONS``, the last one the optic disc.
+    store : Store
+    """
+    discs, lesions = masks[:, DISC], masks[:, np.arange(masks.shape[1]) != DISC].any(axis=1)
+    if "disc_row" in cohort.table:
+        discs = np.stack([_circle(*place, discs.shape[1:]) for place in cohort.table[KNOWN].to_numpy()])
+
+    def compute() -> dict[str, np.ndarray]:
+        rows = progress(range(len(cohort)), desc="macula", unit="image")
+        found = [find_macula(cohort.images[i], discs[i], lesions[i], cohort.aspect[i]) for i in rows]
+        return {"landmarks": np.array([[*one.disc, *one.fovea, one.diameter_px, one.aspect] for one in found])}
+
+    settings = {"data": digest_arrays(cohort.images, discs, lesions, cohort.aspect)}
+    rows = store.fetch(LANDMARKS, settings, compute)["landmarks"]
+    return [Macula((row[0], row[1]), (row[2], row[3]), row[4], row[5]) for row in rows.tolist()]
+
+
+def _circle(row: float, column: float, diameter_px: float, shape: tuple[int, int]) -> np.ndarray:
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return np.hypot(y - row, x - column) <= diameter_px / 2
+
+
+def fovea_error(maculae: Sequence[Macula], cohort: Cohort) -> np.ndarray:
+    """Distance of each found fovea from the true one in disc diameters, of phantoms; empty where nobody knows it."""
+    if "fovea_row" not in cohort.table:
+        return np.empty(0)
+    truth = cohort.table[["fovea_row", "fovea_column"]].to_numpy()
+    found = np.array([macula.fovea for macula in maculae])
+    offset = (found - truth) * np.column_stack([np.ones(len(truth)), cohort.aspect])
+    return np.hypot(*offset.T) / [macula.diameter_px for macula in maculae]
+
+
+def zone_table(masks: np.ndarray, maculae: Sequence[Macula]) -> pd.DataFrame:
+    """:func:`zone_areas` of many photographs, a row for each.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, shape (n, n_lesions, h, w)
+        In the order of ``profiles.LESIONS``; the optic disc is left out.
+    maculae : sequence of Macula
+        From :func:`find_all`.
+    """
+    lesions = {name: number for number, name in enumerate(LESIONS) if number != DISC}
+    rows = [
+        zone_areas({name: of_image[number] for name, number in lesions.items()}, macula)
+        for of_image, macula in zip(masks, maculae, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 def zone_areas(masks: Mapping[str, np.ndarray], macula: Macula) -> dict[str, float]:

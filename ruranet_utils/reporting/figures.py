@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
+from ruranet_utils.features.macula import Macula
 from ruranet_utils.profiles import ANNOTATIONS
 from ruranet_utils.reporting.tables import write_bytes
 
@@ -74,6 +75,15 @@ def draw_outlines(ax: Axes, image: np.ndarray, masks: np.ndarray | None, title: 
             ax.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
     ax.set_title(drawable(title), fontsize=9, parse_math=False)
     ax.axis("off")
+
+
+def draw_macula(ax: Axes, image: np.ndarray, masks: np.ndarray, macula: Macula, title: str = "") -> None:
+    """:func:`draw_outlines` with the disc's center, the fovea and the circle of one disc diameter around it."""
+    draw_outlines(ax, image, masks, title if macula.found else f"{title}\nno disc found")
+    if macula.found:
+        ax.contour(macula.distance(image.shape[1:]), levels=[1], colors="white", linewidths=1, linestyles="--")
+        for (row, column), marker in ((macula.disc, "o"), (macula.fovea, "+")):
+            ax.plot(column, row, marker, color="white", markersize=6, markerfacecolor="none")
 
 
 def drawable(text: str) -> str:

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from ruranet_utils.clustering.estimators import Clustering
-from ruranet_utils.clustering.weighting import WeightSearch, aggregate, label_free, oracle
+from ruranet_utils.clustering.weighting import WeightSearch, aggregate, by_silhouette, oracle
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import ANNOTATIONS, DISPLAY, LESIONS, Profile
 from ruranet_utils.reporting.figures import PALETTE
@@ -116,9 +116,9 @@ def weigh_lesions(
                 left.scatter(*plane[chosen].T, color=PALETTE[cluster], marker=marker, alpha=0.7, label=name)
         left.set(xlabel="first component", ylabel="second component", title=_title(features))
         left.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
-        right.scatter(search.silhouette, every, s=14, color="0.7", label="81 weightings")
-        for name, index, color in (("label_free", label_free(search), 2), ("oracle", oracle(search, labels), 1)):
-            place = search.silhouette[index], every[index]
+        right.scatter(search.criteria["silhouette"], every, s=14, color="0.7", label="81 weightings")
+        for name, index, color in (("silhouette", by_silhouette(search), 2), ("oracle", oracle(search, labels), 1)):
+            place = search.criteria["silhouette"][index], every[index]
             right.scatter(*place, s=110, facecolor="none", edgecolor=PALETTE[color], linewidth=2, label=name)
         right.scatter(silhouette, accuracy, s=70, color=PALETTE[3], marker="D", label="these weights")
         right.set(xlabel="silhouette", ylabel=f"accuracy (n = {len(labels)})", ylim=(0.45, 1.02))

@@ -134,9 +134,9 @@ def lesion_masks(
     store: Store,
     attention: str | None = "scse",
     keeps: bool = True,
+    protocol: str = "held_out",
 ) -> np.ndarray:
     """Masks of all four lesions: by the models trained on a cohort, and for lesions it does not show by kept ones.
-
 
     Parameters
     ----------
@@ -149,6 +149,8 @@ def lesion_masks(
         ``None``: without SCSE, and with the encoders that were chosen with it (Table 5b).
     keeps : bool
         Whether models that are trained here are kept as files; see :func:`keep`.
+    protocol : {"held_out", "released"}
+        ``"released"``: models trained on the test images of the cohort, which are not kept.
 
     Returns
     -------
@@ -173,10 +175,10 @@ def lesion_masks(
     }
     if segmentation.annotated:
         study = _choice(segmenter_of(segmentation, profile, store))
-        segmenter = segmenter_of(segmentation, profile, store, attention)
+        segmenter = replace(segmenter_of(segmentation, profile, store, attention), protocol=protocol)
         encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
         masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
-        if keeps:
+        if keeps and protocol == "held_out":
             keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
 

@@ -6,102 +6,84 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+from scipy.stats import false_discovery_control
 from sklearn.metrics import adjusted_rand_score
 
-from ruranet_utils.statistics.intervals import ratio_interval
-
-N_PERMUTATIONS = 9999
+from ruranet_utils.statistics.intervals import as_trainings, spread
 
 
-def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, float]:
-    """Difference of two accuracies on the same images, by patient.
+def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray) -> dict[str, float]:
+    """Difference of two accuracies on the same images, over patients, and over trainings where there are several.
+
+    Interval and test are one: p is below 0.05 exactly where the interval leaves out 0.
 
     Parameters
     ----------
-    correct, other : ndarray of bool, shape (n_images,)
-        Whether each image was classified correctly by the one and by the other method.
+    correct, other : ndarray of bool, shape (n_images,) or (n_trainings, n_images)
+        Whether each image was classified correctly by the one and by the other method. The number of trainings may
+        differ between them; with a single one the result holds for this training.
     patients : ndarray, shape (n_images,)
-    seed : int
 
     Returns
     -------
     dict of float
-        ``difference`` of the accuracies, in [-1, 1]; ``difference_low``, ``difference_high`` (95 %, bootstrap over
-        patients); ``p``: two-sided, by exchanging the two methods within patients.
+        ``difference`` of the accuracies, in [-1, 1]; ``difference_low``, ``difference_high`` (95 %) and ``p``
+        (two-sided) by Student's t with the variance of :func:`ruranet_utils.statistics.intervals.spread`. All but the
+        difference are NaN where every patient differs alike, so that there is nothing to judge it by.
 
     Raises
     ------
     ValueError
         If the lengths differ, the inputs are empty or there is one patient only.
-
-    References
-    ----------
-    Good (2005), Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3. doi:10.1007/b138696
     """
-    difference = np.asarray(correct, dtype=int) - np.asarray(other, dtype=int)
-    low, high = ratio_interval(difference, np.ones(len(difference)), patients, np.random.default_rng(seed))
+    correct, other = as_trainings("correct", correct, patients), as_trainings("other", other, patients)
     if len(np.unique(patients)) == 1:
-        raise ValueError(f"{len(difference)} images of one patient alone cannot be compared")
-    per_patient = np.bincount(np.unique(patients, return_inverse=True)[1], difference)
-    from scipy.stats import permutation_test  # half a second, and needed here alone
-
-    test = permutation_test(
-        (per_patient, np.zeros(len(per_patient))),
-        lambda one, two, axis: np.sum(one - two, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=N_PERMUTATIONS,
-        batch=1000,
-        rng=np.random.default_rng(seed),
-    )
+        raise ValueError(f"{correct.shape[1]} images of one patient alone cannot be compared")
+    values = correct.mean(axis=0) - other.mean(axis=0)
+    difference = float(values.mean())
+    variance, df = spread(values, patients, [correct, other])
+    if difference and not variance:
+        half = p = np.nan
+    else:
+        error = np.sqrt(variance)
+        half = stdtrit(df, 0.975) * error
+        p = 2 * stdtr(df, -abs(difference) / error) if variance else 1.0
     return {
-        "difference": float(np.mean(difference)),
-        "difference_low": low,
-        "difference_high": high,
-        "p": float(test.pvalue),
+        "difference": difference,
+        "difference_low": float(difference - half),
+        "difference_high": float(difference + half),
+        "p": float(p),
     }
 
 
-def compare_seeds(
-    correct: np.ndarray, other: np.ndarray, patients: np.ndarray, seed: int, n_resamples: int = 1000
-) -> dict[str, float]:
-    """Difference of two accuracies, each the mean over several trainings of a method on the same images.
+def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """The differences with what their number leaves of them.
 
     Parameters
     ----------
-    correct, other : ndarray of bool, shape (n_seeds, n_images)
-    patients : ndarray, shape (n_images,)
-    seed : int
-        Of the bootstrap.
-    n_resamples : int
+    differences : DataFrame
+        With the columns that :func:`compare` returns.
+    by : str, optional
+        Column of the families of comparisons; by default all rows are one.
 
     Returns
     -------
-    dict of float
-        ``difference``, in [-1, 1]; ``difference_low``, ``difference_high`` (95 %): a percentile bootstrap that draws
-        patients, and trainings of each method, so that the interval holds for other images and for other seeds.
+    DataFrame
+        With ``p adjusted``, controlling the false discovery rate, NaN where ``p`` is, and ``verdict``: ``"higher"`` or
+        ``"lower"`` where that is below 0.05, else ``"no difference shown"``.
 
     References
     ----------
-    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapters 8 and 13. doi:10.1201/9780429246593
+    Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57, 289-300. doi:10.1111/j.2517-6161.1995.tb02031.x
     """
-    rng = np.random.default_rng(seed)
-    _, index = np.unique(patients, return_inverse=True)
-    n_images = np.bincount(index)
-    right = [np.stack([np.bincount(index, row) for row in method]) for method in (correct, other)]
-    differences = []
-    for _ in range(n_resamples):
-        drawn = rng.integers(len(n_images), size=len(n_images))
-        one, two = (
-            method[rng.integers(len(method), size=len(method))][:, drawn].mean(axis=0).sum() for method in right
-        )
-        differences.append((one - two) / n_images[drawn].sum())
-    low, high = np.quantile(differences, (0.025, 0.975))
-    return {
-        "difference": float(np.mean(correct) - np.mean(other)),
-        "difference_low": float(low),
-        "difference_high": float(high),
-    }
+    family = pd.Series(0, differences.index) if by is None else differences[by]
+    known = differences["p"].dropna()
+    adjusted = known.groupby(family[known.index]).transform(false_discovery_control)
+    table = differences.assign(**{"p adjusted": adjusted})
+    signs = np.where(table["difference"] > 0, "higher", "lower")
+    return table.assign(verdict=np.where(table["p adjusted"] < 0.05, signs, "no difference shown"))
 
 
 def mean_pairwise_ari(clusterings: Sequence[np.ndarray]) -> float:

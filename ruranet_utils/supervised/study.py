@@ -164,7 +164,7 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
                 "auc_high": auc_high,
                 "balanced_accuracy": balanced_accuracy_score(truth, predicted),
                 "brier": brier_score_loss(truth, probability),
-                **accuracy_interval(predicted == truth, patients, profile.seed),
+                **accuracy_interval(predicted == truth, patients),
                 **part.groupby("fold")[["epoch", "validation_auc"]].first().mean().to_dict(),
                 "weights": find_weights(backbone, profile).origin,
             }

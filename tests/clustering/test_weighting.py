@@ -12,8 +12,9 @@ from ruranet_utils.clustering.weighting import (
     WEIGHT_GRID,
     WeightSearch,
     aggregate,
+    best,
+    by_silhouette,
     held_out,
-    label_free,
     oracle,
     search_weights,
 )
@@ -41,14 +42,16 @@ def test_weight_grid_holds_every_combination_once():
 def test_search_clusters_each_weighting(method, two_groups):
     features, y_true = two_groups
     search = search_weights(features, method)
-    assert search.labels.shape == (81, 20) and search.silhouette.shape == (81,)
+    assert search.labels.shape == (81, 20) and all(found.shape == (81,) for found in search.criteria.values())
     index = 7
     weighted = aggregate(features, WEIGHT_GRID[index])
     np.testing.assert_array_equal(search.labels[index], Clustering(method).fit_predict(weighted))
-    assert search.silhouette[index] == pytest.approx(slow_silhouette(weighted, search.labels[index]))
-    best, blind = oracle(search, y_true), label_free(search)
+    expected = {"silhouette": slow_silhouette, "calinski_harabasz": slow_index, "davies_bouldin": slow_overlap}
+    for name, slow in expected.items():
+        assert search.criteria[name][index] == pytest.approx(slow(weighted, search.labels[index]))
+    chosen, blind = oracle(search, y_true), by_silhouette(search)
     accuracies = [matched_accuracy(y_true, labels) for labels in search.labels]
-    assert accuracies[best] == max(accuracies) >= accuracies[blind]
+    assert accuracies[chosen] == max(accuracies) >= accuracies[blind]
 
 
 def slow_silhouette(points, labels):
@@ -64,29 +67,44 @@ def slow_silhouette(points, labels):
     return np.mean(scores)
 
 
+def slow_index(points, labels):
+    """Calinski and Harabasz: scatter between over scatter within, each by its degrees of freedom (two clusters)."""
+    means = {label: points[labels == label].mean(axis=0) for label in (0, 1)}
+    between = sum(np.sum((means[label] - points.mean(axis=0)) ** 2) for label in labels)
+    within = sum(np.sum((point - means[label]) ** 2) for point, label in zip(points, labels, strict=True))
+    return between / (within / (len(points) - 2))
+
+
+def slow_overlap(points, labels):
+    """Davies and Bouldin: the clusters' mean radii over the distance of their means (two clusters)."""
+    means = [points[labels == label].mean(axis=0) for label in (0, 1)]
+    radii = [np.linalg.norm(points[labels == label] - means[label], axis=1).mean() for label in (0, 1)]
+    return sum(radii) / np.linalg.norm(means[0] - means[1])
+
+
 def test_names_of_clusters_do_not_move_the_choice(two_groups):
     features, y_true = two_groups
     search = search_weights(features, "kmedoids")
-    renamed = WeightSearch(labels=1 - search.labels, silhouette=search.silhouette)
+    renamed = WeightSearch(labels=1 - search.labels, criteria=search.criteria)
     assert oracle(renamed, y_true) == oracle(search, y_true)
     assert oracle(search, 1 - y_true) == oracle(search, y_true)
 
 
-def test_label_free_takes_the_largest_silhouette_and_the_first_of_equals():
-    labels = np.zeros((4, 3), dtype=int)
-    assert label_free(WeightSearch(labels, np.array([0.1, np.nan, 0.3, 0.3 + 1e-15]))) == 2
+def test_the_best_is_the_largest_value_and_the_first_of_equals():
+    assert best(np.array([0.1, np.nan, 0.3, 0.3 + 1e-15])) == 2
+    assert best(-np.array([300.0, np.nan, 100.0, 100.0 - 1e-11])) == 2
     with pytest.raises(ValueError, match="none of the 4 weightings"):
-        label_free(WeightSearch(labels, np.full(4, np.nan)))
+        best(np.full(4, np.nan))
 
 
 def test_oracle_takes_the_best_accuracy_and_the_first_of_equals():
     labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
-    assert oracle(WeightSearch(labels, np.zeros(3)), [0, 0, 1, 1]) == 1
+    assert oracle(WeightSearch(labels, {}), [0, 0, 1, 1]) == 1
 
 
 def test_one_image_for_each_cluster_has_no_silhouette():
     search = search_weights(np.arange(24.0).reshape(2, 4, 3), "kmedoids")
-    assert np.isnan(search.silhouette).all()
+    assert all(np.isnan(found).all() for found in search.criteria.values())
 
 
 @pytest.mark.parametrize(
@@ -145,8 +163,8 @@ def test_both_eyes_of_a_patient_are_in_one_half(monkeypatch):
 def test_of_many_images_a_sample_has_a_silhouette(two_groups, monkeypatch):
     monkeypatch.setattr(weighting, "PAM_LIMIT", 15)
     features = two_groups[0]
-    sampled, again = (search_weights(features, "kmeans", seed=1).silhouette for _ in range(2))
+    sampled, again = (search_weights(features, "kmeans", seed=1).criteria["silhouette"] for _ in range(2))
     np.testing.assert_array_equal(sampled, again)
     monkeypatch.setattr(weighting, "PAM_LIMIT", 100)
-    whole = search_weights(features, "kmeans", seed=1).silhouette
+    whole = search_weights(features, "kmeans", seed=1).criteria["silhouette"]
     assert not np.array_equal(sampled, whole) and np.abs(sampled - whole).max() < 0.2

@@ -71,7 +71,7 @@ def test_the_weights_of_the_sliders_give_the_scores_of_the_grid(weighed, shown, 
     accuracy = matched_accuracy(labels, search.labels[row])
     plane, scores = shown[0].axes
     assert plane.get_title() == "DMH, ResNet18"
-    assert scores.get_title() == f"accuracy {accuracy:.3f}, silhouette {search.silhouette[row]:.3f}"
+    assert scores.get_title() == f"accuracy {accuracy:.3f}, silhouette {search.criteria['silhouette'][row]:.3f}"
     assert sum(len(points.get_offsets()) for points in plane.collections) == len(labels)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 from sklearn.metrics import roc_auc_score
 
-from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval, ratio_interval
+from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval, ratio_interval, spread
 
 
 @pytest.fixture
@@ -86,10 +86,51 @@ def test_interval_errors(rng, arguments, message):
         ratio_interval(*arguments, rng)
 
 
-def test_accuracy_is_the_ratio_of_right_answers_to_images(rng):
+def test_accuracy_interval_solves_its_equation(rng):
+    """Its ends are the accuracies a with (accuracy - a)^2 = t^2 a (1 - a) / n, n from the variance between patients."""
     correct, patients = rng.random(40) < 0.7, rng.integers(0, 15, 40)
-    low, high = ratio_interval(correct, np.ones(40), patients, np.random.default_rng(3))
-    assert accuracy_interval(correct, patients, 3) == {"accuracy_low": low, "accuracy_high": high, "n": 40}
+    found = accuracy_interval(correct, patients)
+    n_patients, accuracy = len(np.unique(patients)), correct.mean()
+    sums = [np.sum(correct[patients == patient] - accuracy) for patient in np.unique(patients)]
+    variance = n_patients / (n_patients - 1) * np.dot(sums, sums) / 40**2
+    worth, quantile = accuracy * (1 - accuracy) / variance, t.ppf(0.975, n_patients - 1)
+    for end in (found["accuracy_low"], found["accuracy_high"]):
+        assert (accuracy - end) ** 2 == pytest.approx(quantile**2 * end * (1 - end) / worth)
+    assert found["accuracy_low"] < accuracy < found["accuracy_high"] and found["n"] == 40
+
+
+@pytest.mark.parametrize("n_patients", [32, 87])
+@pytest.mark.parametrize("accuracy", [0.5, 0.75, 0.9])
+def test_accuracy_intervals_hold_their_level_on_cohorts_of_two_eyes_each(n_patients, accuracy):
+    """2,000 cohorts of 64 and 174 images, both eyes of a patient alike (intraclass correlation 0.3)."""
+    rng, patients, hits = np.random.default_rng(0), np.repeat(np.arange(n_patients), 2), 0
+    a, b = np.array([accuracy, 1 - accuracy]) * 0.7 / 0.3
+    for _ in range(2000):
+        correct = rng.random((n_patients, 2)) < rng.beta(a, b, (n_patients, 1))
+        found = accuracy_interval(correct.ravel(), patients)
+        hits += found["accuracy_low"] <= accuracy <= found["accuracy_high"]
+    assert 0.93 <= hits / 2000 <= 0.97
+
+
+def test_accuracy_intervals_at_the_ends_stay_within(rng):
+    patients = np.arange(20) // 2
+    for correct in (np.ones(20, bool), np.zeros(20, bool)):
+        found = accuracy_interval(correct, patients)
+        assert 0 <= found["accuracy_low"] < found["accuracy_high"] <= 1
+    assert np.isnan(accuracy_interval(np.ones(4, bool), np.zeros(4))["accuracy_low"])
+
+
+def test_spread_over_trainings_is_that_of_a_loop(rng):
+    """Against components of variance computed cell by cell (Gallas 2006), for patients of one image each."""
+    runs = rng.random((4, 30)) + rng.normal(0, 0.3, (4, 1))
+    variance, df = spread(runs.mean(axis=0), np.arange(30), [runs])
+    of_patients = np.var(runs.mean(axis=0), ddof=1) / 30
+    residual = [runs[k, i] - runs[k].mean() - runs[:, i].mean() + runs.mean() for k in range(4) for i in range(30)]
+    of_trainings = np.var(runs.mean(axis=1), ddof=1) / 4 - np.dot(residual, residual) / (3 * 29) / (4 * 30)
+    assert variance == pytest.approx(of_patients + of_trainings)
+    assert df == pytest.approx(variance**2 / (of_patients**2 / 29 + of_trainings**2 / 3))
+    alone, df_alone = spread(runs[0], np.arange(30), [runs[:1]])
+    assert (alone, df_alone) == pytest.approx((np.var(runs[0], ddof=1) / 30, 29))
 
 
 # --- area under the ROC curve ------------------------------------------------------------------------------------
