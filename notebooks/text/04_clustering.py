@@ -20,7 +20,7 @@
 # | --- | --- |
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
-# | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices`, `table_4_by_kind`, `table_lesion_channel`, `table_zones`, `table_natural`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights`, `fig_macula` |
+# | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices`, `table_4_by_kind`, `table_4_doubted`, `table_lesion_channel`, `table_zones`, `table_natural`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights`, `fig_macula` |
 # | Needs | synthetic: 80 s, 3.5 GB · open: 15 min, 3.8 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives features $x_1 \dots x_4$. They are standardized and reduced to 50 principal components $z_1 \dots z_4$ with one basis for all lesions, fitted on the images outside the test split. DMH passes each $z_i$, centered, through a projection head of its own, a perceptron of two layers whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads are trained by
@@ -74,6 +74,7 @@ from ruranet_utils.segmentation.study import lesion_masks
 from ruranet_utils.statistics.comparisons import adjust, compare
 from ruranet_utils.statistics.metrics import match_clusters, matched_accuracy
 from ruranet_utils.storage.progress import progress
+from ruranet_utils.supervised.study import contradicted, predict
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -159,10 +160,9 @@ show(compared["held_out"], "Table 4 · weights chosen on other patients", best, 
 # %%
 _ = run.save_table(pd.concat([table.assign(selection=selection) for selection, table in compared.items()]), "table_4")
 _ = run.save_table(results.drop(columns="predicted"), "table_4_all_scores")
-summary = results.groupby(["selection", "method", "weights"], sort=False)["accuracy"].agg(
-    ["mean", "min", "max", "size"]
-)
-summary = summary.reset_index().rename(columns={"size": "backbones"})
+origin = np.where(results["weights"] == "random", "random", "ImageNet")  # never in one mean
+grouped = results.assign(weights=origin).groupby(["selection", "method", "weights"], sort=False)["accuracy"]
+summary = grouped.agg(["mean", "min", "max", "size"]).reset_index().rename(columns={"size": "backbones"})
 summary["mean paper"] = summary["method"].map(published.table_4().groupby("method")["accuracy"].mean())
 caption = f"Accuracy over the backbones of the same weights (n = {len(diagnosis)}), and the mean of the paper's"
 show(run.save_table(summary, "table_4_summary"), caption, {"mean": "max"}, "selection")
@@ -352,15 +352,30 @@ if segmentation.healthy is not None and run.profile.masks == "joint":
 # The classes may differ in more than edema: most of SRahim's negatives have no retinopathy at all, while all its positives have some. First the share put on the right side for each kind of eye; then how well each area ranks the eyes, against all others and, in the columns `dr`, against retinopathy *without* maculopathy. The phantoms have no such grades.
 
 # %%
-kinds = diagnosis.table.assign(
+kinds_of = diagnosis.table.assign(
     features=lesions == diagnosis.labels,
     areas=areas.group_by_areas(areas.log_areas(masks)).more == diagnosis.labels,
     rule=areas.rule(zones) == diagnosis.labels,
 )
-kinds = kinds.groupby(["label", "label_rule"]).agg(
+kinds = kinds_of.groupby(["label", "label_rule"]).agg(
     n=("areas", "size"), **{column: (column, "mean") for column in ("features", "areas", "rule")}
 )
 show(run.save_table(kinds.reset_index(), "table_4_by_kind"), "Share of each kind of eye on the right side")
+
+# %% [markdown]
+# Where every method disagrees with a label, the label may be wrong, or the eye unusual. Counted below: the images that all ways without labels put on the other side (lesion features, DMH by most seeds, areas, rule); those that a supervised model of [03](03_supervised.ipynb) which has not seen the patient contradicts with confidence (Northcutt et al. 2021); and both.
+
+# %%
+sides = kinds_of[["features", "areas", "rule"]].assign(dmh=right["equal", "dmh", name].mean(axis=0) > 0.5)
+alike = ~sides.any(axis=1)
+classifier = name if name in run.profile.classifiers else run.profile.classifiers[0]
+only = replace(run.profile, classifiers=(classifier,))
+probability = predict(diagnosis, only, run.store, ["cross-validation"]).set_index("image_id")["probability"]
+confident = contradicted(diagnosis.labels, probability[diagnosis.table["image_id"]].to_numpy())
+doubted = kinds_of.assign(**{"all without labels": alike, "supervised": confident, "both": alike & confident})
+doubted = doubted.groupby(["label", "label_rule"])[["all without labels", "supervised", "both"]].sum()
+doubted.insert(0, "n", kinds_of.groupby(["label", "label_rule"]).size())
+show(run.save_table(doubted.reset_index(), "table_4_doubted"), "Labels that methods contradict, images of each kind")
 
 # %%
 ranked = areas.feature_aucs(masks, zones, diagnosis, run.profile)

@@ -101,8 +101,8 @@ def lesion_channel(
     Returns
     -------
     DataFrame
-        ``seen``: by what the images were told apart, all but the last by k-medoids; ``accuracy``, ``accuracy_low``,
-        ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
+        ``clustered``: what k-medoids saw, last the clinical rule, which clusters nothing; ``accuracy``,
+        ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
         :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Rows of areas that
         do not vary are left out.
     """
@@ -110,7 +110,11 @@ def lesion_channel(
     classes["lesions, features"] = predicted
     area = log_areas(masks)
     by_zone = standardized(np.log10(zones[_zone_columns(zones)].fillna(0).to_numpy() + FLOOR_IN_DISCS))
-    for name, values in (("areas", area), ("area of hard exudates", area[:, :1]), ("areas by zone", by_zone)):
+    for name, values in (
+        ("lesions, areas", area),
+        ("hard exudates, area", area[:, :1]),
+        ("lesions, areas by zone", by_zone),
+    ):
         if values.any():
             more = group_by_areas(values).more
             classes[name] = match_clusters(cohort.labels, more.astype(int))
@@ -119,7 +123,7 @@ def lesion_channel(
     rows = []
     for name, found in classes.items():
         right = found == cohort.labels
-        row = {"seen": name, "accuracy": right.mean(), **accuracy_interval(right, cohort.patients)}
+        row = {"clustered": name, "accuracy": right.mean(), **accuracy_interval(right, cohort.patients)}
         row["balanced_accuracy"] = balanced_accuracy_score(cohort.labels, found)
         rows.append(row | (compare(right, baseline, cohort.patients) if rows else {}))
     return pd.DataFrame(rows)

@@ -59,13 +59,16 @@ class ImageBatches:
 
 
 class Classification(pl.LightningModule):
-    """Adam on binary cross-entropy; logs ``train_loss`` and the validation ``auc``."""
+    """Adam on binary cross-entropy; logs ``train_loss`` and the validation ``auc``.
 
-    def __init__(self, model: nn.Module, learning_rate: float):
+    ``positive_weight`` is how often an image of class 1 counts.
+    """
+
+    def __init__(self, model: nn.Module, learning_rate: float, positive_weight: float = 1.0):
         super().__init__()
         self.model = model
         self.learning_rate = learning_rate
-        self.loss = nn.BCEWithLogitsLoss()
+        self.loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(positive_weight))
 
     def training_step(self, batch, batch_index):
         images, labels = batch
@@ -91,6 +94,8 @@ class Classification(pl.LightningModule):
 def fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path | None = None) -> dict[str, np.ndarray]:
     """Train on the training images, keep the epoch with the best validation AUC, predict the test images once.
 
+    Both classes count alike in the loss, however many images each has.
+
     Parameters
     ----------
     cohort : Cohort
@@ -112,7 +117,8 @@ def fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path | None
         for part in map(cohort.split, ("train", "val", "test"))
     )
     model = classifier(backbone, find_weights(backbone, profile).load(), profile.seed)
-    module = Classification(model, profile.classifier_learning_rate)
+    n_positive = int(train[1].sum())
+    module = Classification(model, profile.classifier_learning_rate, (len(train[1]) - n_positive) / n_positive)
     history = training.fit(
         module,
         ImageBatches(*train, profile.batch_size, profile.seed),

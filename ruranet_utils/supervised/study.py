@@ -7,6 +7,7 @@ choose the epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from ruranet_utils.storage.store import Arrays, Store
 
 TRAINING = Step(
     "classifier",
-    1,
+    2,
     (
         "networks.backbones",
         "networks.googlenet_bvlc",
@@ -82,7 +83,7 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     }
 
 
-def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
+def predict(cohort: Cohort, profile: Profile, store: Store, protocols: Sequence[str] = PROTOCOLS) -> pd.DataFrame:
     """Probability of DME of each test image, from the epoch of each classifier with the best validation AUC.
 
     Parameters
@@ -93,6 +94,8 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
         Its ``classifiers``.
     store : Store
         Keeps every finished training, and the last epoch of one that was killed.
+    protocols : sequence of str
+        Of ``PROTOCOLS``.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def predict(cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
     fields = ("seed", "feature_size_px", "classifier_epochs", "patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
     shared |= device_settings(profile, trains=True)
-    jobs, dealt = {}, deal(cohort, profile)
+    jobs, dealt = {}, {name: parts for name, parts in deal(cohort, profile).items() if name in protocols}
     for protocol, parts in dealt.items():
         for fold, part in enumerate(parts):
             for backbone in profile.classifiers:  # innermost, so that two AlexNets seldom meet in memory
@@ -170,6 +173,29 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def contradicted(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Labels that models contradict with confidence: bool, shape (n,).
+
+    The other class is at least as probable as it is on average for the images that bear its label, and more probable
+    than the image's own.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        0 or 1.
+    probability : ndarray of float, shape (n,)
+        Of class 1, by models that have not seen the image.
+
+    References
+    ----------
+    Northcutt, Jiang & Chuang (2021), Confident Learning, J. Artif. Intell. Res. 70. doi:10.1613/jair.1.12125
+    """
+    of_class = np.stack([1 - probability, probability])
+    usual = np.array([of_class[label][labels == label].mean() for label in CLASSES])
+    own, other = (of_class[which, np.arange(len(labels))] for which in (labels, 1 - labels))
+    return (other >= usual[1 - labels]) & (other > own)
 
 
 def hold_out_draws(features: np.ndarray, cohort: Cohort, profile: Profile, n_draws: int = 20) -> pd.DataFrame:

@@ -75,18 +75,26 @@ def test_the_rule_asks_for_exudates_within_one_disc_diameter(masks, zones, label
 
 def test_the_channel_compares_with_the_whole_image(masks, zones, cohort, labels, tiny):
     whole = np.random.default_rng(1).normal(size=(N, 5))
-    table = areas.lesion_channel(whole, 1 - labels, masks, zones, cohort, tiny).set_index("seen")
-    names = ["whole image, features", "lesions, features", "areas", "area of hard exudates", "areas by zone"]
+    table = areas.lesion_channel(whole, 1 - labels, masks, zones, cohort, tiny).set_index("clustered")
+    names = [
+        "whole image, features",
+        "lesions, features",
+        "lesions, areas",
+        "hard exudates, area",
+        "lesions, areas by zone",
+    ]
     assert table.index.tolist() == [*names, "rule: exudate within 1 DD"]
     assert table["accuracy"].iloc[1:].tolist() == table["balanced_accuracy"].iloc[1:].tolist() == [0, 1, 1, 1, 1]
     np.testing.assert_allclose(table["difference"].iloc[1:], table["accuracy"].iloc[1:] - table["accuracy"].iloc[0])
     assert np.isnan(table["p"].iloc[0]) and (table["n"] == N).all()
     uneven = replace(cohort, table=cohort.table.assign(label=pd.array([1, *[0] * (N - 1)], "Int64")))
-    row = areas.lesion_channel(whole, labels, masks, zones, uneven, tiny).set_index("seen").loc["lesions, features"]
+    row = (
+        areas.lesion_channel(whole, labels, masks, zones, uneven, tiny).set_index("clustered").loc["lesions, features"]
+    )
     assert row["balanced_accuracy"] == balanced_accuracy_score(uneven.labels, labels)
     none = np.zeros_like(masks)
     lost = zone_table(none, [Macula((32.0, 50.0), (32.0, 32.0), 12.0)] * N)
-    assert areas.lesion_channel(whole, labels, none, lost, cohort, tiny)["seen"].tolist() == [
+    assert areas.lesion_channel(whole, labels, none, lost, cohort, tiny)["clustered"].tolist() == [
         *names[:2],
         table.index[-1],
     ]

@@ -14,7 +14,7 @@ from ruranet_utils.networks import training
 from ruranet_utils.networks.backbones import normalize
 from ruranet_utils.supervised import classifier
 from ruranet_utils.supervised.classifier import ImageBatches
-from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
+from ruranet_utils.supervised.study import PROTOCOLS, contradicted, deal, hold_out_draws, predict, table_3
 
 
 @pytest.fixture
@@ -208,3 +208,15 @@ def test_a_killed_training_goes_on_to_the_same_probabilities(phantoms, tiny, tmp
     resumed = classifier.fit(phantoms, "mobilenet_v2", profile, checkpoint)
     for name, values in whole.items():
         np.testing.assert_array_equal(resumed[name], values)
+
+
+def test_labels_are_contradicted_with_confidence():
+    """By the definition, image by image: the other class at least as probable as usual for it, and above one half."""
+    rng = np.random.default_rng(0)
+    labels, probability = rng.integers(0, 2, 60), rng.random(60)
+    found = contradicted(labels, probability)
+    for label, p, doubted in zip(labels, probability, found, strict=True):
+        other = p if label == 0 else 1 - p
+        of_other = probability[labels == 1] if label == 0 else 1 - probability[labels == 0]
+        assert doubted == (other >= of_other.mean() and other > 0.5)
+    assert 0 < found.sum() < 60
