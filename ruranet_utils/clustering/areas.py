@@ -18,8 +18,9 @@ from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import match_clusters
 
 SORTED_BY = ("hard_exudates", "microaneurysms", "hemorrhages")  # the disc says nothing about how ill an eye is
-# What is smaller differs by chance: a share of the image, 26 pixels of 512 x 512, and about the same in disc areas.
-FLOOR, FLOOR_IN_DISCS = 1e-4, 5e-3
+# Added before the logarithm: a pixel of 512 x 512, as a share of the image and about the same in disc areas.
+FLOOR, FLOOR_IN_DISCS = 1 / 512**2, 2e-4
+LEAST_IN_DISCS = 3.5e-3  # 20 of these pixels; less is no exudate to the rule
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,13 @@ def lesion_channel(
 def rule(zones: pd.DataFrame) -> np.ndarray:
     """The clinical rule: whether an exudate lies within one disc diameter of the fovea; bool, False without a disc.
 
-    Areas up to ``FLOOR_IN_DISCS`` count as none.
+    An area of less than ``LEAST_IN_DISCS`` counts as none.
 
     References
     ----------
     UK screening, M1. doi:10.1155/2015/310239
     """
-    return (within_1_dd(zones, "hard_exudates") > FLOOR_IN_DISCS).to_numpy()
+    return (within_1_dd(zones, "hard_exudates") >= LEAST_IN_DISCS).to_numpy()
 
 
 def within_1_dd(zones: pd.DataFrame, lesion: str) -> pd.Series:

@@ -208,6 +208,7 @@ def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, 
     table = _table([json.loads(text) for text in arrays["about"]])
     table["split"] = assign_splits(table, profile.split, profile.seed)
     table[list(FRAME)] = arrays["frame"]
+    table[list(LANDMARKS)] = arrays["landmarks"]
     table[AREAS] = arrays["area_px"]
     table[LOSSES] = arrays["lost"]
     return Cohort(table, arrays["images"], arrays["masks"])
@@ -229,23 +230,23 @@ def _phantom_arrays(phantom: eye.Phantom, profile: Profile) -> dict[str, np.ndar
         "label": phantom.label,
         "label_rule": "made with the image",
         "sha256": digest_arrays(phantom.image),
-        **dict(zip(LANDMARKS, _landmarks(phantom, frame, profile.image_size_px), strict=True)),
     }
     return {
         "about": np.array(json.dumps(about).encode(), dtype="S512"),
         "images": image.transpose(2, 0, 1),
         "frame": frame.as_array(),
+        "landmarks": _landmarks(phantom, frame, profile.image_size_px),
         "masks": masks,
         "area_px": masks.sum(axis=(1, 2)),
         "lost": np.array([*(lost for _, lost in shrunken), *[0.0] * len(unannotated)]),
     }
 
 
-def _landmarks(phantom: eye.Phantom, frame: Frame, size_px: int) -> list[float]:
+def _landmarks(phantom: eye.Phantom, frame: Frame, size_px: int) -> np.ndarray:
     """``LANDMARKS`` of a phantom in pixels of the square that its frame is scaled to."""
     scale, corner = size_px / (frame.bottom - frame.top), np.array([frame.top, frame.left])
     places = [(np.add(place, 0.5) - corner) * scale - 0.5 for place in (phantom.disc_px, phantom.fovea_px)]
-    return [round(float(value), 2) for value in (*places[0], *places[1], phantom.disc_diameter_px * scale)]
+    return np.array([*places[0], *places[1], phantom.disc_diameter_px * scale])
 
 
 def _open(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:

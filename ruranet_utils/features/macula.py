@@ -122,6 +122,8 @@ def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> 
 def find_all(cohort: Cohort, masks: np.ndarray, store: Store) -> list[Macula]:
     """:func:`find_macula` of all images of a cohort, once per store.
 
+    Only exudates are left out of the search: the fovea, dark and red, is itself easily taken for a hemorrhage.
+
     Parameters
     ----------
     cohort : Cohort
@@ -130,16 +132,16 @@ def find_all(cohort: Cohort, masks: np.ndarray, store: Store) -> list[Macula]:
         Found lesions, in the order of ``profiles.LESIONS``, the last one the optic disc.
     store : Store
     """
-    discs, lesions = masks[:, DISC], masks[:, np.arange(masks.shape[1]) != DISC].any(axis=1)
+    discs, exudates = masks[:, DISC], masks[:, LESIONS.index("hard_exudates")]
     if "disc_row" in cohort.table:
         discs = np.stack([_circle(*place, discs.shape[1:]) for place in cohort.table[KNOWN].to_numpy()])
 
     def compute() -> dict[str, np.ndarray]:
         rows = progress(range(len(cohort)), desc="macula", unit="image")
-        found = [find_macula(cohort.images[i], discs[i], lesions[i], cohort.aspect[i]) for i in rows]
+        found = [find_macula(cohort.images[i], discs[i], exudates[i], cohort.aspect[i]) for i in rows]
         return {"landmarks": np.array([[*one.disc, *one.fovea, one.diameter_px, one.aspect] for one in found])}
 
-    settings = {"data": digest_arrays(cohort.images, discs, lesions, cohort.aspect)}
+    settings = {"data": digest_arrays(cohort.images, discs, exudates, cohort.aspect)}
     rows = store.fetch(LANDMARKS, settings, compute)["landmarks"]
     return [Macula((row[0], row[1]), (row[2], row[3]), row[4], row[5]) for row in rows.tolist()]
 

@@ -48,7 +48,8 @@ def accuracy_interval(correct: np.ndarray, patients: np.ndarray) -> dict[str, fl
     t2 = stdtrit(df, 0.975) ** 2 / n
     center = (accuracy + t2 / 2) / (1 + t2)
     half = np.sqrt(t2 * (accuracy * (1 - accuracy) + t2 / 4)) / (1 + t2)
-    return {"accuracy_low": float(center - half), "accuracy_high": float(center + half), "n": correct.shape[1]}
+    low, high = min(center - half, accuracy), max(center + half, accuracy)  # rounding may leave 0 or 1 outside
+    return {"accuracy_low": float(low), "accuracy_high": float(high), "n": correct.shape[1]}
 
 
 def spread(values: np.ndarray, patients: np.ndarray, trainings: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -158,3 +158,20 @@ def test_dmh_refuses_weights_outside_the_grid(two_groups):
 def test_bad_features_are_refused(features, message):
     with pytest.raises(ValueError, match=message):
         train_heads(features, epochs=1, lam=0.3, seed=0)
+
+
+def test_without_a_number_of_epochs_training_ends_when_equation_3_stops_falling(two_groups):
+    settled = train_heads(two_groups[0], epochs=None, lam=0.3, seed=0)
+    total = (settled.history["loss_diversity"] + 0.3 * settled.history["loss_cluster"]).to_numpy()
+    means = [total[end - 20 : end].mean() / total[end - 40 : end - 20].mean() for end in range(40, len(total) + 1)]
+    assert means[-1] > 0.99 and all(mean <= 0.99 for mean in means[:-1])
+    fixed = train_heads(two_groups[0], epochs=len(total), lam=0.3, seed=0)
+    np.testing.assert_array_equal(settled.embedding, fixed.embedding)
+
+
+def test_the_course_holds_the_outputs_on_the_way(two_groups):
+    found = train_heads(two_groups[0], epochs=7, lam=0.3, seed=0, course=(0, 3, 7, 9)).course
+    assert sorted(found) == [0, 3, 7]
+    for epochs in (3, 7):
+        shorter = train_heads(two_groups[0], epochs=epochs, lam=0.3, seed=0)
+        np.testing.assert_array_equal(found[epochs], shorter.embedding)

@@ -164,3 +164,18 @@ def test_heads_work_on_their_own_lesion_only():
         heads.head_bias[1] += 1
     unchanged = (heads(features) == before).flatten(2).all(dim=2).all(dim=0)
     assert unchanged.tolist() == [True, False, False, True]
+
+
+def test_heads_start_alike_apart_or_as_the_identity():
+    features = torch.randn(7, 4, 6, generator=torch.Generator().manual_seed(1))
+    alike = features[:, :1].expand(7, 4, 6)
+
+    def start(name):
+        return ProjectionHeads(4, 6, 8, 3, torch.Generator().manual_seed(0), name)
+
+    assert (start("shared")(alike) == start("shared")(alike)[:, :1]).all()
+    drawn = start("drawn")(alike)
+    assert not torch.isclose(drawn, drawn[:, :1])[:, 1:].any()
+    torch.testing.assert_close(start("identity")(features), torch.nn.functional.normalize(features, dim=-1))
+    with pytest.raises(ValueError, match="unknown start 'same'; valid starts: shared, drawn, identity"):
+        start("same")

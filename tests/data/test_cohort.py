@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ruranet_utils import profiles
-from ruranet_utils.data.cohort import COLUMNS, Cohort, load_cohorts
+from ruranet_utils.data.cohort import COLUMNS, Cohort, all_labeled, load_cohorts
 from ruranet_utils.data.duplicates import confounds
 from ruranet_utils.data.masks import read_mask
 from ruranet_utils.data.reading import read_image
@@ -267,6 +267,17 @@ def test_open_profile_reads_both_sources(data_root, profile, store):
     assert Counter(diagnosis.labels) == {0: 12, 1: 12}
     assert diagnosis.manifest()["edema_px"].isna().all()
     assert [c.digest for c in load_cohorts(profile, store)] == [segmentation.digest, diagnosis.digest]
+
+
+def test_all_labeled_photographs_of_the_open_profile_are_more_than_the_balanced_ones(data_root, profile, store):
+    for path in (data_root / "srahim").rglob("Patient007*"):
+        path.unlink()
+    everything, balanced = all_labeled(profile, store), load_cohorts(profile, store)[1]
+    assert len(everything) == 22 > len(balanced)
+    rows = everything.table.set_index("image_id").loc[balanced.table["image_id"]]
+    np.testing.assert_array_equal(rows["label"], balanced.table["label"])
+    index = everything.table["image_id"].tolist().index(balanced.table["image_id"][3])
+    np.testing.assert_array_equal(everything.images[index], balanced.images[3])
 
 
 def test_open_profile_keeps_image_and_row_together(data_root, profile, store):

@@ -3,12 +3,23 @@
 from itertools import chain
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from ruranet_utils.data.cohort import Cohort, synthetic_cohort
 from ruranet_utils.data.phantoms.eye import dme_label, make_patient
-from ruranet_utils.features.macula import NOWHERE, ZONES, Macula, find_macula, zone_areas
-from ruranet_utils.profiles import LESIONS
+from ruranet_utils.features.macula import (
+    NOWHERE,
+    ZONES,
+    Macula,
+    find_all,
+    find_macula,
+    fovea_error,
+    zone_areas,
+    zone_table,
+)
+from ruranet_utils.profiles import LESIONS, get_profile
 
 SIZE = 128
 
@@ -95,3 +106,37 @@ def test_the_clinical_rule_is_a_zone(eyes):
         labels.append(min(found["hard_exudates nearest"], found["edema nearest"]) <= 1)
         assert labels[-1] == dme_label(eye.masks, eye.fovea_px, eye.disc_diameter_px)
     assert 0 < sum(labels) < len(labels)
+
+
+def test_a_cohort_of_phantoms_knows_its_foveae(store, journal):
+    """Cut to their field of view and scaled, they lie where the cohort's table says."""
+    profile = get_profile("synthetic", n_images=24, image_size_px=64)
+    cohort = synthetic_cohort(profile, store)
+    masks = cohort.masks[:, : len(LESIONS)]
+    maculae = find_all(cohort, masks, store)
+    assert np.median(fovea_error(maculae, cohort)) <= 0.15
+    image, row = cohort.images[0], cohort.table.iloc[0]
+    alone = find_macula(image, _circle(row), masks[0, 0])
+    assert maculae[0].fovea == alone.fovea and maculae[0].diameter_px == alone.diameter_px
+    journal()
+    assert find_all(cohort, masks, store)[0] == maculae[0] and [event["found"] for event in journal()] == [True]
+    zones = zone_table(masks, maculae)
+    assert zones.iloc[3].to_dict() == zone_areas(dict(zip(LESIONS[:3], masks[3], strict=False)), maculae[3])
+
+
+def _circle(row):
+    y, x = np.ogrid[:64, :64]
+    return np.hypot(y - row["disc_row"], x - row["disc_column"]) <= row["disc_diameter_px"] / 2
+
+
+def test_of_photographs_the_disc_is_the_one_that_was_found(store, eyes):
+    images = np.stack([eye.image.transpose(2, 0, 1) for eye in eyes[:4]])
+    masks = np.zeros((4, len(LESIONS), SIZE, SIZE), bool)
+    for mask, eye in zip(masks[:3], eyes, strict=False):
+        mask[-1] = disc_of(eye)
+    frame = dict.fromkeys(["left_px", "top_px"], 0) | dict.fromkeys(["right_px", "bottom_px"], SIZE)
+    cohort = Cohort(pd.DataFrame([frame] * 4), images, None)
+    maculae = find_all(cohort, masks, store)
+    assert [macula.found for macula in maculae] == [True, True, True, False]
+    assert maculae[1].disc == pytest.approx(eyes[1].disc_px, abs=1)
+    assert fovea_error(maculae, cohort).size == 0, "nobody knows it"

@@ -1,10 +1,11 @@
 """Differences between methods on the same images, and whether clusterings repeat."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm, ttest_1samp
 
-from ruranet_utils.statistics.comparisons import compare, mean_pairwise_ari
+from ruranet_utils.statistics.comparisons import adjust, compare, mean_pairwise_ari
 
 
 def test_of_eyes_in_pairs_it_is_the_t_test_of_the_patients():
@@ -86,6 +87,20 @@ def test_lengths_must_agree():
         compare(np.ones(4, bool), np.ones(4, bool), np.arange(5))
     with pytest.raises(ValueError, match="images of one patient alone"):
         compare(np.ones(4, bool), np.zeros(4, bool), np.zeros(4))
+
+
+def test_the_verdict_follows_the_adjusted_p():
+    """Of ten p-values the largest i with p(i) <= 0.05 i / 10 decides (Benjamini & Hochberg)."""
+    p = np.array([0.001, 0.004, 0.02, 0.03, 0.049, 0.2, 0.3, np.nan, 0.5, 0.9, 0.95])
+    table = pd.DataFrame({"p": p, "difference": [0.1, -0.1] * 5 + [0.1], "part": ["a"] * 11})
+    found = adjust(table)
+    ordered = p[~np.isnan(p)]
+    n_shown = max(i + 1 for i in range(10) if ordered[i] <= 0.05 * (i + 1) / 10)
+    assert found["verdict"].tolist()[:n_shown] == ["higher", "lower"][:n_shown] and n_shown == 2
+    assert (found["verdict"][n_shown:] == "no difference shown").all() and np.isnan(found["p adjusted"][7])
+    assert adjust(table.iloc[:3], "part")["p adjusted"].tolist() == pytest.approx([0.003, 0.006, 0.02])
+    apart = adjust(table.iloc[:2].assign(part=["a", "b"]), "part")
+    assert apart["p adjusted"].tolist() == [0.001, 0.004], "each family for itself"
 
 
 def test_agreement_of_clusterings():

@@ -116,7 +116,7 @@ def test_accuracy_intervals_at_the_ends_stay_within(rng):
     patients = np.arange(20) // 2
     for correct in (np.ones(20, bool), np.zeros(20, bool)):
         found = accuracy_interval(correct, patients)
-        assert 0 <= found["accuracy_low"] < found["accuracy_high"] <= 1
+        assert -1e-12 <= found["accuracy_low"] <= correct.mean() <= found["accuracy_high"] <= 1 + 1e-12
     assert np.isnan(accuracy_interval(np.ones(4, bool), np.zeros(4))["accuracy_low"])
 
 

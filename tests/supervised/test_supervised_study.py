@@ -163,7 +163,7 @@ def test_a_probability_above_one_half_is_a_diagnosis(phantoms, two_networks, sto
 
     monkeypatch.setattr(classifier, "fit", fit)
     table = table_3(predict(phantoms, two_networks, store), two_networks)
-    for name in ("accuracy", "precision", "recall", "f1", "auc", "balanced_accuracy", "accuracy_low", "auc_high"):
+    for name in ("accuracy", "precision", "recall", "f1", "auc", "balanced_accuracy", "auc_low", "auc_high"):
         assert table[name].tolist() == [1, 1, 0, 0]
     assert (table["epoch"] == 2).all() and table["validation_auc"].tolist() == pytest.approx([0.8] * 4)
 
