@@ -64,9 +64,9 @@ from ruranet_utils.features.extract import image_features, lesion_features
 from ruranet_utils.features.macula import find_all, fovea_error, zone_table
 from ruranet_utils.features.reduction import planes, reduce
 from ruranet_utils.networks.weights import find_weights, reference_backbone
-from ruranet_utils.profiles import DISPLAY, METHODS
+from ruranet_utils.profiles import DISPLAY, LESIONS, METHODS
 from ruranet_utils.reporting.diagrams import draw_clustering
-from ruranet_utils.reporting.figures import PALETTE, draw_macula
+from ruranet_utils.reporting.figures import PALETTE, draw_macula, outline_legend
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.reporting.widgets import weigh_lesions
 from ruranet_utils.running.start import start
@@ -318,6 +318,7 @@ display(Markdown(located))
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.8))
 for ax, row in zip(axes, np.linspace(0, len(diagnosis) - 1, 4).astype(int), strict=True):
     draw_macula(ax, diagnosis.images[row], masks[row], maculae[row], diagnosis.table["image_id"][row])
+outline_legend(fig, {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]) for lesion in LESIONS})
 run.save_figure(fig, "fig_macula", shows_images=True)
 
 # %% [markdown]

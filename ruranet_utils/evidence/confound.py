@@ -144,7 +144,7 @@ def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 def compare_ties(pool: Pool, features: dict[str, np.ndarray], profile: Profile, store: Store) -> pd.DataFrame:
     """Accuracy of every method in every cohort, seeing lesions, whole images, or images without lesions.
 
-    The clusterings see no label (lesion weights ``label_free``); DMH needs lesions. Logistic regression on the features
+    The clusterings see no label (lesion weights all 1); DMH needs lesions. Logistic regression on the features
     is the supervised method: it is scored in five folds of patients, and the same models once more on the first
     cohort's images of the same patients, where the camera does not help.
 

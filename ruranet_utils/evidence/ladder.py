@@ -142,7 +142,8 @@ def diagnose_by(
     features = lesion_features(cohort.images, masks, [backbone], profile, store, variant)[backbone]
     rows = _first_half(cohort) if protocol.half_of_images else np.arange(len(cohort))
     truth = cohort.labels[rows]
-    spaces = _spaces(protocol, features[rows].astype(np.float64), profile.n_components)
+    fitted_on = (cohort.table["split"] != "test").to_numpy()[rows]
+    spaces = _spaces(protocol, features[rows].astype(np.float64), profile.n_components, fitted_on)
     method = "agglomerative" if protocol.three_clusters else "kmedoids"
     kind = "released" if protocol.random_start or protocol.three_clusters else "default"
     predicted = []
@@ -155,11 +156,10 @@ def diagnose_by(
     return rows, np.stack(predicted)
 
 
-def _spaces(protocol: Protocol, features: np.ndarray, n_components: int) -> list[np.ndarray]:
+def _spaces(protocol: Protocol, features: np.ndarray, n_components: int, fitted_on: np.ndarray) -> list[np.ndarray]:
     """What is clustered, under each weighting that is tried."""
     grid = RELEASED_GRID if protocol.weights_by_labels else np.ones((1, len(LESIONS)))
-    n_components = min(n_components, len(features) - 1)
-    before = features if protocol.pca_last else reduce(features, n_components)
+    before = features if protocol.pca_last else reduce(features, n_components, fitted_on)
     weighted = np.einsum("wl,nld->wnd", grid, before) / (1 if protocol.summed else len(LESIONS))
     return [reduce(one, n_components) for one in weighted] if protocol.pca_last else list(weighted)
 

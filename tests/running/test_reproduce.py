@@ -88,7 +88,7 @@ def test_tables_hold_computed_numbers_beside_the_papers(small_run):
     assert set(zip(ours["method"], ours["backbone"], ours["selection"], strict=True)) == {
         (method, "mobilenet_v2", selection)
         for method in ("kmedoids", "kmeans", "agglomerative", "dmh")
-        for selection in ("oracle", "held_out", "label_free")
+        for selection in ("oracle", "held_out", "equal")
     }
     assert set(ours["weights"]) == {"random"} and set(ours["n"]) == {get_profile("synthetic").n_images}
     assert table["accuracy paper"].notna().sum() == 3 * 20
