@@ -65,7 +65,14 @@ from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.apply import segment
 from ruranet_utils.segmentation.full_size import field_table, histograms
 from ruranet_utils.segmentation.healthy_eyes import found_table
-from ruranet_utils.segmentation.study import best_encoders, compare_protocols, encoder_study, keep, segmenter_of
+from ruranet_utils.segmentation.study import (
+    best_encoders,
+    compare_protocols,
+    encoder_study,
+    invert_edema,
+    keep,
+    segmenter_of,
+)
 from ruranet_utils.segmentation.unet import restore
 from ruranet_utils.storage import paths
 
@@ -186,22 +193,9 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[
 # The code released beside the paper inverts the mask that it calls edema before use: its row is the score of the image *without* the region. Nearly all of an image is that, so the score says little: the last row paints every pixel. Computed from the row above, of which errors, hits and the region's share follow from accuracy, IoU and recall.
 
 # %%
-row = chosen.set_index("lesion").loc["edema"]
-wrong = 1 - row["accuracy"]
-hit = row["iou"] * wrong / (1 - row["iou"])  # share of all pixels: IoU = hit / (hit + wrong)
-inverted = pd.DataFrame(
-    {
-        "mask": ["paper: edema", f"ours: {names['edema'].lower()}", "ours, inverted", "every pixel, inverted truth"],
-        "iou": [
-            published.table_2().set_index("lesion").loc["edema", "iou"],
-            row["iou"],
-            (1 - wrong - hit) / (1 - hit),
-            1 - hit / row["recall"],
-        ],
-        "n": [np.nan, *[row["n"]] * 3],
-    }
-)
-show(run.save_table(inverted, "table_2_inverted"), "IoU of the edema row")
+if "edema" in names:
+    inverted = invert_edema(study[study["chosen"]], names["edema"])
+    display(show(run.save_table(inverted, "table_2_inverted"), "IoU of the edema row"))
 
 # %% [markdown]
 # ## Beside the field

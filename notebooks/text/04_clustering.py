@@ -14,13 +14,13 @@
 # %% [markdown]
 # # 04 · Does clustering find DME? Table 4
 #
-# **Question.** Four clustering methods on the features of eight backbones: does any find the diagnosis without labels, is the multi-projection head (DMH) the best, and what would a reader without labels use?
+# **Question.** Four clustering methods on the features of eight backbones: does any find the diagnosis without labels, and is the multi-projection head (DMH) the best? What lesions tell without any backbone is in [10](10_lesions_alone.ipynb).
 #
 # | | |
 # | --- | --- |
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
-# | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices`, `table_4_by_kind`, `table_4_doubted`, `table_lesion_channel`, `table_zones`, `table_natural`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights`, `fig_macula` |
+# | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights` |
 # | Needs | synthetic: 80 s, 3.5 GB · open: 15 min, 3.8 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives features $x_1 \dots x_4$. They are standardized and reduced to 50 principal components $z_1 \dots z_4$ with one basis for all lesions, fitted on the images outside the test split. DMH passes each $z_i$, centered, through a projection head of its own, a perceptron of two layers whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads are trained by
@@ -46,27 +46,22 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 from ruranet_utils import published
-from ruranet_utils.clustering import areas
 from ruranet_utils.clustering.choices import compare_choices
 from ruranet_utils.clustering.sensitivity import course, sensitivity
 from ruranet_utils.clustering.study import diagnose, project_all, weight_search_all
 from ruranet_utils.clustering.weighting import WEIGHT_GRID, by_silhouette, oracle
-from ruranet_utils.data.cohort import all_labeled
-from ruranet_utils.features.extract import image_features, lesion_features
-from ruranet_utils.features.macula import find_all, fovea_error, zone_table
+from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import planes, reduce
 from ruranet_utils.networks.weights import find_weights, reference_backbone
-from ruranet_utils.profiles import DISPLAY, LESIONS, METHODS
+from ruranet_utils.profiles import DISPLAY, METHODS
 from ruranet_utils.reporting.diagrams import draw_clustering
-from ruranet_utils.reporting.figures import PALETTE, draw_macula, outline_legend
+from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.reporting.widgets import weigh_lesions
 from ruranet_utils.running.start import start
@@ -74,7 +69,6 @@ from ruranet_utils.segmentation.study import lesion_masks
 from ruranet_utils.statistics.comparisons import adjust, compare
 from ruranet_utils.statistics.metrics import match_clusters, matched_accuracy
 from ruranet_utils.storage.progress import progress
-from ruranet_utils.supervised.study import contradicted, predict
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -204,7 +198,7 @@ show(run.save_table(sensitive, "table_4_sensitivity"), f"DMH on {DISPLAY[name]},
 
 # %% alt="Three panels over the epochs: the two losses of the heads, the silhouette of the clusters, and their accuracy, one thin line per seed and a thick mean."
 courses = course(reduced[name], diagnosis, run.profile, run.store)
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
 panels = {"loss_diversity": axes[0], "loss_cluster": axes[0], "silhouette": axes[1], "accuracy": axes[2]}
 for color, (column, ax) in zip(PALETTE, panels.items(), strict=False):
     for _, one in courses.groupby("seed"):
@@ -263,9 +257,9 @@ first = {key: trainings[0] for key, trainings in spaces.items() if key[0] == nam
 weigh_lesions(first, {key: searches[(*key, 0)] for key in first}, diagnosis.labels, run.profile.seed)
 
 # %% [markdown]
-# ## Figure 2 · The clustering module and the images before and after its heads
+# ## Figure 2 · The clustering module
 #
-# The module with the shapes of this run; then what k-medoids clusters, all weights 1, projected to two dimensions by PCA and by t-SNE, which preserves neighborhoods, not distances. Colors are once the diagnosis and once the clusters, each in the color of the class that it fits best: where the heads help, the two pictures of a line resemble each other more than before.
+# What happens to the images of this run on their way to two clusters, with the shapes of the arrays.
 
 # %% alt="Flow chart: four lesions, a feature vector for each, PCA, a projection head for each, their weighted mean, and k-medoids; below each station the shape of its arrays."
 n, n_lesions, dim = features[name].shape
@@ -281,6 +275,11 @@ sizes = {
 fig, ax = plt.subplots(figsize=(8, 3.6))
 draw_clustering(ax, sizes)
 run.save_figure(fig, "fig_2_module")
+
+# %% [markdown]
+# ## Figure · The images before and after the heads
+#
+# What k-medoids clusters, all weights 1, projected to two dimensions by PCA and by t-SNE, which preserves neighborhoods, not distances. Colors are once the diagnosis and once the clusters, each in the color of the class that it fits best: where the heads help, the two pictures of a line resemble each other more than before.
 
 # %% alt="Eight scatter plots of the images: before the heads and after them, by PCA and by t-SNE, colored by diagnosis on the left and by cluster on the right."
 fig, axes = plt.subplots(4, 2, figsize=(7, 10.5))
@@ -302,102 +301,6 @@ for ax in axes[3]:
     _ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=10, handletextpad=0.1)
 fig.tight_layout()
 run.save_figure(fig, "fig_2_embedding")
-
-# %% [markdown]
-# ## Where the lesions lie
-#
-# Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. The fovea is looked for 2.65 DD from the disc, 5.6 degrees below the horizontal, at the darkest place there. Synthetic photographs know their true fovea.
-
-# %% alt="Outlines of the lesions that were found in four photographs, with the disc, the fovea and a circle of one disc diameter around it."
-maculae = find_all(diagnosis, masks, run.store)
-zones = zone_table(masks, maculae)
-missed = fovea_error(maculae, diagnosis)
-located = f"Disc found in {np.mean([one.found for one in maculae]):.0%} of {len(diagnosis)} photographs"
-located += f"; median distance of the found fovea from the true one {np.median(missed):.2f} DD." if len(missed) else "."
-display(Markdown(located))
-fig, axes = plt.subplots(1, 4, figsize=(9, 2.8))
-for ax, row in zip(axes, np.linspace(0, len(diagnosis) - 1, 4).astype(int), strict=True):
-    draw_macula(ax, diagnosis.images[row], masks[row], maculae[row], diagnosis.table["image_id"][row])
-outline_legend(fig, {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]) for lesion in LESIONS})
-run.save_figure(fig, "fig_macula", shows_images=True)
-
-# %% [markdown]
-# ## What do the lesions tell without a backbone?
-#
-# K-medoids on features of the whole image; on features of the four lesions, all weights 1; on nothing but the area of hard exudates, microaneurysms and hemorrhages, over the whole image and by distance from the fovea; and the clinical rule itself. No label is used. Differences are to the whole image.
-
-# %%
-whole = reduce(image_features(diagnosis.images, name, run.profile, run.store), run.profile.n_components, outside_test)
-lesions = predicted["equal", "kmedoids", name][0]
-channel = areas.lesion_channel(whole, lesions, masks, zones, diagnosis, run.profile)
-show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no label used", best={"accuracy": "max"})
-
-# %% [markdown]
-# In the open profile the network has seen photographs graded free of retinopathy (of other patients), so a diagnosis has taken part. Here the same comparison with a network that has seen none of them:
-
-# %%
-unaware = replace(segmentation, healthy=None)
-if segmentation.healthy is not None and run.profile.masks == "joint":
-    masks_unaware = lesion_masks(unaware, diagnosis.images, run.profile, run.store, keeps=False)
-    features_unaware = lesion_features(diagnosis.images, masks_unaware, [name], run.profile, run.store)[name]
-    space = reduce(features_unaware, run.profile.n_components, outside_test)
-    found = diagnose(space, "kmedoids", diagnosis, run.profile, run.store)[0]["predicted"][0]
-    zones_unaware = zone_table(masks_unaware, find_all(diagnosis, masks_unaware, run.store))
-    channel_unaware = areas.lesion_channel(whole, found, masks_unaware, zones_unaware, diagnosis, run.profile)
-    run.save_table(channel_unaware, "table_lesion_channel_unaware")
-    display(show(channel_unaware, "The same by a network that was shown no healthy eye", best={"accuracy": "max"}))
-
-# %% [markdown]
-# ## Edema, or any retinopathy?
-#
-# The classes may differ in more than edema: most of SRahim's negatives have no retinopathy at all, while all its positives have some. First the share put on the right side for each kind of eye; then how well each area ranks the eyes, against all others and, in the columns `dr`, against retinopathy *without* maculopathy. The phantoms have no such grades.
-
-# %%
-kinds_of = diagnosis.table.assign(
-    features=lesions == diagnosis.labels,
-    areas=areas.group_by_areas(areas.log_areas(masks)).more == diagnosis.labels,
-    rule=areas.rule(zones) == diagnosis.labels,
-)
-kinds = kinds_of.groupby(["label", "label_rule"]).agg(
-    n=("areas", "size"), **{column: (column, "mean") for column in ("features", "areas", "rule")}
-)
-show(run.save_table(kinds.reset_index(), "table_4_by_kind"), "Share of each kind of eye on the right side")
-
-# %% [markdown]
-# Where every method disagrees with a label, the label may be wrong, or the eye unusual. Counted below: the images that all ways without labels put on the other side (lesion features, DMH by most seeds, areas, rule); those that a supervised model of [03](03_supervised.ipynb) which has not seen the patient contradicts with confidence (Northcutt et al. 2021); and both.
-
-# %%
-sides = kinds_of[["features", "areas", "rule"]].assign(dmh=right["equal", "dmh", name].mean(axis=0) > 0.5)
-alike = ~sides.any(axis=1)
-classifier = name if name in run.profile.classifiers else run.profile.classifiers[0]
-only = replace(run.profile, classifiers=(classifier,))
-probability = predict(diagnosis, only, run.store, ["cross-validation"]).set_index("image_id")["probability"]
-confident = contradicted(diagnosis.labels, probability[diagnosis.table["image_id"]].to_numpy())
-doubted = kinds_of.assign(**{"all without labels": alike, "supervised": confident, "both": alike & confident})
-doubted = doubted.groupby(["label", "label_rule"])[["all without labels", "supervised", "both"]].sum()
-doubted.insert(0, "n", kinds_of.groupby(["label", "label_rule"]).size())
-show(run.save_table(doubted.reset_index(), "table_4_doubted"), "Labels that methods contradict, images of each kind")
-
-# %%
-ranked = areas.feature_aucs(masks, zones, diagnosis, run.profile)
-show(run.save_table(ranked, "table_zones"), "Area under the ROC curve", {"auc": "max", "dr_auc": "max"})
-
-# %% [markdown]
-# ## All labeled photographs
-#
-# The same without cutting the larger class to the size of the smaller one. In `open` by the network that has seen no healthy eye, since the photographs that are added were used to train the other.
-
-# %%
-natural = all_labeled(run.profile, run.store)
-masks_natural = lesion_masks(unaware, natural.images, run.profile, run.store, keeps=False)
-zones_natural = zone_table(masks_natural, find_all(natural, masks_natural, run.store))
-features_natural = lesion_features(natural.images, masks_natural, [name], run.profile, run.store)[name]
-space = reduce(features_natural, run.profile.n_components)
-found = diagnose(space, "kmedoids", natural, run.profile, run.store)[0]["predicted"][0]
-whole_natural = reduce(image_features(natural.images, name, run.profile, run.store), run.profile.n_components)
-channel_natural = areas.lesion_channel(whole_natural, found, masks_natural, zones_natural, natural, run.profile)
-share = f"{natural.labels.mean():.0%} of {len(natural)} with DME"
-show(run.save_table(channel_natural, "table_natural"), share, best={"balanced_accuracy": "max"})
 
 # %% [markdown]
 # **Limits.** Two clusters are matched to two classes by the labels, so guessing scores a little above 0.5. The clusters are of the images at hand: nothing says into which a new photograph falls.

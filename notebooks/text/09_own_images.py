@@ -47,7 +47,7 @@ from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_lege
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.model_file import load_all
-from ruranet_utils.segmentation.study import lesion_masks
+from ruranet_utils.segmentation.study import finds_disc, lesion_masks
 from ruranet_utils.storage import paths
 from sklearn.metrics import silhouette_samples
 
@@ -84,7 +84,7 @@ show(run.save_table(found, "table_lesions_found"), "What the networks find")
 # %% [markdown]
 # ## Two groups
 #
-# `areas`, the way to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms and hemorrhages, which [04](04_clustering.ipynb) compares with every deep feature. `kmedoids` and `dmh` are the paper's: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how far apart the two groups are; near 0 there is one cloud cut in two.
+# `areas`, the way to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms and hemorrhages, which [10](10_lesions_alone.ipynb) compares with deep features. `kmedoids` and `dmh` are the paper's: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how far apart the two groups are; near 0 there is one cloud cut in two.
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -114,12 +114,11 @@ show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two groups; feature
 # `clusters.csv` lists the photographs from the most to the fewest lesions: `severity`, the mean of the standardized log areas; the group by each method and how sure it is (a silhouette; below 0: nearer to the other group); the area of each lesion in percent of the photograph; and, where the optic disc was found, the area of each lesion within one disc diameter (DD) of the fovea, in disc areas, and the distance of the nearest exudate in DD.
 
 # %%
-if cards.set_index("lesion")["note"].get("edema") or run.profile.name == "synthetic":  # the disc stands in for edema
-    maculae = find_all(photographs, masks, run.store)
-    zones = zone_table(masks, maculae)
-    for lesion in SORTED_BY:
-        clusters[f"{lesion} within 1 DD"] = within_1_dd(zones, lesion)
-    clusters["nearest exudate (DD)"] = zones["hard_exudates nearest"].replace(np.inf, np.nan)
+maculae = find_all(photographs, masks, run.store, finds_disc(segmentation, run.profile))
+zones = zone_table(masks, maculae)
+for lesion in SORTED_BY:
+    clusters[f"{lesion} within 1 DD"] = within_1_dd(zones, lesion)
+clusters["nearest exudate (DD)"] = zones["hard_exudates nearest"].replace(np.inf, np.nan)
 listed = clusters.join(area.add_suffix(" (%)")).sort_values("severity", ascending=False, kind="stable")
 listed = run.save_table(listed, "clusters")
 show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
@@ -190,4 +189,4 @@ assert masks.shape == (len(photographs), len(LESIONS), *photographs.images.shape
 assert len(listed) == len(photographs) and listed["image_id"].is_unique
 
 # %% [markdown]
-# This was the last notebook. [README](../README.md#what-came-out): all results in one table. [docs/own_images.md](../docs/own_images.md): how to lay out your folder.
+# Next: [10 · What do the lesions tell by themselves?](10_lesions_alone.ipynb) [docs/own_images.md](../docs/own_images.md): how to lay out your folder.

@@ -72,7 +72,7 @@ RELEASED = Protocol(**{name: name != "three_clusters" for name in INGREDIENTS})
 def climb(
     cohort: Cohort,
     masks: np.ndarray,
-    masks_of_test: np.ndarray,
+    masks_of_test: np.ndarray | None,
     tied: tuple[Cohort, np.ndarray],
     backbone: str,
     profile: Profile,
@@ -86,8 +86,8 @@ def climb(
         With labels.
     masks : ndarray of bool, shape (n_images, n_lesions, h, w)
         Found by the networks of the project.
-    masks_of_test : ndarray of bool, shape (n_images, n_lesions, h, w)
-        Found by networks that were trained on the test images, one more ingredient.
+    masks_of_test : ndarray of bool, shape (n_images, n_lesions, h, w), or None
+        Found by networks that were trained on the test images, one more ingredient; none where there are none.
     tied : tuple of Cohort and ndarray
         Images of which each class comes from a source of its own, with their masks, another one.
     backbone : str
@@ -102,10 +102,12 @@ def climb(
     ours, agglomerative = Protocol(), replace(RELEASED, random_start=False, three_clusters=True)
     tried = {"ours": (ours, cohort, masks)}
     tried |= {name.replace("_", " "): (replace(ours, **{name: True}), cohort, masks) for name in INGREDIENTS}
-    tried["segmentation trained on test images"] = ours, cohort, masks_of_test
+    last = masks if masks_of_test is None else masks_of_test
+    if masks_of_test is not None:
+        tried["segmentation trained on test images"] = ours, cohort, masks_of_test
     tried["classes from two sources"] = ours, *tied
-    tried["all but the sources, k-medoids"] = RELEASED, cohort, masks_of_test
-    tried["all but the sources, agglomerative"] = agglomerative, cohort, masks_of_test
+    tried["all but the sources, k-medoids"] = RELEASED, cohort, last
+    tried["all but the sources, agglomerative"] = agglomerative, cohort, last
     tried["all, k-medoids"] = RELEASED, *tied
     right, rows = {}, []
     for name, (protocol, images, seen) in progress(tried.items(), desc="ladder", unit="protocol"):

@@ -119,7 +119,7 @@ def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> 
     return around - spot
 
 
-def find_all(cohort: Cohort, masks: np.ndarray, store: Store) -> list[Macula]:
+def find_all(cohort: Cohort, masks: np.ndarray, store: Store, with_disc: bool = True) -> list[Macula]:
     """:func:`find_macula` of all images of a cohort, once per store.
 
     Only exudates are left out of the search: the fovea, dark and red, is itself easily taken for a hemorrhage.
@@ -129,10 +129,14 @@ def find_all(cohort: Cohort, masks: np.ndarray, store: Store) -> list[Macula]:
     cohort : Cohort
         Of phantoms the disc is known, not found.
     masks : ndarray of bool, shape (n, n_lesions, h, w)
-        Found lesions, in the order of ``profiles.LESIONS``, the last one the optic disc.
+        Found lesions, in the order of ``profiles.LESIONS``.
     store : Store
+    with_disc : bool
+        Whether the last one is the optic disc; without a disc there is no macula.
     """
     discs, exudates = masks[:, DISC], masks[:, LESIONS.index("hard_exudates")]
+    if not with_disc:
+        discs = np.zeros_like(discs)
     if "disc_row" in cohort.table:
         discs = np.stack([_circle(*place, discs.shape[1:]) for place in cohort.table[KNOWN].to_numpy()])
 

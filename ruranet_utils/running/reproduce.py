@@ -84,7 +84,7 @@ def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
         "networks without SCSE": profile.models != "shipped" or set(LESIONS) <= shown,
     }
     needs = {"02": ("masks",), "05": ("labels", "networks without SCSE")}
-    needs |= dict.fromkeys(("03", "04", "08"), ("labels",))
+    needs |= dict.fromkeys(("03", "04", "08", "10"), ("labels",))
     lacks = {path: [name for name in needs.get(path.stem[:2], ()) if not has[name]] for path in chosen}
     left_out = [path for path in chosen if lacks[path]]
     for path in left_out:

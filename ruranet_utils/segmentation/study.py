@@ -127,6 +127,33 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     return table[[*columns, "nearer", "n train", "n val", "n", "note"]].reset_index(drop=True)
 
 
+def invert_edema(chosen: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The edema row of Table 2 with our mask inverted, as the released code inverts its own, and with nothing but ones.
+
+    Of all pixels a share h is hit and e wrong: e = 1 - accuracy and IoU = h / (h + e), so h = IoU e / (1 - IoU). The
+    inverted mask has the same errors and hits the rest; the region's share is h / recall.
+
+    Parameters
+    ----------
+    chosen : DataFrame
+        Rows of :func:`encoder_study`, one of them of edema.
+    name : str
+        What our mask shows.
+
+    Returns
+    -------
+    DataFrame
+        ``mask``, ``iou``, ``n``.
+    """
+    row = chosen.set_index("lesion").loc["edema"]
+    wrong = 1 - row["accuracy"]
+    hit = row["iou"] * wrong / (1 - row["iou"])
+    printed = published.table_2().set_index("lesion").loc["edema", "iou"]
+    iou = {"paper: edema": printed, f"ours: {name.lower()}": row["iou"]}
+    iou |= {"ours, inverted": (1 - wrong - hit) / (1 - hit), "every pixel, truth inverted": 1 - hit / row["recall"]}
+    return pd.DataFrame({"mask": list(iou), "iou": list(iou.values()), "n": [np.nan, *[row["n"]] * 3]})
+
+
 def lesion_masks(
     segmentation: Cohort,
     images: np.ndarray,
@@ -181,6 +208,13 @@ def lesion_masks(
         if keeps and protocol == "held_out":
             keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
     return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
+
+
+def finds_disc(segmentation: Cohort, profile: Profile) -> bool:
+    """Whether what :func:`lesion_masks` calls edema is the optic disc; arguments as there."""
+    if "edema" in segmentation.annotated:
+        return "edema" in segmentation.lesion_notes
+    return bool(load_all(paths.models(profile.models), ["edema"])["edema"].card.get("disc"))
 
 
 def _choice(segmenter: Segmenter) -> pd.DataFrame:

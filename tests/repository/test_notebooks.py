@@ -25,7 +25,7 @@ def code_cells(path):
 
 def test_all_notebooks_are_there():
     names = ["01_data_merge", "02_backbone_study", "03_supervised", "04_clustering", "05_ablation", "06_pca"]
-    names += ["07_paper_audit", "08_source_confound", "09_own_images"]
+    names += ["07_paper_audit", "08_source_confound", "09_own_images", "10_lesions_alone"]
     assert [path.stem for path in NOTEBOOKS] == names
 
 

@@ -241,7 +241,7 @@ def test_own_photographs_without_masks_or_labels(modelled, own):
     root, _ = own
     done, results = own_run(modelled, root, "-p", "models", "synthetic")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("is left out: there are no labels") == 4
+    assert done.stdout.count("is left out: there are no labels") == 5
     assert "02_backbone_study is left out: there are no masks" in done.stdout
     clusters = pd.read_csv(results / "clusters.csv")
     assert sorted(clusters["image_id"]) == sorted(f"Auge {number}" for number in range(12))
@@ -258,7 +258,9 @@ def test_two_clusters_of_own_photographs_in_one_command(modelled, own):
     done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert len(rows) == 6 and {row["kmedoids"] for row in rows} == {"more lesions", "fewer lesions"}
+    assert len(rows) == 6 and {row["areas"] for row in rows} == {"more lesions", "fewer lesions"}
+    assert "kmedoids" not in rows[0]
+    assert [row["severity"] for row in rows] == sorted((row["severity"] for row in rows), reverse=True)
     assert "[1/1] 09_own_images" in done.stderr
 
 
@@ -277,7 +279,7 @@ def test_own_photographs_with_labels_and_masks_of_one_lesion(modelled, own):
     for number, phantom in enumerate(phantoms):
         mask = phantom.masks[LESIONS.index("hemorrhages")]
         Image.fromarray(mask.astype("uint8") * 255).save(root / f"masks/hemorrhages/Auge {number}.png")
-    only = [part for number in ("01", "02", "04", "08", "09") for part in ("--only", number)]
+    only = [part for number in ("01", "02", "04", "08", "09", "10") for part in ("--only", number)]
     done, results = own_run(modelled, root, *only, "-p", "models", "synthetic")
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stdout

@@ -16,7 +16,14 @@ from ruranet_utils.segmentation import training, unet
 from ruranet_utils.segmentation.model_file import MIRRORS, Model
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
 from ruranet_utils.segmentation.segmenter import TRAINING, LesionSegmenter
-from ruranet_utils.segmentation.study import best_encoders, compare_protocols, encoder_study, lesion_masks
+from ruranet_utils.segmentation.study import (
+    best_encoders,
+    compare_protocols,
+    encoder_study,
+    finds_disc,
+    invert_edema,
+    lesion_masks,
+)
 from ruranet_utils.storage.store import Store
 
 GOOD, BAD = "mobilenet_v2", "resnet18"
@@ -275,3 +282,25 @@ def test_worker_processes_change_nothing(phantoms, tiny, tmp_path):
     np.testing.assert_array_equal(*masks)
     names = [sorted(path.name for path in (tmp_path / str(workers)).rglob("*")) for workers in (1, 2)]
     assert names[0] == names[1] and len(names[0]) > 20
+
+
+def test_the_inverted_edema_is_scored_without_its_masks():
+    """From the scores of one row, against counting pixels of inverted masks."""
+    rng = np.random.default_rng(0)
+    truth = rng.random((3, 16, 16)) < 0.1
+    found = truth ^ (rng.random(truth.shape) < 0.05)
+    scores = segmentation_scores(pixel_counts(found, truth))
+    table = invert_edema(pd.DataFrame([{"lesion": "edema", "n": 3, **scores}]), "Disc").set_index("mask")["iou"]
+    assert table["ours: disc"] == scores["iou"]
+    assert table["ours, inverted"] == pytest.approx(segmentation_scores(pixel_counts(~found, ~truth))["iou"])
+    everything = np.ones_like(truth)
+    expected = segmentation_scores(pixel_counts(everything, ~truth))["iou"]
+    assert table["every pixel, truth inverted"] == pytest.approx(expected)
+
+
+def test_whether_edema_is_the_disc_is_known(phantoms, tiny, untrained, monkeypatch):
+    monkeypatch.setenv("RURANET_STORE", str(untrained))
+    assert not finds_disc(phantoms, tiny)
+    assert finds_disc(replace(phantoms, lesion_notes={"edema": "optic disc"}), tiny)
+    without = replace(phantoms, masks=None, table=phantoms.table.drop(columns=[f"{x}_px" for x in ANNOTATIONS]))
+    assert finds_disc(without, replace(tiny, models="shipped"))
