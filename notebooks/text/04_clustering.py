@@ -185,7 +185,7 @@ run.save_figure(fig, "fig_clustering")
 # %% [markdown]
 # ## What DMH depends on
 #
-# One change at a time, ten seeds each, all weights 1, features of the backbone above. "Until Eq. 3 stops falling": its mean over 20 epochs is less than 1 % below that of the 20 epochs before. `agreement` is the mean adjusted Rand index between the clusters of two seeds: 1 if all seeds find the same, 0 if they agree by chance.
+# One change at a time, ten seeds each, all weights 1, features of the backbone above. "Until Eq. 3 stops falling": its mean over 20 epochs lies less than 1 % of its first value below that of the 20 epochs before. `agreement` is the mean adjusted Rand index between the clusters of two seeds: 1 if all seeds find the same, 0 if they agree by chance.
 
 # %%
 sensitive = sensitivity(reduced[name], diagnosis, run.profile, run.store)

@@ -32,8 +32,8 @@ READINGS = ("images", "clusters")
 # Most images whose similarities are looked at together: their matrix has the square of this number of entries.
 BATCH_SIZE = 1024
 N_CLUSTERS = 2
-# Without a number of epochs training ends when Eq. 3, averaged over WINDOW epochs, has fallen by less than a share of
-# LEAST_FALL since the WINDOW epochs before, or after MOST_EPOCHS.
+# Without a number of epochs training ends when Eq. 3, averaged over WINDOW epochs, has fallen by less than LEAST_FALL
+# of its first value since the WINDOW epochs before, or after MOST_EPOCHS.
 WINDOW, LEAST_FALL, MOST_EPOCHS = 20, 0.01, 1000
 HISTORY = ("epoch", "loss_diversity", "loss_cluster", "threshold", "similarity")
 
@@ -91,8 +91,8 @@ def train_heads(
         Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
     epochs : int or None
         Each with newly estimated medoids and one step of Adam on all images, or on each random batch of at most
-        ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, which is when its mean over 20 epochs is less than 1 %
-        below that of the 20 epochs before, at most 1000.
+        ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, which is when its mean over 20 epochs lies less than 1 %
+        of its first value below that of the 20 epochs before; at most 1000.
     lam : float
         Lambda of Eq. 3; the paper's is 0.3.
     seed : int
@@ -119,7 +119,8 @@ def train_heads(
     ------
     ValueError
         If ``features`` does not have three axes, holds NaN or infinity, does not vary between images, or has
-        fewer images than clusters or fewer than two lesions; for an unknown rule, reading or start.
+        fewer images than clusters or fewer than two lesions; for an unknown rule, reading or start; if the loss
+        becomes infinite or NaN.
 
     References
     ----------
@@ -144,8 +145,11 @@ def train_heads(
             outputs = heads(inputs[rows])
             compared = outputs if reading == "images" else soft_clusters(outputs, medoids)
             diversity, distance = diversity_loss(compared, threshold), clustering_loss(outputs, medoids)
+            loss = total_loss(diversity, distance, lam)
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss of epoch {epoch} is {loss.item()}")
             optimizer.zero_grad()
-            total_loss(diversity, distance, lam).backward()
+            loss.backward()
             optimizer.step()
             steps.append((diversity.item(), distance.item(), inter_head_similarity(compared.detach()).item()))
         diversity, distance, similarity = np.mean(steps, axis=0).tolist()
@@ -164,7 +168,7 @@ def _has_settled(losses: Sequence[float]) -> bool:
     """Whether the loss has stopped falling: see ``WINDOW``."""
     if len(losses) < 2 * WINDOW:
         return False
-    return np.mean(losses[-WINDOW:]) > (1 - LEAST_FALL) * np.mean(losses[-2 * WINDOW : -WINDOW])
+    return np.mean(losses[-2 * WINDOW : -WINDOW]) - np.mean(losses[-WINDOW:]) < LEAST_FALL * losses[0]
 
 
 class DMH(ClusterMixin, BaseEstimator):

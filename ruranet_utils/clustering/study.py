@@ -46,10 +46,18 @@ def project_all(
     n_seeds : int
     **variant
         ``epochs``, ``rule``, ``reading``, ``start`` or ``course`` of :func:`ruranet_utils.clustering.dmh.train_heads`.
+
+    Raises
+    ------
+    ValueError
+        As for that; it names the seed. A mean over the other seeds would be another number under the same name.
     """
 
     def compute(reduced: np.ndarray, settings: dict) -> dict[str, np.ndarray]:
-        result = dmh.train_heads(reduced, **settings)
+        try:
+            result = dmh.train_heads(reduced, **settings)
+        except ValueError as error:
+            raise ValueError(f"projection heads of seed {settings['seed']}: {error}") from error
         course = {f"after {epoch}": outputs for epoch, outputs in result.course.items()}
         return {"embedding": result.embedding, "history": result.history.to_numpy(dtype=np.float64), **course}
 

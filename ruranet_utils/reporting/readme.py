@@ -215,7 +215,9 @@ def _cell(row: pd.Series | None, score: str) -> str:
     if row is None or pd.isna(row[f"{score} ours".strip()]):
         return "–"
     interval = f" [{row[f'{score}_low']:.3f}, {row[f'{score}_high']:.3f}]" if f"{score}_low" in row else ""
-    return f"{_number(row[f'{score} ours'.strip()], score)}{interval}, N = {row['n']:.0f}, {row['weights']}"
+    spread = f" ± {row['accuracy_sd']:.3f} over {row['n_seeds']:.0f} seeds" if row.get("n_seeds", 1) > 1 else ""
+    spread = spread if score == "accuracy" else ""
+    return f"{_number(row[f'{score} ours'.strip()], score)}{spread}{interval}, N = {row['n']:.0f}, {row['weights']}"
 
 
 def _number(value: float, score: str) -> str:

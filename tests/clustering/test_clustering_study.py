@@ -19,7 +19,6 @@ from ruranet_utils.clustering.study import (
     SELECTIONS,
     diagnose,
     diagnose_images,
-    lesion_channel,
     project,
     project_all,
     score,
@@ -167,24 +166,15 @@ def test_several_trainings_are_scored_each_and_together(embedded, cohort, tiny, 
     assert together[0]["lesion_weights"] == "1 1 1 1 (3 of 3)"
 
 
-def test_lesion_channel_compares_with_the_whole_image(cohort, tiny):
-    """Hard exudates cover more of the positive images, the other lesions and the whole image say nothing."""
-    rng = np.random.default_rng(0)
-    masks = np.zeros((N, len(LESIONS), 8, 8), bool)
-    masks[:, 0, 0, 0] = masks[::2, 0, 0, 1] = True
-    masks[cohort.labels == 1, 0, 1] = True
-    whole, predicted = rng.normal(size=(N, 5)), 1 - cohort.labels
-    table = lesion_channel(whole, predicted, masks, cohort, tiny).set_index("clustered")
-    assert table.index.tolist() == [
-        "whole image, features",
-        "lesions, features",
-        "lesions, areas",
-        "hard exudates, area",
-    ]
-    baseline = diagnose_images(whole, cohort, tiny)["accuracy"]
-    assert table["accuracy"].iloc[:2].tolist() == [baseline, 0]
-    assert table.loc["hard exudates, area", "accuracy"] == 1
-    np.testing.assert_allclose(table["difference"].iloc[1:], table["accuracy"].iloc[1:] - baseline)
-    assert np.isnan(table["p"].iloc[0]) and (table["n"] == N).all()
-    none = lesion_channel(whole, predicted, np.zeros_like(masks), cohort, tiny)
-    assert none["clustered"].tolist() == ["whole image, features", "lesions, features"]
+def test_a_seed_that_fails_is_named(embedded, tiny, store, monkeypatch):
+    heads = dmh.ProjectionHeads.forward
+
+    def broken(self, features):
+        return heads(self, features) * (float("nan") if self.hidden_weight[0, 0, 0] == first else 1)
+
+    generator = dmh.torch.Generator().manual_seed(2)
+    first = dmh.ProjectionHeads(*embedded.shape[1:], 64, 32, generator).hidden_weight[0, 0, 0].item()
+    monkeypatch.setattr(dmh.ProjectionHeads, "forward", broken)
+    monkeypatch.setattr(dmh, "estimate_medoids", lambda outputs: outputs[:2].transpose(0, 1).detach())
+    with pytest.raises(ValueError, match="projection heads of seed 2: the loss of epoch 1 is nan"):
+        project_all({"": embedded}, replace(tiny, dmh_epochs=2), store, 4)

@@ -163,8 +163,8 @@ def test_bad_features_are_refused(features, message):
 def test_without_a_number_of_epochs_training_ends_when_equation_3_stops_falling(two_groups):
     settled = train_heads(two_groups[0], epochs=None, lam=0.3, seed=0)
     total = (settled.history["loss_diversity"] + 0.3 * settled.history["loss_cluster"]).to_numpy()
-    means = [total[end - 20 : end].mean() / total[end - 40 : end - 20].mean() for end in range(40, len(total) + 1)]
-    assert means[-1] > 0.99 and all(mean <= 0.99 for mean in means[:-1])
+    falls = [total[end - 40 : end - 20].mean() - total[end - 20 : end].mean() for end in range(40, len(total) + 1)]
+    assert falls[-1] < 0.01 * total[0] and all(fall >= 0.01 * total[0] for fall in falls[:-1]) and len(falls) > 1
     fixed = train_heads(two_groups[0], epochs=len(total), lam=0.3, seed=0)
     np.testing.assert_array_equal(settled.embedding, fixed.embedding)
 
