@@ -67,7 +67,7 @@ def test_ctrl_c_is_exit_code_130(monkeypatch):
 
 def test_notebooks_as_json():
     listed = json.loads(ruranet("reproduce", "--list", "--json").stdout)
-    assert listed[0] == "01_data_merge" and len(listed) == 9
+    assert listed[0] == "01_data_merge" and len(listed) == 10
 
 
 def test_a_run_as_json(tmp_path):
