@@ -72,7 +72,7 @@ def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     -------
     DataFrame
         With ``p adjusted``, controlling the false discovery rate, NaN where ``p`` is, and ``verdict``: ``"higher"`` or
-        ``"lower"`` where that is below 0.05, else ``"no difference shown"``.
+        ``"lower"`` where that is below 0.05, else ``"no difference shown"``; missing where there is no ``p``.
 
     References
     ----------
@@ -82,8 +82,9 @@ def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     known = differences["p"].dropna()
     adjusted = known.groupby(family[known.index]).transform(false_discovery_control)
     table = differences.assign(**{"p adjusted": adjusted})
-    signs = np.where(table["difference"] > 0, "higher", "lower")
-    return table.assign(verdict=np.where(table["p adjusted"] < 0.05, signs, "no difference shown"))
+    verdict = pd.Series(np.where(table["difference"] > 0, "higher", "lower"), table.index)
+    verdict = verdict.where(table["p adjusted"] < 0.05, "no difference shown")
+    return table.assign(verdict=verdict.where(table["p"].notna()))
 
 
 def mean_pairwise_ari(clusterings: Sequence[np.ndarray]) -> float:
