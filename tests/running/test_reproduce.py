@@ -137,7 +137,7 @@ def test_list(tmp_path):
         (["--profile", "papper"], ["'papper'", "synthetic, open, paper, folder"]),
         (["-p", "epoch", "3"], ["epoch", "epochs"]),
         (["-p", "encoders", "resnet19"], ["resnet19", "densenet201"]),
-        (["--only", "10"], ["'10'", "06_pca"]),
+        (["--only", "11"], ["'11'", "06_pca"]),
         (["-p", "epochs", "0"], ["epochs", "0"]),
         (["--profile", "folder"], ["needs data_dir", "own_images.md"]),
         (["--profile", "folder", "-p", "data_dir", "no/such"], ["expected the folder", "no/such/images"]),
