@@ -140,15 +140,14 @@ show(run.save_table(steps, "table_5_steps"), f"Differences of the accuracy, all 
 # %% [markdown]
 # ## SCSE, over several trainings
 #
-# In the open profile the networks of b and c are trained by `n_seeds` seeds each, without healthy eyes; the pipeline after them is the same. `difference` is c minus b, mean over the seeds, with its interval over patients and trainings.
+# In the open profile the networks of b and c are trained by `n_seeds` seeds each; the pipeline after them is the same. `difference` is c minus b, mean over the seeds, with its interval over patients and trainings.
 
 # %%
 if run.profile.masks == "joint" and run.profile.n_seeds > 1:
     seeds, correct = range(run.profile.seed, run.profile.seed + run.profile.n_seeds), {}
-    unaware = replace(segmentation, healthy=None)
     for number, attention in product(seeds, (None, "scse")):
         used = replace(run.profile, seed=number)
-        masks = lesion_masks(unaware, diagnosis.images, used, run.store, attention, keeps=False)
+        masks = lesion_masks(segmentation, diagnosis.images, used, run.store, attention, keeps=False)
         found = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
         for row in diagnose(reduce(found, n_components, outside_test), "kmedoids", diagnosis, run.profile, run.store):
             right = row["predicted"][0] == diagnosis.labels

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ruranet_utils.profiles import Profile
+from ruranet_utils.storage.machine import processor
 
 
 def prepare(profile: Profile) -> torch.device:
@@ -58,6 +59,12 @@ def plan(profile: Profile) -> Plan:
         chosen[profile.precision],
         1 if on_gpu else profile.workers,
     )
+
+
+def machine_name(profile: Profile) -> str:
+    """What the networks of a profile are computed on: name of the GPU, or of the processor."""
+    planned = plan(profile)
+    return processor() if planned.device.type == "cpu" else planned.name
 
 
 def device_settings(profile: Profile, trains: bool = False) -> dict[str, str | int]:

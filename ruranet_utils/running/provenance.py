@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -49,7 +48,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "profile": settings,
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": machine.processor(), "cores": os.cpu_count()},
         "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
         "data": _digests(paths.figures(paths.results(profile))),
         "notebooks": dict(sorted({**earlier, **ran}.items())),
@@ -67,13 +66,6 @@ def describe_process(device: torch.device) -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("pandas", *LIBRARIES.values())},
     }
-
-
-def _processor() -> str:
-    """The processor's name as Linux and macOS know it, else its kind."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _digests(results: Path) -> dict[str, str]:

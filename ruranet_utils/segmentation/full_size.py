@@ -129,7 +129,9 @@ def coarse_aupr(counted: np.ndarray) -> float:
     return float(auc(recall, precision))
 
 
-def field_table(counted: Sequence[Mapping[str, np.ndarray]], lesions: Sequence[str], seed: int = 0) -> pd.DataFrame:
+def field_table(
+    counted: Sequence[Mapping[str, np.ndarray]], lesions: Sequence[str], threshold: float = 0.5, seed: int = 0
+) -> pd.DataFrame:
     """Ours beside the published rows.
 
     Parameters
@@ -138,20 +140,24 @@ def field_table(counted: Sequence[Mapping[str, np.ndarray]], lesions: Sequence[s
         What :func:`histograms` returns, of each seed.
     lesions : sequence of str
         Of the channels.
+    threshold : float
+        The network's own. It has rows beside those of the threshold 0.5, by which others are scored.
     seed : int
         Of the bootstrap.
 
     Returns
     -------
     DataFrame
-        ``model``, ``input``, ``scored at``; ``mean iou`` of the first seed with ``low`` and ``high`` (95 %, bootstrap
-        over photographs) and ``sd`` over ``n_seeds``; ``mean ap`` (average precision), ``mean aupr`` (11 thresholds);
-        ``iou`` and ``aupr`` of each lesion; ``n``; ``note``.
+        ``model``, ``input``, ``scored at``, ``threshold``; ``mean iou`` of the first seed with ``low`` and ``high``
+        (95 %, bootstrap over photographs) and ``sd`` over ``n_seeds``; ``mean ap`` (average precision), ``mean aupr``
+        (11 thresholds); ``iou`` and ``aupr`` of each lesion; ``n``; ``note``.
     """
     channels = [list(lesions).index(lesion) for lesion in published.FIELD_LESIONS]
     sizes = {"network": "512 x 512", "own": OWN_SIZE}
     rows = [
-        {"scored at": name, **_row([one[size][:, channels] for one in counted], seed)} for size, name in sizes.items()
+        {"scored at": name, **_row([one[size][:, channels] for one in counted], level, seed)}
+        for level in dict.fromkeys((0.5, threshold))
+        for size, name in sizes.items()
     ]
     ours = {"model": "ours, one network", "input": "512 x 512, field of view", "note": "nothing chosen on these images"}
     n_test = len(counted[0]["own"])
@@ -159,13 +165,15 @@ def field_table(counted: Sequence[Mapping[str, np.ndarray]], lesions: Sequence[s
     return pd.concat([pd.DataFrame(rows).assign(**ours), theirs], ignore_index=True)
 
 
-def _row(of_seeds: Sequence[np.ndarray], seed: int) -> dict:
+def _row(of_seeds: Sequence[np.ndarray], threshold: float, seed: int) -> dict:
     first = of_seeds[0]
-    pooled, spread = first.sum(axis=0), [iou_at(one.sum(axis=0)).mean() for one in of_seeds]
+    pooled, spread = first.sum(axis=0), [iou_at(one.sum(axis=0), threshold).mean() for one in of_seeds]
     drawn = np.random.default_rng(seed).integers(len(first), size=(N_RESAMPLES, len(first)))
-    means = [iou_at(first[rows].sum(axis=0)).mean() for rows in drawn]
+    means = [iou_at(first[rows].sum(axis=0), threshold).mean() for rows in drawn]
     auprs = [coarse_aupr(lesion) for lesion in pooled]
+    each = iou_at(pooled, threshold)
     return {
+        "threshold": threshold,
         "mean iou": spread[0],
         "low": np.quantile(means, 0.025),
         "high": np.quantile(means, 0.975),
@@ -173,7 +181,7 @@ def _row(of_seeds: Sequence[np.ndarray], seed: int) -> dict:
         "n_seeds": len(spread),
         "mean ap": np.mean([average_precision_of(lesion) for lesion in pooled]),
         "mean aupr": np.mean(auprs),
-        **{f"iou {lesion}": iou for lesion, iou in zip(published.FIELD_LESIONS, iou_at(pooled), strict=True)},
+        **{f"iou {lesion}": iou for lesion, iou in zip(published.FIELD_LESIONS, each, strict=True)},
         **{f"aupr {lesion}": aupr for lesion, aupr in zip(published.FIELD_LESIONS, auprs, strict=True)},
         "n": len(first),
     }

@@ -49,7 +49,7 @@ class Model:
         ``image_size_px``, ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources),
         ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the
         test images, where it was scored, and ``notes``, by lesion; ``weights`` (origin of the encoder's first ones),
-        ``intended_use`` and ``sha256`` over the parameters.
+        ``machine`` (trained on), ``intended_use`` and ``sha256`` over the parameters.
     """
 
     state: Arrays

@@ -19,8 +19,8 @@ from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
 TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.segmenter")
-TRAINING = Step("segmentation_model", 1, TRAINED)
-SCORING = Step("segmentation_scores", 1, TRAINED)
+TRAINING = Step("segmentation_model", 2, TRAINED)
+SCORING = Step("segmentation_scores", 2, TRAINED)
 MASKS = Step("lesion_masks", 1, TRAINED)
 FIELDS = (  # of the profile, on which the parameters depend
     "seed",
@@ -106,8 +106,8 @@ class LesionSegmenter:
         -------
         dict of dict
             By pair: ``val`` and ``test``, pixels by ``COUNTS`` for each image; ``aupr`` of the test images, pooled and
-            averaged; ``threshold`` with the best validation IoU; ``parameters``; ``speed`` as
-            :func:`ruranet_utils.segmentation.training.fit` returns it.
+            averaged; ``threshold`` with the best validation IoU; ``parameters``; ``speed`` and
+            ``machine`` as :func:`ruranet_utils.segmentation.training.fit` returns them.
         """
         return self._fetch_all(SCORING, pairs, self._score)
 
@@ -194,6 +194,7 @@ class LesionSegmenter:
             "threshold": np.array([threshold]),
             "parameters": np.array([sum(map(np.size, learned(trained)))]),
             "speed": trained["speed"],
+            "machine": trained["machine"],
         }
 
     def _model(self, trained: Arrays, lesion: str, encoder: str, **card) -> Model:

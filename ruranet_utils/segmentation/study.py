@@ -44,10 +44,10 @@ def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None 
         the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
         first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
-        on the validation images (0.5 in a joint network); ``validation_iou`` (first seed; out of fold in a joint
-        network) and ``chosen`` by it; ``parameters``; ``weights``;
+        on the validation images (of a joint network, out of fold, once and for all); ``validation_iou`` (first seed;
+        out of fold in a joint network) and ``chosen`` by it; ``parameters``; ``weights``;
         ``note``: what the masks show where that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
-        (for data) of the first seed's training.
+        (for data) of the first seed's training, and the ``machine`` it ran on.
     """
     pairs = pairs or list(product(segmenter.cohort.annotated, segmenter.profile.encoders))
     seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
@@ -90,6 +90,7 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
         "weights": find_weights(encoder, segmenter.profile).origin,
         "note": segmenter.cohort.lesion_notes.get(lesion, ""),
         **dict(zip(("patches", "time_s", "waited_s"), first["speed"], strict=True)),
+        "machine": bytes(first["machine"]).decode(),
     }
 
 
@@ -113,6 +114,8 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
     sizes = segmenter.cohort.table["split"].value_counts()
     segmenter = replace(segmenter, cohort=replace(segmenter.cohort, healthy=None))
+    if isinstance(segmenter, JointSegmenter):
+        segmenter = replace(segmenter, validated=False)  # nothing is chosen here
     parts = []
     for name, (train, validation, _) in PROTOCOLS.items():
         scored = encoder_study(replace(segmenter, protocol=name), pairs)
@@ -263,7 +266,8 @@ def _about(segmenter: Segmenter, rows: pd.DataFrame) -> dict:
     """What a card says of the lesions of a network; it has scores if the network has SCSE."""
     scores = rows.set_index("lesion")[["iou_first", "iou_low", "iou_high"]].T.to_dict()
     notes = dict(zip(rows["lesion"], rows["note"], strict=True))
-    return {"weights": rows["weights"].iloc[0], "notes": notes, "scores": scores if segmenter.attention else {}}
+    first = rows[["weights", "machine"]].iloc[0].to_dict()
+    return {**first, "notes": notes, "scores": scores if segmenter.attention else {}}
 
 
 def _is_kept(file: Path, model: Model) -> bool:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 from torch import nn
 
 from ruranet_utils.networks import training
-from ruranet_utils.networks.device import prepare
+from ruranet_utils.networks.device import machine_name, prepare
 from ruranet_utils.profiles import Profile
 from ruranet_utils.segmentation.patches import UNKNOWN, Annotated, FullImages, JointPatches, Patches
 from ruranet_utils.segmentation.unet import build
@@ -140,7 +140,8 @@ def fit(
     -------
     dict of str to ndarray
         ``state.*``: parameters of the epoch with the best validation Dice; ``history``: one row per epoch with
-        epoch, training loss and validation Dice; ``speed``: patches, seconds of all epochs, seconds waited for data.
+        epoch, training loss and validation Dice; ``speed``: patches, seconds of all epochs, seconds waited for data;
+        ``machine``: name of the GPU or processor, in UTF-8.
 
     Raises
     ------
@@ -186,14 +187,17 @@ def _fit(
         description=description,
         checkpoint=checkpoint,
     )
-    return _arrays(module, history, len(train.images) * profile.patches_per_image)
+    return _arrays(module, history, len(train.images) * profile.patches_per_image, profile)
 
 
-def _arrays(module: Segmentation, history: pd.DataFrame, patches_per_epoch: int) -> dict[str, np.ndarray]:
+def _arrays(
+    module: Segmentation, history: pd.DataFrame, patches_per_epoch: int, profile: Profile
+) -> dict[str, np.ndarray]:
     state = {f"state.{name}": value.cpu().numpy() for name, value in module.model.state_dict().items()}
     speed = np.array([len(history) * patches_per_epoch, history["time_s"].sum(), history["waited_s"].sum()])
     logged = history.reindex(columns=["epoch", "train_loss", "dice"])
-    return {**state, "history": logged.to_numpy(), "speed": speed}
+    machine = np.frombuffer(machine_name(profile).encode(), np.uint8)
+    return {**state, "history": logged.to_numpy(), "speed": speed, "machine": machine}
 
 
 def fit_joint(
@@ -248,4 +252,4 @@ def fit_joint(
         description=description,
         checkpoint=checkpoint,
     )
-    return _arrays(module, history, len(patches) * profile.batch_size)
+    return _arrays(module, history, len(patches) * profile.batch_size, profile)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import platform
+import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 # The instruction set decides the order in which sums are rounded. With these variables it is the same on every x86
 # machine, and so are the bytes of the results. MKL knows its branch AVX2 on Intel's processors alone and takes
@@ -87,6 +90,13 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 @cache
+def processor() -> str:
+    """The processor's name as Linux knows it, else its kind."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def instructions(with_torch: bool = True) -> str:
     """What this process computes with, such as ``"Haswell, AVX2"``: the kinds of its BLAS, then that of torch.
 

@@ -37,16 +37,25 @@ def tables():
 def test_a_card_says_what_was_trained_on_what_how_it_scores_and_whom_to_thank(tables, tmp_path):
     card = {"lesions": list(ANNOTATIONS), "disc": True, "sha256": "a" * 64, "trained_on": ["idrid", "srahim"]}
     card |= {"n_train": 47, "n_val": 7, "n_healthy": 137, "image_size_px": 512}
+    card |= {"machine": "Analytical Engine", "thresholds": [0.3] * 5}
     file = tmp_path / "lesions.safetensors"
     file.write_bytes(bytes(8_800_000))
     made = ship.card_of(Model({}, card), *tables, file)
     made.save(tmp_path / "README.md")
     text = (tmp_path / "README.md").read_text()
     assert ModelCard(text).data.datasets == ["idrid", "srahim"]
-    for said in ("54 photographs of IDRiD", "137 photographs of SRahim", "8.8 MB", "a" * 64, "optic disc", "CC BY 4.0"):
+    for said in (
+        "54 photographs of IDRiD",
+        "137 photographs of SRahim",
+        "8.8 MB",
+        "a" * 64,
+        "optic disc",
+        "CC BY 4.0",
+        "Analytical Engine",
+    ):
         assert said in text
     field, _ = tables
-    assert f"{field['mean iou'][1]:.3f}" in text and "0.12" in text and "Apache-2.0" in text
+    assert f"{field['mean iou'][1]:.3g}" in text and "0.12" in text and "Apache-2.0" in text
     assert all(f"iou {lesion}" in text for lesion in published.FIELD_LESIONS) and "{{" not in text
 
 
@@ -86,6 +95,7 @@ def test_make_models_writes_the_network_its_card_and_its_scores(annotated, tiny,
     torch.save(mobilenet_v2().state_dict(), tmp_path / "mobilenet_v2.pth")
     monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setenv("RURANET_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(ship, "LONGER", {"epochs": profile.epochs, "revised_epochs": profile.revised_epochs})
     monkeypatch.setattr(ship, "get_profile", lambda *_, **__: profile)
     monkeypatch.setattr(ship, "load_cohorts", lambda *_: (cohort, cohort))
     monkeypatch.setattr(ship.idrid, "records", lambda *_, **__: records)

@@ -73,12 +73,15 @@ def test_ours_stands_beside_the_published_rows():
     counted = [
         {name: rng.integers(1, 9, size=(6, 5, 2, full_size.BINS + 1)) for name in ("network", "own")} for _ in range(3)
     ]
-    table = full_size.field_table(counted, lesions)
-    ours = table.iloc[:2]
-    assert table["model"].tolist()[2:] == published.field()["model"].tolist()
+    assert len(full_size.field_table(counted, lesions)) == 2 + len(published.field())
+    table = full_size.field_table(counted, lesions, 0.3)
+    ours = table.iloc[:4]
+    assert ours["threshold"].tolist() == [0.5, 0.5, 0.3, 0.3]
+    assert table["model"].tolist()[4:] == published.field()["model"].tolist()
     assert (ours["low"] < ours["mean iou"]).all() and (ours["mean iou"] < ours["high"]).all()
     assert set(ours["n_seeds"]) == {3} and (ours["sd"] > 0).all()
     pooled = counted[0]["own"].sum(axis=0)
-    each = dict(zip(lesions, full_size.iou_at(pooled), strict=True))
-    assert ours["iou soft_exudates"].iloc[1] == pytest.approx(each["soft_exudates"])
-    assert ours["mean iou"].iloc[1] == pytest.approx(np.mean([each[name] for name in published.FIELD_LESIONS]))
+    for row, threshold in ((1, 0.5), (3, 0.3)):
+        each = dict(zip(lesions, full_size.iou_at(pooled, threshold), strict=True))
+        assert ours["iou soft_exudates"].iloc[row] == pytest.approx(each["soft_exudates"])
+        assert ours["mean iou"].iloc[row] == pytest.approx(np.mean([each[name] for name in published.FIELD_LESIONS]))

@@ -16,6 +16,7 @@ from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep,
 from ruranet_utils.storage.store import Store
 
 ENCODER = "mobilenet_v2"
+MACHINE = np.frombuffer(b"Analytical Engine", np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def fitted(monkeypatch):
 
     def fake(data, encoder, attention, profile, description, checkpoint, **more):
         calls.append((data, profile.seed, description))
-        return {"state.x": np.zeros(1), "history": np.zeros((1, 3)), "speed": np.zeros(3)}
+        return {"state.x": np.zeros(1), "history": np.zeros((1, 3)), "speed": np.zeros(3), "machine": MACHINE}
 
     monkeypatch.setattr(training, "fit_joint", fake)
     return calls
@@ -130,9 +131,10 @@ def test_a_source_is_asked_only_for_the_lesions_that_its_masks_show(phantoms, jo
     np.testing.assert_array_equal(fitted[0][0].known[:, 2:].all(axis=1), ~other[rows])
 
 
-def test_released_trains_on_the_test_images(phantoms, joint, store, fitted):
-    JointSegmenter(phantoms, joint, store, protocol="released").train("", ENCODER)
-    np.testing.assert_array_equal(fitted[0][0].images, phantoms.split("test").images)
+def test_released_trains_on_the_test_images_and_no_healthy_eye(with_healthy, joint, store, fitted):
+    JointSegmenter(with_healthy, replace(joint, revised_epochs=1), store, protocol="released").train("", ENCODER)
+    assert len(fitted) == 1
+    np.testing.assert_array_equal(fitted[0][0].images, with_healthy.split("test").images)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,8 @@ def oracle(cohort, monkeypatch):
             i for i in range(5) if np.array_equal(validation.masks[:, 0], cohort.masks[known_rows(validation), i])
         )
         good = (encoder == GOOD) != (lesion == 4)
-        return {"state.lesion": np.array([lesion]), "state.good": np.array([good]), "speed": np.array([8.0, 2.0, 0.5])}
+        state = {"state.lesion": np.array([lesion]), "state.good": np.array([good])}
+        return state | {"speed": np.array([8.0, 2.0, 0.5]), "machine": np.frombuffer(b"Turing", np.uint8)}
 
     def known_rows(data):
         return [known[image.tobytes()] for image in data.images]
@@ -151,7 +152,12 @@ def test_seeds_are_averaged_and_the_first_one_is_applied(segmenter, oracle, stor
         counts = np.array([[tp, 100 - tp, 0, 0]] * 4)
         aupr = np.array([ious[self.profile.seed]] * 2)
         self.train(lesion, encoder)
-        one = {"threshold": np.ones(1), "parameters": np.ones(1), "speed": np.zeros(3)}
+        one = {
+            "threshold": np.ones(1),
+            "parameters": np.ones(1),
+            "speed": np.zeros(3),
+            "machine": np.zeros(0, np.uint8),
+        }
         return {"val": counts, "test": counts, "aupr": aupr, **one}
 
     monkeypatch.setattr(LesionSegmenter, "_score", scored)
