@@ -75,7 +75,7 @@ notebooks/%.ipynb: notebooks/text/%.py
 	.venv/bin/jupytext --quiet --update --to ipynb --output $@ $<
 
 readme: .venv/stamp
-	$(RUN) ruranet_utils.reporting.readme
+	$(RUN) ruranet_utils.reporting.results
 
 lock: $(UV)
 	$(UV) lock

@@ -25,7 +25,7 @@ language = "en"
 root_doc = "README"
 extensions = ["myst_nb"]
 PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "models/README.md", "docs/*.md"]
-include_patterns = [*PROSE, "notebooks/*.ipynb", "site/*.md", "*/results/*.md"]
+include_patterns = [*PROSE, "notebooks/**.ipynb", "site/*.md", "*/results/*.md"]
 # of the many tables of figures/ those that a page leads to
 TABLES = re.compile(r"\((?:\.\./)?(figures/\w+/\w+\.md)\)")
 include_patterns += [table for page in PROSE for path in ROOT.glob(page) for table in TABLES.findall(path.read_text())]
@@ -69,7 +69,9 @@ site/files
 def complete(app, docname, source):
     """Add what a page has in the site alone: the README its contents, a table a title; give a notebook's alt texts."""
     if docname == root_doc:
-        source[0] += CONTENTS
+        (exhibits,) = re.findall("<!-- exhibits.*?<!-- end -->", (ROOT / "docs/results.md").read_text(), re.DOTALL)
+        exhibits = exhibits.replace("](../", "](")  # the site has room for all of them
+        source[0] = re.sub("<!-- summary.*?<!-- end -->", lambda _: exhibits, source[0], flags=re.DOTALL) + CONTENTS
     elif docname.startswith("figures/") or "/results/" in docname:
         name = Path(docname).name
         title = f"---\norphan: true\n---\n# {name.replace('_', ' ').capitalize()}\n\n"

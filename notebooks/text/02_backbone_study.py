@@ -25,7 +25,7 @@
 #
 # The paper trains a binary U-Net for each lesion; the synthetic profile does so, too (`masks = "per_lesion"`). The open one trains **one network with a channel for each lesion** (`masks = "joint"`), in a third of the time: its loss is the mean of the Dice losses plus five times the Focal loss, a lesion is drawn first and then a photograph that shows it, and masks that nobody drew take no part. A second part of the training shows it what the first takes for lesions in photographs without retinopathy, of patients outside the diagnosis cohort. It is trained on all training images for a fixed number of epochs, so that nothing is chosen on any image; three-fold cross-validation takes the place of the validation images, and the threshold is 0.3, which did best out of fold.
 #
-# Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are weighed channel by channel ($C$, from their mean over the image) and place by place ($S$, from all channels there),
+# Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are reweighted per channel ($C$, from their mean over the image) and per pixel ($S$, from all channels there),
 #
 # $$\hat{x} = x \odot C + x \odot S,$$
 #
@@ -39,7 +39,7 @@
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# A network of one lesion is trained by Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored on the test images** at the end, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, of the lesion pixels that were found ($TP$), invented ($FP$) and missed ($FN$). Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
+# A network of one lesion is trained by Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored on the test images** at the end, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, of the lesion pixels that were found ($TP$), false positives ($FP$) and missed ($FN$). Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -57,8 +57,8 @@ from ruranet_utils import published
 from ruranet_utils.data.sources import idrid
 from ruranet_utils.networks.backbones import as_float, normalize
 from ruranet_utils.profiles import ANNOTATIONS, DISPLAY
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.diagrams import attention_maps, draw_scse, layers
-from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.reporting.widgets import browse_lesions
 from ruranet_utils.running.start import start
@@ -128,28 +128,8 @@ show(table_1[[*keys, *more]].dropna(subset="threshold"), "Table 1, continued · 
 # Points are ours with their intervals, crosses the paper's. Where the intervals of the encoders overlap, the table ranks them by luck; where a cross lies far to the right of every point, no choice of encoder explains the difference.
 
 # %% alt="One panel for each lesion: the IoU of every encoder as a point with its interval, and the paper's IoU as a cross where it prints one."
-size = (8, (1 + 0.25 * len(run.profile.encoders)) * -(-len(lesions) // 2))
-fig, axes = plt.subplots(-(-len(lesions) // 2), 2, figsize=size, sharey=True, squeeze=False, layout="constrained")
-axes, unused = np.split(axes.ravel(), [len(lesions)])
 printed = published.table_1().set_index(keys)["iou"]
-for ax, lesion in zip(axes, lesions, strict=True):
-    rows = study[study["lesion"] == lesion].reset_index(drop=True)
-    low, high = rows["iou"] - rows["iou_low"], rows["iou_high"] - rows["iou"]
-    ax.errorbar(rows["iou"], rows.index, xerr=[low.clip(0), high.clip(0)], fmt="o", color=PALETTE[0], label="ours")
-    paper = [printed.get((lesion, encoder), np.nan) for encoder in rows["encoder"]]
-    ax.plot(paper, rows.index, "x", color=PALETTE[3], label="paper")
-    ax.set(
-        title=names[lesion],
-        xlabel="IoU",
-        xlim=(-0.03, 1),
-        yticks=rows.index,
-        yticklabels=rows["encoder"].map(DISPLAY),
-    )
-    ax.grid(axis="x", alpha=0.3)
-axes[0].set_ylim(len(run.profile.encoders) - 0.5, -0.5)
-for ax in unused:
-    ax.axis("off")
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
+fig = plots.encoder_scores(study, printed, names)
 run.save_figure(fig, "fig_encoders")
 
 # %% [markdown]
@@ -194,8 +174,8 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[
 
 # %%
 if "edema" in names:
-    inverted = invert_edema(study[study["chosen"]], names["edema"])
-    display(show(run.save_table(inverted, "table_2_inverted"), "IoU of the edema row"))
+    inverted = invert_edema(study[study["chosen"]])
+    display(show(run.save_table(inverted, "table_2_inverted"), f"IoU of the edema row; ours: {names['edema'].lower()}"))
 
 # %% [markdown]
 # ## Beside the field
@@ -232,24 +212,16 @@ if {"healthy", "edema"} <= set(groups):
 # %% [markdown]
 # ## Figure · How the chosen models learned
 #
-# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, has learned its training images by heart. Lesions that few images show are trained for more epochs, so the curves differ in length. A network of all lesions has no validation images, and so no curve on the right.
+# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, overfits. Lesions that few images show are trained for more epochs, so the curves differ in length. A network of all lesions has no validation images, and so no curve on the right.
 
 # %% alt="Two panels with one curve for each lesion, over the epochs: left the training loss, right the Dice score on the validation images."
-fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-networks = (
-    {"All lesions": lesions[0]} if run.profile.masks == "joint" else {names[lesion]: lesion for lesion in lesions}
-)
-for (name, lesion), color in zip(networks.items(), PALETTE, strict=False):
-    epoch, loss, dice = segmenter.train(lesion, encoder_of[lesion])["history"].T
-    axes[0].plot(epoch, loss, color=color, label=f"{name} · {DISPLAY[encoder_of[lesion]]}")
-    axes[1].plot(epoch, dice, color=color)
-axes[0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
-axes[1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
-for ax in axes:
-    ax.xaxis.get_major_locator().set_params(integer=True)
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="upper center", ncol=2, bbox_to_anchor=(0.5, 0), fontsize=10)
-fig.tight_layout()
-run.save_figure(fig, "fig_training")
+together = run.profile.masks == "joint"
+networks = {"All lesions": lesions[0]} if together else {names[lesion]: lesion for lesion in lesions}
+histories = {
+    f"{name} · {DISPLAY[encoder_of[lesion]]}": segmenter.train(lesion, encoder_of[lesion])["history"]
+    for name, lesion in networks.items()
+}
+run.save_figure(plots.learning_curves(histories), "fig_training")
 
 # %% [markdown]
 # ## Figure 1 · The SCSE module
@@ -279,49 +251,20 @@ test = segmentation.split("test")
 row = test.table[f"{lesion}_px"].argmax()
 maps = attention_maps(model, normalize(torch.from_numpy(as_float(test.images[row : row + 1]))))
 maps = [found for found in maps if "attention1" in found.layer]
-fig, axes = plt.subplots(
-    2, 1 + len(maps), figsize=(min(8, 2.3 * (1 + len(maps))), 4.4), squeeze=False, layout="constrained"
-)
-axes[0, 0].imshow(test.images[row].transpose(1, 2, 0), interpolation="bicubic")
-axes[0, 0].set_title(names[lesion], fontsize=10)
-axes[1, 0].axis("off")
-for column, found in enumerate(maps, start=1):
-    shown = axes[0, column].imshow(found.spatial, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-    axes[0, column].set_title(f"S, stage {column}\n{' x '.join(map(str, found.spatial.shape))}", fontsize=10)
-    axes[1, column].plot(np.linspace(0, 100, len(found.channel)), np.sort(found.channel), color=PALETTE[0])
-    axes[1, column].set(ylim=(0, 1), xlabel="channels (%)", title=f"C, {len(found.channel)} channels")
-    axes[1, column].title.set_fontsize(10)
-axes[1, 1].set_ylabel("C")
-for ax in axes[0]:
-    ax.axis("off")
-_ = fig.colorbar(shown, ax=axes[0].tolist(), fraction=0.02)
-run.save_figure(fig, "fig_1_attention", shows_images=True)
+run.save_figure(plots.attention(test.images[row], maps, names[lesion]), "fig_1_attention", shows_images=True)
 
 # %% [markdown]
 # ## Figure · What the models see
 #
-# One test image per lesion, the one with the largest lesion. Green was found, red invented, blue missed.
+# One test image per lesion, the one with the largest lesion. Green pixels were found, red ones are false positives, blue ones were missed.
 
-# %% alt="One row for each lesion: a test image, the true mask, the predicted mask, and the image with found pixels in green, invented ones in red and missed ones in blue."
-predicted = segmenter.masks(test.images, encoder_of)
-fig, axes = plt.subplots(len(lesions), 4, figsize=(8, 2.05 * len(lesions)), squeeze=False)
-for line, (column, lesion) in zip(axes, enumerate(lesions), strict=True):
+# %% alt="One row for each lesion: a test image, the true mask, the predicted mask, and the image with found pixels in green, false positives in red and missed ones in blue."
+predicted, rows = segmenter.masks(test.images, encoder_of), {}
+for column, lesion in enumerate(lesions):
     row = test.table[f"{lesion}_px"].argmax()
-    image, found = test.images[row].transpose(1, 2, 0), predicted[row, column]
     truth = test.masks[row, ANNOTATIONS.index(lesion)]
-    errors = image // 3
-    errors[truth & found], errors[found & ~truth], errors[truth & ~found] = (60, 220, 60), (240, 60, 40), (70, 130, 255)
-    for ax, content, title in zip(
-        line, (image, truth, found, errors), (names[lesion], "truth", "prediction", "errors"), strict=True
-    ):
-        ax.imshow(content, cmap="gray", interpolation="bicubic" if content is image else "nearest")
-        ax.set_title(title, fontsize=10)
-        ax.axis("off")
-colors = {"found": "#3cdc3c", "invented": "#f03c28", "missed": "#4682ff"}
-handles = [plt.Rectangle((0, 0), 1, 1, color=color, label=name) for name, color in colors.items()]
-_ = fig.legend(handles=handles, loc="upper center", ncol=3, bbox_to_anchor=(0.5, 0))
-fig.tight_layout()
-run.save_figure(fig, "fig_segmentation", shows_images=True)
+    rows[names[lesion]] = test.images[row], truth, predicted[row, column]
+run.save_figure(plots.segmentation_errors(rows), "fig_segmentation", shows_images=True)
 
 # %% [markdown]
 # ## The models as files

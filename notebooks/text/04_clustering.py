@@ -49,7 +49,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown, display
 from ruranet_utils import published
 from ruranet_utils.clustering.choices import compare_choices
@@ -60,8 +59,8 @@ from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import planes, reduce
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY, METHODS
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.diagrams import draw_clustering
-from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.reporting.widgets import weigh_lesions
 from ruranet_utils.running.start import start
@@ -164,22 +163,10 @@ show(run.save_table(summary, "table_4_summary"), caption, {"mean": "max"}, "sele
 # %% [markdown]
 # ## Figure · What the labels are worth
 #
-# Each point is one backbone; filled ones start from ImageNet weights. The step from `held_out` to `oracle` is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, reach somewhat more (for 56 images 0.55 on average, for 174 images 0.53), except under `held_out`, where the other half's labels decide which cluster is DME.
+# Each point is one backbone. The step from the labels of other patients (`held_out`) to those that are scored (`oracle`) is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, reach somewhat more (for 56 images 0.55 on average, for 174 images 0.53), except under `held_out`, where the other half's labels decide which cluster is DME.
 
 # %% alt="Accuracy of four clustering methods, one point for each backbone, in four ways of choosing the weights of the lesions, with the paper's accuracies as crosses and guessing as a dashed line."
-fig, ax = plt.subplots(figsize=(8, 4))
-colors = {"equal": PALETTE[0], "silhouette": PALETTE[2], "held_out": PALETTE[4], "oracle": PALETTE[1]}
-for place, (selection, color) in enumerate(colors.items()):
-    part = results[results["selection"] == selection]
-    x = part["method"].map(METHODS.index) + 0.18 * (place - 1.5)
-    trained = part["weights"] != "random"
-    ax.scatter(x, part["accuracy"], facecolors=np.where(trained, color, "none"), edgecolors=color, label=selection)
-paper = published.table_4()
-ax.plot([METHODS.index(m) + 0.45 for m in paper["method"]], paper["accuracy"], "x", color=PALETTE[3], label="paper")
-ax.axhline(0.5, linestyle="--", color="gray")
-ax.set(ylabel=f"accuracy (n = {len(diagnosis)})", ylim=(0.35, 1.05))
-ax.set_xticks(range(len(METHODS)), [DISPLAY[method] for method in METHODS])
-_ = ax.legend(ncol=5, loc="upper center", fontsize=10)
+fig = plots.clusterings(results, published.table_4(), len(diagnosis))
 run.save_figure(fig, "fig_clustering")
 
 # %% [markdown]
@@ -198,20 +185,7 @@ show(run.save_table(sensitive, "table_4_sensitivity"), f"DMH on {DISPLAY[name]},
 
 # %% alt="Three panels over the epochs: the two losses of the heads, the silhouette of the clusters, and their accuracy, one thin line per seed and a thick mean."
 courses = course(reduced[name], diagnosis, run.profile, run.store)
-fig, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
-panels = {"loss_diversity": axes[0], "loss_cluster": axes[0], "silhouette": axes[1], "accuracy": axes[2]}
-for color, (column, ax) in zip(PALETTE, panels.items(), strict=False):
-    for _, one in courses.groupby("seed"):
-        ax.plot(one["epoch"], one[column], color=color, alpha=0.25, linewidth=0.8)
-    mean = courses.groupby("epoch")[column].mean()
-    ax.plot(mean.index, mean, color=color, linewidth=2, label=column.replace("_", " "))
-    ax.set(xlabel="epoch", xscale="symlog")
-axes[0].set_ylabel("loss")
-axes[0].legend(fontsize=9)
-axes[1].set_ylabel("silhouette")
-axes[2].axhline(accuracy["kmedoids"], linestyle="--", color="gray")
-axes[2].set_ylabel(f"accuracy (n = {len(diagnosis)})")
-axes[2].set_title("dashed: no heads", fontsize=10)
+fig = plots.training_course(courses, accuracy["kmedoids"], len(diagnosis))
 run.save_figure(fig, "fig_course")
 
 # %% [markdown]
@@ -231,21 +205,8 @@ show(run.save_table(choices, "table_4_choices"), f"{DISPLAY[name]}, k-medoids", 
 # %% alt="Heat map of the accuracy of all 81 weightings of the four lesions; a white frame marks the choice of the silhouette, an orange one that of the labels."
 search = searches[name, "dmh", 0]
 of_weights = np.array([matched_accuracy(diagnosis.labels, labels) for labels in search.labels])
-codes = [f"{first:g} {second:g}" for first in (1, 5, 10) for second in (1, 5, 10)]
-fig, ax = plt.subplots(figsize=(6.4, 5))
-names = {"xticklabels": codes, "yticklabels": codes, "cbar_kws": {"label": "accuracy"}}
-sns.heatmap(of_weights.reshape(9, 9), vmin=0.5, cmap="viridis", ax=ax, **names)
-ax.set(xlabel="weights of hemorrhages, edema", ylabel="weights of hard exudates, microaneurysms")
-for index, color, label in (
-    (by_silhouette(search), "white", "silhouette"),
-    (oracle(search, diagnosis.labels), PALETTE[1], "oracle"),
-):
-    place = (index % 9 + 0.06, index // 9 + 0.06)
-    ax.add_patch(plt.Rectangle(place, 0.88, 0.88, fill=False, edgecolor=color, linewidth=3, label=label))
-ax.tick_params(axis="y", rotation=0)
-ax.tick_params(axis="x", rotation=90)
-_ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=2, frameon=True, facecolor="0.75", framealpha=1)
-run.save_figure(fig, "fig_weights")
+chosen = {"silhouette": by_silhouette(search), "labels (oracle)": oracle(search, diagnosis.labels)}
+run.save_figure(plots.weightings(of_weights, chosen), "fig_weights")
 
 # %% [markdown]
 # ## Figure · Weigh for yourself
@@ -282,25 +243,12 @@ run.save_figure(fig, "fig_2_module")
 # What k-medoids clusters, all weights 1, projected to two dimensions by PCA and by t-SNE, which preserves neighborhoods, not distances. Colors are once the diagnosis and once the clusters, each in the color of the class that it fits best: where the heads help, the two pictures of a line resemble each other more than before.
 
 # %% alt="Eight scatter plots of the images: before the heads and after them, by PCA and by t-SNE, colored by diagnosis on the left and by cluster on the right."
-fig, axes = plt.subplots(4, 2, figsize=(7, 10.5))
-for block, method in ((axes[:2], "kmedoids"), (axes[2:], "dmh")):
+rows = {}
+for stage, method in (("before the heads", "kmedoids"), ("after the heads", "dmh")):
     clusters = match_clusters(diagnosis.labels, searches[name, method, 0].labels[0])
-    shown = {"diagnosis": diagnosis.labels, "cluster": clusters}
-    for line, (kind, plane) in zip(
-        block, planes(first[name, method].mean(axis=1), run.profile.seed).items(), strict=True
-    ):
-        for ax, (title, colors) in zip(line, shown.items(), strict=True):
-            for value, color, marker in ((0, PALETTE[0], "o"), (1, PALETTE[1], "^")):
-                ax.scatter(
-                    *plane[colors == value].T, s=14, color=color, marker=marker, alpha=0.7, label=f"{title} {value}"
-                )
-            ax.set(title=f"{'after' if method == 'dmh' else 'before'} the heads, by {title}", xticks=[], yticks=[])
-            ax.title.set_fontsize(11)
-        line[0].set_ylabel(kind)
-for ax in axes[3]:
-    _ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=10, handletextpad=0.1)
-fig.tight_layout()
-run.save_figure(fig, "fig_2_embedding")
+    flat = planes(first[name, method].mean(axis=1), run.profile.seed)
+    rows[stage] = flat, {"diagnosis": diagnosis.labels, "cluster": clusters}
+run.save_figure(plots.projections(rows), "fig_2_embedding")
 
 # %% [markdown]
 # **Limits.** Two clusters are matched to two classes by the labels, so guessing scores a little above 0.5. The clusters are of the images at hand: nothing says into which a new photograph falls.

@@ -49,6 +49,7 @@ import numpy as np
 import pandas as pd
 from ruranet_utils import published
 from ruranet_utils.evidence.audit import audit_classification, audit_segmentation
+from ruranet_utils.evidence.claims import judge
 from ruranet_utils.evidence.grim import confusion_matrices, possible_sizes, rounds_to
 from ruranet_utils.profiles import DISPLAY, METHODS
 from ruranet_utils.published import CLASSIFICATION, TEXT
@@ -137,114 +138,69 @@ text = pd.DataFrame(
 show(run.save_table(text, "table_audit_text"), "Numbers of the running text")
 
 # %% [markdown]
-# ## Every claim with its verdict
+# ## Every claim, checked
+#
+# First the images and averages: a claim agrees if one number of images, and one way of averaging, gives all rows that it is about.
 
 # %%
 sizes = {name: set.intersection(*map(set, part["sizes"])) for name, part in audited.groupby("table")}
 by_method = {method: possible_sizes(part["accuracy"], 4) for method, part in table_4.groupby("method")}
 by_variant = audited[audited["table"] == "Table 5"].set_index("row")["sizes"]
-impossible = audited.loc[audited["verdict"] == "impossible", "row"].tolist()
-three = audited.loc[audited["verdict"] == "only as macro of three", "row"].tolist()
-best = table_4.loc[table_4["accuracy"].idxmax()]
-chosen = published.table_1().sort_values("iou").drop_duplicates("lesion", keep="last").set_index("lesion")["encoder"]
-table_2 = published.table_2().set_index("lesion")["encoder"]
+verdict = audited.set_index("row")["verdict"]
+impossible, three = (verdict.index[verdict == name].tolist() for name in ("impossible", "only as macro of three"))
+of_methods = "; ".join(f"{DISPLAY[method]}: {' or '.join(map(str, by_method[method]))}" for method in METHODS)
+averages = set.intersection(*map(set, audited["averages"][audited["table"] != "Table 3"]))
 final = confusion_matrices(d, "weighted", 4, [302])
-verdicts = {True: "consistent", False: "impossible"}
-claims = [
-    (
-        "Table 3 is scored on 10 % of 302 images",
-        "Table 3",
+matrix = ", ".join(str(final.iloc[-1][name]) for name in ("tp", "fp", "fn", "tn"))
+checks = {
+    "tenth": (
         f"a row's accuracy needs a multiple of {min(sizes['Table 3'])} images",
-        verdicts[30 in sizes["Table 3"] or 31 in sizes["Table 3"]],
-        "62 images (31 + 31) would be a hold-out of 20 %.",
+        bool(sizes["Table 3"] & {30, 31}),
     ),
-    (
-        "Table 3 is scored on one test set",
-        "Table 3",
-        f"sizes that all rows share: {', '.join(map(str, sorted(sizes['Table 3'])))}",
-        verdicts[bool(sizes["Table 3"])],
-        "62 and its multiples fit all six rows; with 62 every confusion matrix is the only one.",
-    ),
-    (
-        "The four methods are scored on the same images",
-        "Table 4",
-        "; ".join(f"{DISPLAY[method]}: {' or '.join(map(str, by_method[method]))}" for method in METHODS),
-        verdicts[bool(set.intersection(*map(set, by_method.values())))],
-        "DMH was scored on 302 images, the others on 150 or 300.",
-    ),
-    (
-        "The five variants are scored on the same images",
-        "Table 5",
+    "one test set": (f"sizes that all rows share: {sorted(sizes['Table 3'])}", bool(sizes["Table 3"])),
+    "same images, methods": (of_methods, bool(set.intersection(*map(set, by_method.values())))),
+    "same images, variants": (
         f"a, d, e: {by_variant['d'][0]}; b, c: multiples of {by_variant['b'][0]}",
-        verdicts[bool(sizes["Table 5"])],
-        "The steps from b and c to d compare different images.",
+        bool(sizes["Table 5"]),
     ),
-    (
-        "All precisions, recalls and F1 are averaged alike",
-        "Tables 4 and 5",
-        f"as macro of three classes only: {len(three)} rows; 5a as positive class only",
-        verdicts[bool(set.intersection(*map(set, audited["averages"][audited["table"] != "Table 3"])))],
-        "Agglomerative precision, recall and F1 are two thirds of a two-class average; those of 5a are of one class.",
-    ),
-    (
-        "Every row of Table 4 is the result of one clustering",
-        "Table 4",
-        f"no confusion matrix gives {' and '.join(impossible)}",
-        verdicts[not impossible],
-        "In each of these two rows at least one number is not what it says.",
-    ),
-    (
-        "DMH + GoogLeNet is a result on 302 images",
-        "Tables 4 and 5, abstract",
-        f"{len(final)} confusion matrices on 302 images, which mirror each other",
-        verdicts[len(final) > 0],
-        f"tp, fp, fn, tn = {', '.join(str(final.iloc[-1][name]) for name in ('tp', 'fp', 'fn', 'tn'))}, or mirrored.",
-    ),
-    (
-        "Edema: IoU 0.9925, accuracy 0.9867",
-        "Table 2",
-        "IoU is at most the accuracy",
-        verdicts[(pixels["verdict"] == "consistent").all()],
-        "They cannot be of the same pixels.",
-    ),
-    (
-        "The maximum accuracy is 0.8411, of DMH",
-        "Abstract, Section 3.3",
+    "one average": (f"as macro of three classes: {len(three)} rows; 5a as positive class only", bool(averages)),
+    "one clustering": (f"no confusion matrix gives {' and '.join(impossible)}", not impossible),
+    "302 images": (f"{len(final)} confusion matrices, tp, fp, fn, tn = {matrix} and its mirror", len(final) > 0),
+}
+
+# %% [markdown]
+# Then what the abstract and the text say of the tables: a claim agrees if the printed numbers that it is about do.
+
+# %%
+best = table_4.loc[table_4["accuracy"].idxmax()]
+encoders = published.table_1().sort_values("iou").drop_duplicates("lesion", keep="last").set_index("lesion")["encoder"]
+table_2 = published.table_2().set_index("lesion")["encoder"]
+steps = table_5["accuracy"].tolist()[:4]
+checks |= {
+    "edema": ("IoU is at most the accuracy", (pixels["verdict"] == "consistent").all()),
+    "maximum": (
         f"{DISPLAY[best['method']]} + {DISPLAY[best['backbone']]} has {best['accuracy']:.4f}",
-        "consistent" if best["method"] == "dmh" else "contradicted",
-        "On the same backbone plain k-medoids is printed as the better one.",
+        best["method"] == "dmh",
     ),
-    (
-        "Each component improves the result",
-        "Table 5",
-        f"accuracy from a to d: {', '.join(f'{row.accuracy:.4f}' for row in (a, b, c, d))}",
-        "consistent" if a["accuracy"] < b["accuracy"] < c["accuracy"] < d["accuracy"] else "contradicted",
-        "The last step, DMH, lowers it.",
-    ),
-    (
-        "Segmentation improves the Davies-Bouldin index",
-        "Section 3.4",
+    "each component": (f"accuracy from a to d: {', '.join(f'{x:.4f}' for x in steps)}", steps == sorted(steps)),
+    "Davies-Bouldin": (
         f"{a['davies_bouldin']} without, {b['davies_bouldin']} with; lower is better",
-        "consistent" if b["davies_bouldin"] < a["davies_bouldin"] else "contradicted",
-        "It grows more than sixfold.",
+        b["davies_bouldin"] < a["davies_bouldin"],
     ),
-    (
-        "The numbers of the text follow from the others",
-        "Sections 2.2, 3.1, 3.4",
-        f"{int(text['agrees'].sum())} of {len(text)} agree",
-        "only as relative changes" if text["agrees"].all() else "contradicted",
-        "+2.38 % is 2.00 percentage points; the reconstruction error is 1 minus the variance ratio.",
+    "running text": (f"{text['agrees'].sum()} of {len(text)} agree", text["agrees"].all()),
+    "best encoder": (
+        ", ".join(f"{lesion.replace('_', ' ')}: {DISPLAY[name]}" for lesion, name in encoders.items()),
+        (table_2[encoders.index] == encoders).all(),
     ),
-    (
-        "Table 2 takes the best encoder of Table 1",
-        "Tables 1 and 2",
-        ", ".join(f"{lesion.replace('_', ' ')}: {DISPLAY[encoder]}" for lesion, encoder in chosen.items()),
-        verdicts[bool((table_2[chosen.index] == chosen).all())],
-        "For both lesions that Table 1 shows.",
-    ),
-]
-summary = pd.DataFrame(claims, columns=["claim", "where", "check", "verdict", "in one sentence"])
-show(run.save_table(summary, "table_audit"), "What arithmetic says about the printed claims")
+}
+
+# %% [markdown]
+# ## Every claim with its verdict
+#
+# `impossible`: no images can give these numbers. `contradicted`: another printed number says otherwise.
+
+# %%
+show(run.save_table(judge(checks), "table_audit"), "What arithmetic says about the printed claims")
 
 # %% [markdown]
 # **Reading.** Each of Table 3's rows, the result of DMH + GoogLeNet and the percentages of the text are consistent in themselves. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.

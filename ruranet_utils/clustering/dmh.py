@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.estimators import Clustering, unchecked
 from ruranet_utils.clustering.heads import (
     ProjectionHeads,
     clustering_loss,
@@ -68,6 +68,7 @@ class HeadsResult:
 
 # Threads would only slow down so few images, and make the last bits depend on the number of cores.
 @threadpool_limits.wrap(limits=1)
+@unchecked
 def train_heads(
     features: np.ndarray,
     *,

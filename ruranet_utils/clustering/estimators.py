@@ -6,6 +6,7 @@ import warnings
 from numbers import Integral
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -14,6 +15,8 @@ from sklearn_extra.cluster import CLARA, KMedoids
 
 from ruranet_utils.features.reduction import one_thread
 
+# For loops over arrays that were checked before: scikit-learn's checks take half the time of so small a clustering.
+unchecked = config_context(assume_finite=True, skip_parameter_validation=True)
 CLUSTERERS = ("kmedoids", "kmeans", "agglomerative")
 VARIANTS = ("default", "released")
 # Above this number of images PAM, whose time and memory grow with its square, sees samples (CLARA) instead of all.

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ruranet_utils.clustering.estimators import PAM_LIMIT, Clustering
+from ruranet_utils.clustering.estimators import PAM_LIMIT, Clustering, unchecked
 from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.profiles import LESION_WEIGHTS, LESIONS
 from ruranet_utils.statistics.metrics import UNMATCHED, match_clusters, matched_accuracy
@@ -82,6 +82,7 @@ class WeightSearch:
 
 
 @one_thread
+@unchecked
 def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> WeightSearch:
     """Cluster under every weighting of ``WEIGHT_GRID``, from features that are computed once.
 

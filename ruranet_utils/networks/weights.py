@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,7 +105,8 @@ def _download(backbone: str) -> Path | OSError:
 
     weights = models.get_model_weights(backbone).DEFAULT
     try:
-        weights.get_state_dict(progress=True, check_hash=True)
+        with redirect_stdout(sys.stderr):  # where it prints to
+            weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         return error
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name

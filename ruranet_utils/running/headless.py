@@ -1,4 +1,4 @@
-"""Execute one notebook without a browser, by papermill, and watch its steps, seconds and memory."""
+"""Execute notebooks without a browser, by papermill, and watch their steps, seconds and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ import nbformat
 import papermill
 import psutil
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from tqdm import tqdm
 
 from ruranet_utils.running.provenance import describe_code
 from ruranet_utils.storage import paths
 
 SAY_EVERY_S = 20
+MOST_LANES = 2
 IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_utils, sklearn, seaborn"]
 
 
@@ -45,61 +48,74 @@ class Kernel:
 
 
 class Kernels:
-    """Kernels of the notebooks in turn; each starts and imports the libraries while the notebook before it runs.
+    """Runs notebooks: one after the other where they compute, two at a time while they only read from the store.
 
-    While notebooks only read from the store, the next kernel starts at once. In a run that computes, it waits until
-    the notebook before it has executed half of its cells, the long ones: a waiting kernel holds 400 MB beside the
-    workers.
+    A notebook that computes has both cores and their memory for its workers. While it executes its second half, which
+    draws, the next kernel starts and imports the libraries.
 
     Parameters
     ----------
     notebooks : sequence of Path
     executed : Path
         Folder that gets the executed notebooks.
+    on_start : callable
+        Told the path of each notebook that starts.
     """
 
-    def __init__(self, notebooks: Sequence[Path], executed: Path):
+    def __init__(self, notebooks: Sequence[Path], executed: Path, on_start: Callable[[Path], None]):
         executed.mkdir(parents=True, exist_ok=True)
-        self.ahead, self.executed, self.computes = list(notebooks), executed, False
-        self.running: list[Kernel] = []
+        self.ahead, self.executed, self.on_start, self.lanes = list(notebooks), executed, on_start, 1
+        self.started: list[Kernel] = []
+        self.spare: Kernel | None = None
 
-    def __iter__(self) -> Iterator[Kernel]:
-        """Yield each kernel; it is shut down when the next one is asked for."""
-        try:
-            self.start_next()
-            while self.running:
-                if not self.computes:
-                    self.start_next()
-                yield self.running[0]
-                self.start_next()
-                _stop(self.running.pop(0))
-        finally:
-            for kernel in self.running:
-                _stop(kernel)
+    def run(self, parameters: dict) -> Iterator[tuple[Path, Future]]:
+        """Yield each notebook with the end of its run, whose result is that of :func:`run_notebook`."""
+        running: dict[Future, Kernel] = {}
+        with ThreadPoolExecutor(MOST_LANES) as pool:
+            try:
+                while self.ahead or self.spare or running:
+                    while (self.ahead or self.spare) and len(running) < self.lanes:
+                        kernel = self._take()
+                        self.on_start(kernel.path)
+                        running[pool.submit(self._run, kernel, parameters)] = kernel
+                    for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                        kernel = running.pop(ended)
+                        yield kernel.path, ended
+                        self._stop(kernel)
+                        self.lanes = MOST_LANES if ended.result()["computed"] == 0 else 1
+            finally:
+                for kernel in list(self.started):
+                    self._stop(kernel)
 
-    def start_next(self) -> None:
-        """Start the kernel of the notebook after the running one, unless it has been started."""
-        if self.ahead and len(self.running) < 2:
-            self.running.append(_start(self.ahead.pop(0), self.executed))
-
-    def run(self, parameters: dict) -> dict:
-        """Run the notebook that was yielded last, as :func:`run_notebook` does, and start the next kernel in time."""
-        kernel = self.running[0]
+    def _run(self, kernel: Kernel, parameters: dict) -> dict:
         n_cells = len(nbformat.read(kernel.path, as_version=4).cells)
 
         def look(cell_index: int, **_) -> None:
-            if cell_index > n_cells / 2:
-                self.start_next()
+            if cell_index > n_cells / 2 and self.lanes == 1 and self.ahead and not self.spare:
+                self.spare = self._take()
 
-        facts = run_notebook(kernel, parameters, self.executed, on_cell_start=look)
-        self.computes |= facts["computed"] > 0
-        return facts
+        return run_notebook(kernel, parameters, self.executed, on_cell_start=look)
+
+    def _take(self) -> Kernel:
+        """The kernel of the next notebook, which is started unless it has been."""
+        kernel, self.spare = self.spare, None
+        if kernel is None:
+            kernel = _start(self.ahead.pop(0), self.executed)
+            self.started.append(kernel)
+        return kernel
+
+    def _stop(self, kernel: Kernel) -> None:
+        """End a kernel at once: everything is written, there is no need to wait a second for its farewell."""
+        self.started.remove(kernel)
+        kernel.manager.shutdown_kernel(now=True)
+        kernel.journal.unlink(missing_ok=True)
 
 
 def _start(path: Path, executed: Path) -> Kernel:
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
-    manager = KernelManager(kernel_name="python3")
+    # this environment's own kernel, whatever others of its name lie on JUPYTER_PATH
+    manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     manager.start_kernel(
         cwd=str(paths.NOTEBOOKS),
         env={**os.environ, "RURANET_JOURNAL": str(journal), "RURANET_WIDGETS": "0", "TQDM_DISABLE": "1"},
@@ -112,12 +128,6 @@ def _start(path: Path, executed: Path) -> Kernel:
         ],
     )
     return Kernel(path, journal, manager)
-
-
-def _stop(kernel: Kernel) -> None:
-    """End a kernel at once: everything is written, there is no need to wait a second for its farewell."""
-    kernel.manager.shutdown_kernel(now=True)
-    kernel.journal.unlink(missing_ok=True)
 
 
 def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Callable) -> dict:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from ruranet_utils.storage.artefacts import write_atomically
 from ruranet_utils.storage.machine import prepare_process
 
 if TYPE_CHECKING:
-    from ruranet_utils.running.headless import Kernels
+    from concurrent.futures import Future
 
 WORDS = ("profile", "data_dir", "encoders", "classifiers", "extractors", "models")  # a folder may be named 2024_11
 
@@ -201,42 +201,48 @@ def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected:
     from ruranet_utils.running.headless import Kernels  # papermill, which a refusal should not cost
 
     ran = {}
-    kernels = Kernels(chosen, executed)
-    with closing(iter(kernels)) as started:
-        for number, kernel in enumerate(started, start=1):
-            name = kernel.path.stem
-            title = f"[{number}/{len(chosen)}] {name}"
-            print(f"{title}  {expected.get(name, '')}…", flush=True)
-            ran[name] = facts = _run_or_exit(kernels, kernel.path, parameters)
+
+    def say(path: Path) -> None:
+        print(f"[{chosen.index(path) + 1}/{len(chosen)}] {path.stem}  {expected.get(path.stem, '')}…", flush=True)
+
+    with closing(Kernels(chosen, executed, say).run(parameters)) as ended:
+        for path, end in _until_interrupted(ended):
+            ran[path.stem] = facts = _facts_or_exit(end, executed / path.name)
             print(
-                f"\r{title}  {tqdm.format_interval(facts['time_s'])}  {facts['peak_memory_mb']} MB  "
-                f"{facts['computed']} steps computed, {facts['found']} found".ljust(100),
+                f"\r[{chosen.index(path) + 1}/{len(chosen)}] {path.stem}  {tqdm.format_interval(facts['time_s'])}  "
+                f"{facts['peak_memory_mb']} MB  {facts['computed']} steps computed, {facts['found']} found".ljust(100),
                 flush=True,
             )
     return ran
 
 
-def _run_or_exit(kernels: Kernels, path: Path, parameters: dict) -> dict:
-    """Run one notebook; whatever ends it ends the command, with a message and no traceback."""
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError
-
+def _until_interrupted(ended: Iterator) -> Iterator:
+    """Pass on what ends, until Ctrl-C ends the command with a message and no traceback."""
     try:
-        return kernels.run(parameters)
-    except PapermillExecutionError as error:
-        said = f"{error.ename}: {error.evalue}"
-        last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
-        where = f"The notebook up to there: {kernels.executed / path.name}"
-        more = f"{last}\n" if last.strip() != said else ""
-        raise click.ClickException(f"{path.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
-    except DeadKernelError:
-        raise click.ClickException(
-            f"the kernel of {path.stem} died, killed or out of memory; the same command continues"
-        ) from None
+        yield from ended
     except KeyboardInterrupt:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it prints where the kernel was interrupted
         print("\nstopped; the same command continues where it was", flush=True)
         raise SystemExit(130) from None
+
+
+def _facts_or_exit(end: Future, executed: Path) -> dict:
+    """What the run of a notebook says; whatever ended it ends the command, with a message and no traceback."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
+    try:
+        return end.result()
+    except PapermillExecutionError as error:
+        said = f"{error.ename}: {error.evalue}"
+        last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
+        more = f"{last}\n" if last.strip() != said else ""
+        where = f"The notebook up to there: {executed}"
+        raise click.ClickException(f"{executed.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
+    except DeadKernelError:
+        raise click.ClickException(
+            f"the kernel of {executed.stem} died, killed or out of memory; the same command continues"
+        ) from None
 
 
 if __name__ == "__main__":

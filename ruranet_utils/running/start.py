@@ -73,6 +73,8 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     prepare_process(chosen.instructions)
     device = prepare(chosen)
     threadpool_limits(chosen.threads)
+    if hasattr(shell := get_ipython(), "kernel"):
+        shell.run_line_magic("matplotlib", "inline")  # whatever MPLBACKEND says: a figure belongs below its cell
     figures.style()
     pd.set_option("display.max_columns", 40, "display.width", 200)
     changed = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import ndimage
 
-from ruranet_utils.networks.device import device_settings
+from ruranet_utils.networks.device import device_settings, prepare
 from ruranet_utils.profiles import Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import image_batches
@@ -54,6 +54,7 @@ class Model:
 
     state: Arrays
     card: dict
+    _networks: dict = field(default_factory=dict, init=False, repr=False)  # by device, once they have been restored
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -114,8 +115,10 @@ class Model:
         ------
         ndarray of float32, shape (batch, n_lesions, h, w)
         """
-        adapted = replace(profile, **{name: self.card[name] for name in SHAPE})
-        network = unet.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
+        adapted, device = replace(profile, **{name: self.card[name] for name in SHAPE}), prepare(profile)
+        if device not in self._networks:
+            self._networks[device] = unet.restore(self.state, self.card["encoder"], self.card["attention"], adapted)
+        network = self._networks[device]
         for rows in image_batches(images):
             found = []
             for axes in MIRRORS:

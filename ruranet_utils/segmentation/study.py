@@ -130,7 +130,7 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     return table[[*columns, "nearer", "n train", "n val", "n", "note"]].reset_index(drop=True)
 
 
-def invert_edema(chosen: pd.DataFrame, name: str) -> pd.DataFrame:
+def invert_edema(chosen: pd.DataFrame) -> pd.DataFrame:
     """The edema row of Table 2 with our mask inverted, as the released code inverts its own, and with nothing but ones.
 
     Of all pixels a share h is hit and e wrong: e = 1 - accuracy and IoU = h / (h + e), so h = IoU e / (1 - IoU). The
@@ -140,21 +140,20 @@ def invert_edema(chosen: pd.DataFrame, name: str) -> pd.DataFrame:
     ----------
     chosen : DataFrame
         Rows of :func:`encoder_study`, one of them of edema.
-    name : str
-        What our mask shows.
 
     Returns
     -------
     DataFrame
-        ``mask``, ``iou``, ``n``.
+        ``mask``, ``iou paper``, ``iou ours``, ``n``, ``weights``.
     """
     row = chosen.set_index("lesion").loc["edema"]
     wrong = 1 - row["accuracy"]
     hit = row["iou"] * wrong / (1 - row["iou"])
     printed = published.table_2().set_index("lesion").loc["edema", "iou"]
-    iou = {"paper: edema": printed, f"ours: {name.lower()}": row["iou"]}
-    iou |= {"ours, inverted": (1 - wrong - hit) / (1 - hit), "every pixel, truth inverted": 1 - hit / row["recall"]}
-    return pd.DataFrame({"mask": list(iou), "iou": list(iou.values()), "n": [np.nan, *[row["n"]] * 3]})
+    iou = {"as drawn": row["iou"], "inverted": (1 - wrong - hit) / (1 - hit)}
+    iou["inverted, every pixel painted"] = 1 - hit / row["recall"]
+    table = pd.DataFrame({"mask": list(iou), "iou paper": printed, "iou ours": list(iou.values())})
+    return table.assign(n=row["n"], weights=row["weights"])
 
 
 def lesion_masks(

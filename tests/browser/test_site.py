@@ -123,7 +123,7 @@ def test_walk_reaches_every_page(pages, folder, address):
     assert left == {"index.html", "_static/webpack-macros.html"}  # the start page once more; a template of the theme
     sources = [
         path.relative_to(ROOT).with_suffix("")
-        for pattern in ("*.md", "data/*.md", "docs/*.md", "notebooks/*.ipynb", "*/results/*.md")
+        for pattern in ("*.md", "data/*.md", "docs/*.md", "notebooks/**/*.ipynb", "*/results/*.md")
         for path in ROOT.glob(pattern)
     ]
     assert [source for source in sources if not (folder / f"{source}.html").exists()] == []
@@ -148,7 +148,7 @@ def test_every_link_leads_somewhere(pages, window, address):
 
 
 def test_every_stored_figure_is_shown_and_named(pages, address):
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (ROOT / "notebooks").rglob("[01]*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
         alts = [
             cell["metadata"]["alt"]
@@ -156,17 +156,19 @@ def test_every_stored_figure_is_shown_and_named(pages, address):
             for output in cell.get("outputs", [])
             if "image/png" in output.get("data", {})
         ]
-        assert [image["alt"] for image in pages[f"{address}notebooks/{path.stem}.html"]["images"]] == alts
+        assert [
+            image["alt"] for image in pages[address + path.relative_to(ROOT).with_suffix(".html").as_posix()]["images"]
+        ] == alts
     images = [(url, image) for url, held in pages.items() for image in held["images"]]
     assert [(url, image) for url, image in images if not image["width"]] == []
     assert [(url, image) for url, image in images if len(image["alt"].split()) < 2 or ".png" in image["alt"]] == []
 
 
 def test_equations_are_typeset(pages, address):
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (ROOT / "notebooks").rglob("[01]*.ipynb"):
         cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
         written = re.findall(r"(\$\$?)[^$]+\1", "\n".join("".join(cell["source"]) for cell in cells))
-        assert len(pages[f"{address}notebooks/{path.stem}.html"]["equations"]) == len(written)
+        assert len(pages[address + path.relative_to(ROOT).with_suffix(".html").as_posix()]["equations"]) == len(written)
     equations = [(url, equation) for url, held in pages.items() for equation in held["equations"]]
     assert [(url, equation["source"]) for url, equation in equations if not equation["good"]] == []
     assert [(url, held["dollars"]) for url, held in pages.items() if held["dollars"]] == []

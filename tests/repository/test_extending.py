@@ -1,4 +1,4 @@
-"""What the README says under "Extend it", done to a copy of the project."""
+"""What docs/extending.md says, done to a copy of the project."""
 
 import json
 import subprocess
@@ -46,7 +46,9 @@ def extended(tmp_path_factory):
         "import AgglomerativeClustering, KMeans",
         "import AgglomerativeClustering, KMeans, SpectralClustering",
     )
-    snippet = (paths.ROOT / "README.md").read_text().split("```python\n        if self.method")[1].split("```")[0]
+    snippet = (
+        (paths.ROOT / "docs/extending.md").read_text().split("```python\n        if self.method")[1].split("```")[0]
+    )
     start = '        if self.method == "agglomerative":\n'
     edit(package / "clustering/estimators.py", start, f"        if self.method{snippet}{start}")
 

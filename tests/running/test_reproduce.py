@@ -291,3 +291,18 @@ def test_own_photographs_with_labels_and_masks_of_one_lesion(modelled, own):
     assert pd.read_csv(results / "table_4.csv")["accuracy ours"].notna().sum() == 3 * 4
     assert set(pd.read_csv(results / "table_confound.csv")["cohort"]) == {"as it is"}
     assert pd.read_csv(results / "table_confound_camera.csv")["auc"].isna().all(), "one camera"
+
+
+def test_other_peoples_conditions(tmp_path):
+    """Another backend, another kernel of the same name, no home, and a path with blanks, umlauts and a dollar."""
+    other = tmp_path / "kernels/python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "another", "language": "python"}')
+    place = tmp_path / "Größe in $ HOME"
+    done = reproduce(
+        place, "--only", "07", MPLBACKEND="TkAgg", JUPYTER_PATH=str(tmp_path), HOME="/proc/nowhere", DISPLAY=""
+    )
+    assert done.returncode == 0, done.stderr
+    notebook = nbformat.read(place / "figures/synthetic/notebooks/07_paper_audit.ipynb", as_version=4)
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in one for one in data) == 1

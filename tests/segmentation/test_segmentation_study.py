@@ -296,12 +296,13 @@ def test_the_inverted_edema_is_scored_without_its_masks():
     truth = rng.random((3, 16, 16)) < 0.1
     found = truth ^ (rng.random(truth.shape) < 0.05)
     scores = segmentation_scores(pixel_counts(found, truth))
-    table = invert_edema(pd.DataFrame([{"lesion": "edema", "n": 3, **scores}]), "Disc").set_index("mask")["iou"]
-    assert table["ours: disc"] == scores["iou"]
-    assert table["ours, inverted"] == pytest.approx(segmentation_scores(pixel_counts(~found, ~truth))["iou"])
+    row = {"lesion": "edema", "n": 3, "weights": "random", **scores}
+    table = invert_edema(pd.DataFrame([row])).set_index("mask")["iou ours"]
+    assert table["as drawn"] == scores["iou"]
+    assert table["inverted"] == pytest.approx(segmentation_scores(pixel_counts(~found, ~truth))["iou"])
     everything = np.ones_like(truth)
     expected = segmentation_scores(pixel_counts(everything, ~truth))["iou"]
-    assert table["every pixel, truth inverted"] == pytest.approx(expected)
+    assert table["inverted, every pixel painted"] == pytest.approx(expected)
 
 
 def test_whether_edema_is_the_disc_is_known(phantoms, tiny, untrained, monkeypatch):

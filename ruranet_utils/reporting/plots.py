@@ -1,0 +1,238 @@
+"""Figures of notebooks whose drawing would hide the question: each takes a notebook's numbers and returns a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ruranet_utils.profiles import DISPLAY, METHODS
+from ruranet_utils.reporting.figures import PALETTE
+
+if TYPE_CHECKING:
+    from ruranet_utils.reporting.diagrams import Attention
+
+ERRORS = {"found": (60, 220, 60), "false positive": (240, 60, 40), "missed": (70, 130, 255)}  # RGB
+
+
+def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, str]) -> Figure:
+    """IoU of every encoder with its interval, one panel for each lesion, and the paper's.
+
+    Parameters
+    ----------
+    study : DataFrame
+        From :func:`ruranet_utils.segmentation.study.encoder_study`.
+    printed : Series
+        The paper's IoU by lesion and encoder.
+    names : mapping of str to str
+        Of the lesions, as titles.
+    """
+    n_encoders, n_rows = study["encoder"].nunique(), -(-len(names) // 2)
+    size = (8, (1 + 0.25 * n_encoders) * n_rows)
+    fig, axes = plt.subplots(n_rows, 2, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    axes, unused = np.split(axes.ravel(), [len(names)])
+    for ax, (lesion, name) in zip(axes, names.items(), strict=True):
+        rows = study[study["lesion"] == lesion].reset_index(drop=True)
+        low, high = rows["iou"] - rows["iou_low"], rows["iou_high"] - rows["iou"]
+        ax.errorbar(rows["iou"], rows.index, xerr=[low.clip(0), high.clip(0)], fmt="o", color=PALETTE[0], label="ours")
+        paper = [printed.get((lesion, encoder), np.nan) for encoder in rows["encoder"]]
+        ax.plot(paper, rows.index, "x", color=PALETTE[3], label="paper")
+        ax.set(title=name, xlabel="IoU", xlim=(-0.03, 1))
+        ax.set(yticks=rows.index, yticklabels=rows["encoder"].map(DISPLAY))
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_ylim(n_encoders - 0.5, -0.5)
+    for ax in unused:
+        ax.axis("off")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
+    return fig
+
+
+def learning_curves(histories: Mapping[str, np.ndarray]) -> Figure:
+    """Training loss and validation Dice over the epochs, one line for each history.
+
+    Parameters
+    ----------
+    histories : mapping of str to ndarray, shape (n_epochs, 3)
+        Epoch, loss and Dice, by label.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    for (name, history), color in zip(histories.items(), PALETTE, strict=False):
+        epoch, loss, dice = history.T
+        axes[0].plot(epoch, loss, color=color, label=name)
+        axes[1].plot(epoch, dice, color=color)
+    axes[0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
+    axes[1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    handles = axes[0].get_legend_handles_labels()
+    fig.legend(*handles, loc="upper center", ncol=2, bbox_to_anchor=(0.5, 0), fontsize=10)
+    fig.tight_layout()
+    return fig
+
+
+def attention(image: np.ndarray, maps: Sequence[Attention], title: str) -> Figure:
+    """An image and the spatial attention of some modules; below it their channel attention, in order of size.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (3, h, w)
+    maps : sequence of Attention
+        From :func:`ruranet_utils.reporting.diagrams.attention_maps`.
+    title : str
+        Of the image.
+    """
+    size = (min(8, 2.3 * (1 + len(maps))), 4.4)
+    fig, axes = plt.subplots(2, 1 + len(maps), figsize=size, squeeze=False, layout="constrained")
+    axes[0, 0].imshow(image.transpose(1, 2, 0), interpolation="bicubic")
+    axes[0, 0].set_title(title, fontsize=10)
+    axes[1, 0].axis("off")
+    for column, found in enumerate(maps, start=1):
+        shown = axes[0, column].imshow(found.spatial, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+        axes[0, column].set_title(f"S, stage {column}\n{' x '.join(map(str, found.spatial.shape))}", fontsize=10)
+        axes[1, column].plot(np.linspace(0, 100, len(found.channel)), np.sort(found.channel), color=PALETTE[0])
+        axes[1, column].set(ylim=(0, 1), xlabel="channels (%)", title=f"C, {len(found.channel)} channels")
+        axes[1, column].title.set_fontsize(10)
+    axes[1, 1].set_ylabel("C")
+    for ax in axes[0]:
+        ax.axis("off")
+    fig.colorbar(shown, ax=axes[0].tolist(), fraction=0.02)
+    return fig
+
+
+def segmentation_errors(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
+    """An image, the truth, the prediction and the errors on each line.
+
+    Parameters
+    ----------
+    rows : mapping of str to tuple of ndarray
+        By name of the lesion: image of uint8, shape (3, h, w); truth and prediction of bool, shape (h, w).
+    """
+    fig, axes = plt.subplots(len(rows), 4, figsize=(8, 2.05 * len(rows)), squeeze=False)
+    for line, (name, (image, truth, found)) in zip(axes, rows.items(), strict=True):
+        image = image.transpose(1, 2, 0)
+        errors = image // 3
+        for kind, pixels in zip(ERRORS, (truth & found, found & ~truth, truth & ~found), strict=True):
+            errors[pixels] = ERRORS[kind]
+        panels = {name: image, "truth": truth, "prediction": found, "errors": errors}
+        for ax, (title, content) in zip(line, panels.items(), strict=True):
+            ax.imshow(content, cmap="gray", interpolation="bicubic" if content is image else "nearest")
+            ax.set_title(title, fontsize=10)
+            ax.axis("off")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=np.divide(rgb, 255), label=kind) for kind, rgb in ERRORS.items()]
+    fig.legend(handles=handles, loc="upper center", ncol=3, bbox_to_anchor=(0.5, 0))
+    fig.tight_layout()
+    return fig
+
+
+def clusterings(results: pd.DataFrame, paper: pd.DataFrame, n_images: int) -> Figure:
+    """Accuracy of each clustering, one point for each backbone, by how the weights were chosen, and the paper's.
+
+    Parameters
+    ----------
+    results : DataFrame
+        ``selection``, ``method``, ``accuracy``, ``weights``.
+    paper : DataFrame
+        ``method``, ``accuracy``.
+    n_images : int
+    """
+    fig, ax = plt.subplots(figsize=(8, 4))
+    labels = {
+        "equal": ("no labels: all weights 1", PALETTE[0]),
+        "silhouette": ("no labels: silhouette", PALETTE[2]),
+        "held_out": ("labels of other patients", PALETTE[4]),
+        "oracle": ("the labels that are scored", PALETTE[1]),
+    }
+    for place, (selection, (label, color)) in enumerate(labels.items()):
+        part = results[results["selection"] == selection]
+        x = part["method"].map(METHODS.index) + 0.18 * (place - 1.5)
+        filled = np.where(part["weights"] != "random", color, "none")
+        ax.scatter(x, part["accuracy"], facecolors=filled, edgecolors=color, label=label)
+    ax.plot([METHODS.index(m) + 0.45 for m in paper["method"]], paper["accuracy"], "x", color=PALETTE[3], label="paper")
+    ax.axhline(0.5, linestyle="--", color="gray")
+    ax.set(ylabel=f"accuracy (n = {n_images})", ylim=(0.35, 1.1))
+    ax.set_xticks(range(len(METHODS)), [DISPLAY[method] for method in METHODS])
+    ax.legend(ncol=3, loc="upper center", fontsize=10, title="weights chosen by …; filled: ImageNet backbone")
+    return fig
+
+
+def training_course(courses: pd.DataFrame, without_heads: float, n_images: int) -> Figure:
+    """Losses, silhouette and accuracy of DMH over its epochs: a thin line for each seed, a thick one for their mean.
+
+    Parameters
+    ----------
+    courses : DataFrame
+        From :func:`ruranet_utils.clustering.sensitivity.course`.
+    without_heads : float
+        Accuracy of k-medoids on the same features.
+    n_images : int
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
+    panels = {"loss_diversity": axes[0], "loss_cluster": axes[0], "silhouette": axes[1], "accuracy": axes[2]}
+    for color, (column, ax) in zip(PALETTE, panels.items(), strict=False):
+        for _, one in courses.groupby("seed"):
+            ax.plot(one["epoch"], one[column], color=color, alpha=0.25, linewidth=0.8)
+        mean = courses.groupby("epoch")[column].mean()
+        ax.plot(mean.index, mean, color=color, linewidth=2, label=column.replace("_", " "))
+        ax.set(xlabel="epoch", xscale="symlog")
+    axes[0].set_ylabel("loss")
+    axes[0].legend(fontsize=9)
+    axes[1].set_ylabel("silhouette")
+    axes[2].axhline(without_heads, linestyle="--", color="gray")
+    axes[2].set_ylabel(f"accuracy (n = {n_images})")
+    axes[2].set_title("dashed: no heads", fontsize=10)
+    return fig
+
+
+def weightings(accuracy: np.ndarray, chosen: Mapping[str, int]) -> Figure:
+    """Heat map of the accuracy of all 81 weightings of four lesions.
+
+    Parameters
+    ----------
+    accuracy : ndarray of float, shape (81,)
+        In the order of ``WEIGHT_GRID``.
+    chosen : mapping of str to int
+        Weightings to frame, by who chose them.
+    """
+    codes = [f"{first:g}, {second:g}" for first in (1, 5, 10) for second in (1, 5, 10)]
+    fig, ax = plt.subplots(figsize=(6.4, 5))
+    names = {"xticklabels": codes, "yticklabels": codes, "cbar_kws": {"label": "accuracy"}}
+    sns.heatmap(accuracy.reshape(9, 9), vmin=0.5, cmap="viridis", ax=ax, **names)
+    ax.set(xlabel="weights of hemorrhages, edema", ylabel="weights of hard exudates, microaneurysms")
+    for (label, index), color in zip(chosen.items(), ("white", PALETTE[1]), strict=False):
+        place = (index % 9 + 0.06, index // 9 + 0.06)
+        ax.add_patch(plt.Rectangle(place, 0.88, 0.88, fill=False, edgecolor=color, linewidth=3, label=label))
+    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=90)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.26)}
+    ax.legend(**place, ncol=2, frameon=True, facecolor="0.75", framealpha=1)
+    return fig
+
+
+def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> Figure:
+    """Images in two dimensions, once in the color of their diagnosis and once in that of their cluster.
+
+    Parameters
+    ----------
+    rows : mapping
+        By stage, such as ``"before the heads"``: planes of shape (n, 2) by name, and classes of shape (n,) by what
+        they are.
+    """
+    lines = [(stage, kind, plane, shown) for stage, (planes, shown) in rows.items() for kind, plane in planes.items()]
+    fig, axes = plt.subplots(len(lines), 2, figsize=(7, 2.6 * len(lines)), squeeze=False)
+    for line, (stage, kind, plane, shown) in zip(axes, lines, strict=True):
+        for ax, (title, classes) in zip(line, shown.items(), strict=True):
+            for value, color, marker in ((0, PALETTE[0], "o"), (1, PALETTE[1], "^")):
+                points, label = plane[classes == value].T, f"{title} {value}"
+                ax.scatter(*points, s=14, color=color, marker=marker, alpha=0.7, label=label)
+            ax.set(title=f"{stage}, by {title}", xticks=[], yticks=[])
+            ax.title.set_fontsize(11)
+        line[0].set_ylabel(kind)
+    for ax in axes[-1]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=10, handletextpad=0.1)
+    fig.tight_layout()
+    return fig

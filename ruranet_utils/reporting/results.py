@@ -1,0 +1,354 @@
+"""The measured numbers of the README and of ``docs/results.md``, from the committed files (``make readme``)."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ruranet_utils import published
+from ruranet_utils.profiles import LESIONS, METHODS
+from ruranet_utils.reporting.figures import PALETTE, save_figure, style
+from ruranet_utils.reporting.pages import publish
+from ruranet_utils.storage import paths
+from ruranet_utils.storage.store import write_atomically
+
+PAGES = ("README.md", "docs/results.md")
+MARKED = re.compile(r"(<!-- (\w+): written by `make readme` -->\n).*?(\n<!-- end -->)", re.DOTALL)
+PROFILES = ("synthetic", "open")
+BROKEN = ("impossible", "contradicted")  # verdicts of notebook 07
+
+_ORACLE, _EQUAL = {"selection": "oracle"}, {"selection": "equal"}
+_MOBILENET, _GOOGLENET = ({"backbone": backbone} for backbone in ("mobilenet_v2", "googlenet"))
+_DMH, _KMEDOIDS = ({"method": method, **_GOOGLENET} for method in ("dmh", "kmedoids"))
+_HOLD_OUT, _FOLDS = ({**_MOBILENET, "protocol": protocol} for protocol in ("hold-out", "cross-validation"))
+_VARIANCE, _ERROR = "cumulative explained variance", "reconstruction error per feature"
+_UNTIED, _TIED = ({"method": "dmh", "seen": "lesions", "cohort": cohort} for cohort in ("untied", "fully tied"))
+_BLIND = {"method": "kmedoids", "seen": "lesions removed", "cohort": "fully tied"}
+_AREAS, _INVERTED = {"clustered": "lesions, areas"}, {"mask": "inverted"}
+# exhibit, claim, table, row, score, notebook
+CLAIMS = (
+    ("Abstract", "DMH and GoogLeNet, lesion weights chosen by the labels", "table_4", _DMH | _ORACLE, "accuracy", "04"),
+    ("Abstract", "the same without any label", "table_4", _DMH | _EQUAL, "accuracy", "04"),
+    *(
+        ("Table 1", f"{name}, MobileNetV2: IoU", "table_1", {"lesion": lesion, "encoder": "mobilenet_v2"}, "iou", "02")
+        for lesion, name in zip(LESIONS[:2], ("Hard exudates", "Microaneurysms"), strict=True)
+    ),
+    ("Table 2", "Hard exudates: IoU", "table_2", {"lesion": "hard_exudates"}, "iou", "02"),
+    ("Table 2", "Microaneurysms: IoU", "table_2", {"lesion": "microaneurysms"}, "iou", "02"),
+    ("Table 2", "Hemorrhages: IoU", "table_2", {"lesion": "hemorrhages"}, "iou", "02"),
+    ("Table 2", "Edema (`open`: the optic disc): IoU", "table_2", {"lesion": "edema"}, "iou", "02"),
+    ("Table 2", "Edema, mask inverted as the released code does", "table_2_inverted", _INVERTED, "iou", "02"),
+    ("–", "Soft exudates: IoU", "table_2", {"lesion": "soft_exudates"}, "iou", "02"),
+    ("Table 3", "Supervised MobileNet, hold-out: accuracy", "table_3", _HOLD_OUT, "accuracy", "03"),
+    ("Table 3", "the same, cross-validation", "table_3", _FOLDS, "accuracy", "03"),
+    (
+        "Table 4",
+        "K-medoids and GoogLeNet, weights chosen by the labels",
+        "table_4",
+        _KMEDOIDS | _ORACLE,
+        "accuracy",
+        "04",
+    ),
+    ("Table 4", "the same without any label", "table_4", _KMEDOIDS | _EQUAL, "accuracy", "04"),
+    ("Table 4", "Gain from DMH over k-medoids, GoogLeNet", "table_4_paired", _GOOGLENET, "difference", "04"),
+    ("Table 5", "Gain from segmenting lesions (b - a)", "table_5_steps", {"after": "b"} | _EQUAL, "difference", "05"),
+    ("Table 5", "Gain from SCSE (c - b)", "table_5_steps", {"after": "c"} | _EQUAL, "difference", "05"),
+    ("Table 5", "Gain from DMH (d - c)", "table_5_steps", {"after": "d"} | _EQUAL, "difference", "05"),
+    ("Section 2.2", "Variance in 50 components", "table_pca_versus_paper", {"quantity": _VARIANCE}, "", "06"),
+    ("Section 2.2", "Reconstruction error at 50", "table_pca_versus_paper", {"quantity": _ERROR}, "", "06"),
+    ("Control", "DMH on lesions, both classes from each camera", "table_confound", _UNTIED, "accuracy", "08"),
+    ("Control", "DMH on lesions, one camera for each class", "table_confound", _TIED, "accuracy", "08"),
+    ("Control", "k-medoids, *lesions removed*, one camera for each class", "table_confound", _BLIND, "accuracy", "08"),
+)
+# what cannot be measured, or is drawn: exhibit, claim, the paper's, ours, verdict, notebook
+OTHERS = (
+    (
+        "Section 3.1",
+        "Cohort: six public sources, split 8:1:1",
+        "302 patients",
+        "`paper` merges the six; their files need a Kaggle account. `open`: {n_images} photographs of one camera",
+        "cannot be checked",
+        "01",
+    ),
+    (
+        "Figure 1",
+        "Segmentation with SCSE",
+        "diagram",
+        "drawn from the layers of the trained network",
+        "reproduced",
+        "02",
+    ),
+    (
+        "Figure 2",
+        "Projection heads and their losses",
+        "diagram",
+        "drawn from the heads, with their course",
+        "reproduced",
+        "04",
+    ),
+)
+# of the README: finding, table, row, score, notebook
+SUMMARY = (
+    ("The paper's pipeline, lesion weights chosen by the labels", "table_4", _DMH | _ORACLE, "accuracy", "04"),
+    ("The paper's pipeline without any label", "table_4", _DMH | _EQUAL, "accuracy", "04"),
+    ("K-medoids in place of its projection heads, no label", "table_4", _KMEDOIDS | _EQUAL, "accuracy", "04"),
+    ("Areas of the lesions alone, no label", "table_lesion_channel", _AREAS, "accuracy", "10"),
+    ("Lesions painted over, one camera for each class", "table_confound", _BLIND, "accuracy", "08"),
+    ("Hard exudates, held-out photographs: IoU", "table_2", {"lesion": "hard_exudates"}, "iou", "02"),
+)
+FINDINGS = """\
+- **Segmentation** with MobileNetV2, held out: hard exudates reach an IoU of {exudates[iou ours]:.2f}, where the paper's
+  MobileNet row says {exudates[iou paper]:.2f}; microaneurysms {aneurysms[iou ours]:.2f}, where it says
+  {aneurysms[iou paper]:.2f}. The mean with hemorrhages and soft exudates is {mean_iou:.2f}; the best published one that
+  we found is {field:.2f}.
+- **Training on the test images**, as the code released beside the paper does, gives hard exudates
+  {released[hard_exudates]:.2f} against {held_out[hard_exudates]:.2f} and microaneurysms
+  {released[microaneurysms]:.2f} against {held_out[microaneurysms]:.2f}.
+- **With labels**, MobileNet reaches an AUC of {folds} in cross-validation and {hold_out} on one
+  hold-out of {hold_out_row[n]:.0f} images. How little one hold-out says: over {n_draws} draws of it the AUC of a
+  logistic regression goes from {draws[min]:.2f} to {draws[max]:.2f}.
+- **Lesions against pixels**: k-medoids on features of the whole image has an accuracy of {whole}, on lesion
+  features {lesions}, on the areas of the lesions alone {areas} (N = {n:.0f}). This is mostly detection of retinopathy,
+  not of edema: most of the negatives have none.
+- **The projection heads** after that: {heads}. In the paper's own Table 5 it is {paper_heads:.4f} with them and
+  {paper_lesions:.4f} without.
+- **Choosing the lesion weights by the labels**, as the paper does, changes the mean accuracy of k-medoids from
+  {kmedoids}, of k-means from {kmeans}, of agglomerative clustering from {agglomerative} and of DMH from {dmh}, over the
+  backbones with ImageNet weights ([table](../figures/open/table_4_summary.md)).
+- **The camera alone**: DMH has an accuracy of {untied} if both classes come from SRahim, and of {tied} if class 1
+  comes from IDRiD. From images *whose lesions were removed* the label-free clusterings get {blind_untied} and
+  {blind_tied} (N = {untied_row[n]:.0f}): that much is camera, hospital and grading.
+- **50 components** keep {variance[ours]:.0%} of the variance, in the paper {variance[paper]:.0%}. The paper's
+  reconstruction error repeats its explained variance.
+- **The printed tables** cannot all be of the same images: of {n_claims} claims that arithmetic can check, {n_broken}
+  are impossible or contradicted by another table ([07](../notebooks/07_paper_audit.ipynb))."""
+
+
+def exhibits() -> str:
+    """Markdown table of every exhibit and claim: the paper's number, ours with interval, N and weights, verdict.
+
+    The verdict is of the real images where the claim is measured there, else of the synthetic ones.
+    """
+    n_images = len(pd.read_csv(paths.figures("open") / "cohort_diagnosis.csv"))
+    rows = [
+        [exhibit, claim, paper, ours.format(n_images=n_images), "–", said, _minutes(notebook), _link(notebook)]
+        for exhibit, claim, paper, ours, said, notebook in OTHERS
+    ]
+    for exhibit, claim, table, row, score, notebook in CLAIMS:
+        found = [_find(profile, table, row) for profile in PROFILES]
+        measured = [one for one in found if one is not None and not pd.isna(one[f"{score} ours".strip()])]
+        paper = measured[-1][f"{score} paper".strip()]
+        synthetic, real = (_cell(one, score) for one in found)
+        said = verdict(paper, measured[-1], score)
+        rows.append([exhibit, claim, _number(paper, score), real, synthetic, said, _minutes(notebook), _link(notebook)])
+    audit = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
+    broken = f"{audit.isin(BROKEN).sum()} impossible or contradicted"
+    rows.append(["Tables 1–5", "The printed numbers fit each other", f"{len(audit)} claims", broken, broken, "no"])
+    rows[-1] += [_minutes("07"), _link("07")]
+    columns = ["exhibit", "claim", "paper", "ours, real images (`open`)", "ours, synthetic", "verdict", "minutes"]
+    return pd.DataFrame(rows, columns=[*columns, "notebook"]).to_markdown(index=False, disable_numparse=True)
+
+
+def summary() -> str:
+    """Markdown table of six findings on real photographs, for the README."""
+    rows = []
+    for finding, table, row, score, notebook in SUMMARY:
+        found = _find("open", table, row).rename({"accuracy": "accuracy ours"})
+        interval = f"{found[f'{score} ours']:.2f} [{found[f'{score}_low']:.2f}, {found[f'{score}_high']:.2f}]"
+        paper = found.get(f"{score} paper", np.nan)
+        rows.append(
+            [finding, "–" if pd.isna(paper) else f"{paper:.2f}", interval, f"{found['n']:.0f}", _link(notebook, "")]
+        )
+    columns = ["accuracy, unless it says otherwise", "paper", "ours [95 %]", "N", "notebook"]
+    return pd.DataFrame(rows, columns=columns).to_markdown(index=False, disable_numparse=True)
+
+
+def headline() -> Figure:
+    """Five bars on real photographs: the paper's accuracy, ours with and without labels, areas alone, camera alone."""
+    heads = [_find("open", "table_4", _DMH | selection) for selection in (_ORACLE, _EQUAL)]
+    areas = _find("open", "table_lesion_channel", _AREAS).rename({"accuracy": "accuracy ours"})
+    blind = _find("open", "table_confound", _BLIND)
+    rows = pd.DataFrame([*heads, areas, blind])
+    printed = heads[0]["accuracy paper"]
+    values = [printed, *rows["accuracy ours"]]
+    names = [
+        "the paper\n(labels choose\nthe weights)",
+        "its method,\nlabels choose\nthe weights",
+        "its method,\nno label",
+        "areas of the\nlesions alone,\nno label",
+        "lesions painted\nover, one camera\nfor each class",
+    ]
+    fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    ax.bar(range(5), values, color=["silver", PALETTE[0], PALETTE[0], PALETTE[2], PALETTE[3]], width=0.6)
+    error = np.abs(rows[["accuracy_low", "accuracy_high"]].to_numpy().T - rows["accuracy ours"].to_numpy())
+    ax.errorbar(range(1, 5), rows["accuracy ours"], yerr=error, fmt="none", color="black", capsize=4)
+    for place, (value, n) in enumerate(zip(values, ["", *(f"\nN = {n:.0f}" for n in rows["n"])], strict=True)):
+        ax.text(place, 0.03, f"{value:.2f}{n}", ha="center", color="black" if place == 0 else "white", fontsize=11)
+    ax.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    ax.set(xticks=range(5), xticklabels=names, ylim=(0, 1), ylabel="accuracy, DME or not")
+    gain = areas["accuracy ours"] - heads[1]["accuracy ours"]
+    better = "More" if gain > 0 else "Less"
+    ax.set_title(f"{better} is found by three lesion areas than by the deep pipeline: real photographs, 95 % intervals")
+    return fig
+
+
+def verdict(paper: float, row: pd.Series, score: str) -> str:
+    """Whether the paper's number lies in our interval, or which way ours differs from it.
+
+    Parameters
+    ----------
+    paper : float
+        NaN where it has none.
+    row : Series
+        ``weights``, ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
+    score : str
+        Of a ``"difference"`` an interval around 0 shows none.
+    """
+    if pd.isna(paper):
+        return "not in the paper"
+    if row["weights"] == "random":
+        return "not comparable: random weights"
+    ours = row[f"{score} ours".strip()]
+    low, high = (row.get(f"{score}_{end}", np.nan) for end in ("low", "high"))
+    if score == "difference" and low <= 0 <= high:
+        return "no difference shown"
+    return "reproduced" if low <= paper <= high else f"differs: {'lower' if ours < paper else 'higher'}"
+
+
+def findings() -> str:
+    """What the real images say: Markdown bullets with numbers from the tables."""
+    exudates, aneurysms = (
+        _find("open", "table_1", {"lesion": lesion, "encoder": "mobilenet_v2"}) for lesion in LESIONS[:2]
+    )
+    table_1 = pd.read_csv(paths.figures("open") / "table_1.csv").set_index(["encoder", "lesion"])["iou ours"]
+    protocols = pd.read_csv(paths.figures("open") / "table_protocols.csv").set_index(["protocol", "lesion"])["iou"]
+    whole, lesions, heads = (_find("open", "table_5", {"variant": row} | _EQUAL) for row in ("a+", "c", "d"))
+    means = pd.read_csv(paths.figures("open") / "table_4_summary.csv").query("weights != 'random'")
+    means = means.set_index(["method", "selection"])["mean"]
+    areas = _find("open", "table_lesion_channel", _AREAS)
+    verdicts = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
+    variance = _find("open", "table_pca_versus_paper", {"quantity": _VARIANCE})
+    hold_out, folds = (_find("open", "table_3", row) for row in (_HOLD_OUT, _FOLDS))
+    draws = pd.read_csv(paths.figures("open") / "table_3_draws.csv")["auc"]
+    untied, tied = (_find("open", "table_confound", row) for row in (_UNTIED, _TIED))
+    blind = pd.read_csv(paths.figures("open") / "table_confound_versus_paper.csv")
+    blind = blind[blind["seen"] == _BLIND["seen"]].set_index("cohort")
+    return FINDINGS.format(
+        hold_out=_estimate(hold_out, "auc"),
+        hold_out_row=hold_out,
+        folds=_estimate(folds, "auc"),
+        n_draws=len(draws),
+        draws=draws.agg(["min", "max"]),
+        tied=_estimate(tied),
+        untied=_estimate(untied),
+        untied_row=untied,
+        blind_tied="{lowest:.2f} to {highest:.2f}".format(**blind.loc["fully tied"]),
+        blind_untied="{lowest:.2f} to {highest:.2f}".format(**blind.loc["untied"]),
+        exudates=exudates,
+        aneurysms=aneurysms,
+        mean_iou=table_1["mobilenet_v2"][list(published.FIELD_LESIONS)].mean(),
+        field=published.FIELD_MEAN_IOU,
+        released=protocols["released"],
+        held_out=protocols["held_out"],
+        whole=_estimate(whole),
+        lesions=_estimate(lesions),
+        areas=_estimate(areas.rename({"accuracy": "accuracy ours"})),
+        n=lesions["n"],
+        heads=_estimate(heads),
+        paper_heads=heads["accuracy paper"],
+        paper_lesions=lesions["accuracy paper"],
+        variance=variance,
+        n_claims=len(verdicts),
+        n_broken=verdicts.isin(BROKEN).sum(),
+        **{name: f"{means[name, 'equal']:.2f} to {means[name, 'oracle']:.2f}" for name in METHODS},
+    )
+
+
+def costs() -> str:
+    """Where the committed runs ran, and what the synthetic one took, from their ``run.json``."""
+    runs = {profile: json.loads((paths.figures(profile) / "run.json").read_text()) for profile in PROFILES}
+    facts = {name: pd.DataFrame(one["costliest"] for one in run["notebooks"].values()) for name, run in runs.items()}
+    memory_gb = {name: of_run["peak_memory_mb"].max() * 2**20 / 1e9 for name, of_run in facts.items()}
+    run, of_run = runs["synthetic"], facts["synthetic"]
+    disk_gb = {name: mb / 1e3 for name, mb in run["disk_mb"].items()}
+    machines = pd.read_csv(paths.figures("open") / "time_1.csv")["machine"].unique()
+    machine = {name: f"{one['machine']['processor']}, {one['machine']['cores']} cores" for name, one in runs.items()}
+    return (
+        f"Minutes are those of the notebook in the open run ({machine['open']}, at most {memory_gb['open']:.1f} GB of "
+        f"memory), without the trainings of notebook 02 ({', '.join(machines)}). The synthetic run computed "
+        f"{of_run['computed'].sum()} steps in {of_run['time_s'].sum() / 60:.1f} minutes ({machine['synthetic']}) with "
+        f"at most {memory_gb['synthetic']:.1f} GB of memory, {disk_gb['store']:.1f} GB of finished steps and "
+        f"{disk_gb['environment']:.1f} GB of environment."
+    )
+
+
+RESULTS = {"summary": summary, "exhibits": exhibits, "findings": findings, "costs": costs}
+
+
+def renew(text: str) -> str:
+    """A page with its results renewed.
+
+    Raises
+    ------
+    ValueError
+        If no result is marked in it.
+    """
+    if not MARKED.search(text):
+        raise ValueError("the page lacks a marker such as '<!-- summary: written by `make readme` -->'")
+    return MARKED.sub(lambda found: f"{found[1]}\n{RESULTS[found[2]]()}\n{found[3]}", text)
+
+
+def _find(profile: str, table: str, row: dict[str, str]) -> pd.Series | None:
+    frame = pd.read_csv(paths.figures(profile) / f"{table}.csv")
+    for column, value in row.items():
+        frame = frame[frame[column] == value]
+    return frame.iloc[0] if len(frame) else None
+
+
+def _estimate(row: pd.Series, score: str = "accuracy") -> str:
+    return f"{row[f'{score} ours']:.2f} [{row[f'{score}_low']:.2f}, {row[f'{score}_high']:.2f}]"
+
+
+def _cell(row: pd.Series | None, score: str) -> str:
+    if row is None or pd.isna(row[f"{score} ours".strip()]):
+        return "–"
+    interval = f" [{row[f'{score}_low']:.3f}, {row[f'{score}_high']:.3f}]" if f"{score}_low" in row else ""
+    spread = f" ± {row['accuracy_sd']:.3f} over {row['n_seeds']:.0f} seeds" if row.get("n_seeds", 1) > 1 else ""
+    spread = spread if score == "accuracy" else ""
+    return f"{_number(row[f'{score} ours'.strip()], score)}{spread}{interval}, N = {row['n']:.0f}, {row['weights']}"
+
+
+def _number(value: float, score: str) -> str:
+    return "–" if pd.isna(value) else f"{value:{'+' if score == 'difference' else ''}.4f}"
+
+
+def _minutes(number: str) -> str:
+    """Of a notebook in the open run that computed the most of it."""
+    notebooks = json.loads((paths.figures("open") / "run.json").read_text())["notebooks"]
+    (name,) = (name for name in notebooks if name.startswith(number))
+    return f"{notebooks[name]['costliest']['time_s'] / 60:.0f}"
+
+
+def _link(number: str, page: str = "../") -> str:
+    (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    return f"[{number}]({page}notebooks/{path.name})"
+
+
+def main() -> None:
+    """Renew the pages, the picture of the README, and the notebooks of the open run, if it was run here."""
+    for name in PAGES:
+        page = paths.ROOT / name
+        renewed = renew(page.read_text())
+        write_atomically(page, lambda file, renewed=renewed: file.write_text(renewed))
+    style()
+    save_figure(headline(), "headline", paths.ROOT / "docs")
+    publish(paths.figures("open") / "notebooks", paths.NOTEBOOKS / "open")
+
+
+if __name__ == "__main__":
+    main()
