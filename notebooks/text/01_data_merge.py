@@ -34,16 +34,15 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from ruranet_utils.data.decoding import AREAS, LOSSES
 from ruranet_utils.data.duplicates import confounds
 from ruranet_utils.data.splits import balance
 from ruranet_utils.profiles import ANNOTATIONS, DISPLAY
 from ruranet_utils.published import TEXT
-from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend
+from ruranet_utils.reporting import plots
+from ruranet_utils.reporting.figures import PALETTE
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 
@@ -129,15 +128,11 @@ kinds = (has_masks.manifest()[AREAS].fillna(0) > 0).sum(axis=1)
 shown = has_masks.table.assign(kinds=kinds, group=has_masks.table["label"].fillna(-1))
 shown = shown.sort_values("kinds", ascending=False, kind="stable")
 shown = shown.groupby("group").head(8 // shown["group"].nunique()).sort_values("group", ascending=False, kind="stable")
-fig, axes = plt.subplots(2, 4, figsize=(8, 5))
-labels = has_masks.table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
-for ax in axes.flat:
-    ax.axis("off")
-for ax, row in zip(axes.flat, shown.index, strict=False):
-    masks = has_masks.masks[row] if has_masks.masks is not None else None
-    draw_outlines(ax, has_masks.images[row], masks, f"{has_masks.table['image_id'][row]}\n{labels[row]}")
-outline_legend(fig, {name: has_masks.lesion_notes.get(name, DISPLAY[name]) for name in has_masks.annotated})
-run.save_figure(fig, "fig_examples", shows_images=True)
+titles = shown["image_id"] + "\n" + shown["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
+outlines = has_masks.masks if has_masks.masks is not None else [None] * len(has_masks)
+photographs = [(has_masks.images[row], outlines[row], titles[row]) for row in shown.index]
+names = {name: has_masks.lesion_notes.get(name, DISPLAY[name]) for name in has_masks.annotated}
+run.save_figure(plots.outlined(photographs, names), "fig_examples", shows_images=True)
 
 # %% [markdown]
 # ## Figure · How much of an image does each kind of lesion cover?
@@ -147,21 +142,7 @@ run.save_figure(fig, "fig_examples", shows_images=True)
 # %% alt="Box plots on a logarithmic axis: the share of an image that each kind of lesion covers, from well below one percent to a few percent."
 names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in ANNOTATIONS]
 area = segmentation.manifest()[AREAS].astype(float) / run.profile.image_size_px**2 * 100
-area = area.set_axis(names, axis=1).melt(var_name="lesion", value_name="area_percent")
-area = area[area["area_percent"] > 0]
-fig, ax = plt.subplots(figsize=(6.4, 3.2))
-sns.boxplot(
-    area,
-    x="area_percent",
-    y="lesion",
-    hue="lesion",
-    ax=ax,
-    fliersize=2,
-    palette=list(PALETTE[: area["lesion"].nunique()]),
-    legend=False,
-)
-ax.set(xscale="log", xlabel="share of the image covered (%), images with the lesion", ylabel="")
-run.save_figure(fig, "fig_lesion_area")
+run.save_figure(plots.lesion_areas(area.set_axis(names, axis=1)), "fig_lesion_area")
 
 # %%
 lost = segmentation.table.reindex(columns=LOSSES).astype(float).mul(100).agg(["mean", "max"]).T

@@ -41,7 +41,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # %%
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ruranet_utils import published
@@ -49,13 +48,12 @@ from ruranet_utils.data.cohort import all_labeled
 from ruranet_utils.evidence.grim import confusion_matrices
 from ruranet_utils.features.extract import image_features
 from ruranet_utils.networks.weights import find_weights, reference_backbone
-from ruranet_utils.profiles import DISPLAY
-from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.running.start import start
 from ruranet_utils.statistics.intervals import ratio_interval
 from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, roc_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -105,29 +103,12 @@ show(
 # Above: sensitivity against 1 - specificity; the dashed line is guessing. Images are ranked within their fold, since models of different folds score on different scales. Below: accuracy with its 95 % interval beside the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six is the best in part by luck.
 
 # %% alt="Above, ROC curves of six backbones on the hold-out and in cross-validation, beside the diagonal of guessing; below, their accuracies with intervals and the paper's as crosses."
-fig, axes = plt.subplot_mosaic("ab;cc", figsize=(8, 7.2), height_ratios=[1.35, 1], layout="constrained")
-axes = list(axes.values())
-for ax, protocol in zip(axes, PROTOCOLS, strict=False):
-    ax.plot([0, 1], [0, 1], "--", color="gray")
-    for number, backbone in enumerate(run.profile.classifiers):
-        part = predictions.query("backbone == @backbone and protocol == @protocol")
-        ranks = part.groupby("fold")["probability"].rank(pct=True)
-        false_positive, true_positive, _ = roc_curve(part["label"], ranks)
-        look = {"color": PALETTE[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8}
-        ax.plot(false_positive, true_positive, label=DISPLAY[backbone], **look)
-    ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal", title=f"{protocol}, n = {len(part)}")
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncol=6, columnspacing=1, fontsize=10)
-for protocol, shift, color in zip(PROTOCOLS, (-0.13, 0.13), PALETTE, strict=False):
-    part = scores[scores["protocol"] == protocol].reset_index()
-    error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
-    axes[2].errorbar(part["accuracy"], part.index + shift, xerr=error, fmt="o", color=color, label=protocol)
-printed = published.table_3().set_index("backbone")["accuracy"].reindex(part["backbone"])
-axes[2].plot(printed, part.index, "kx", label="paper")
-axes[2].axvline(0.5, linestyle="--", color="gray")
-axes[2].set(xlabel="accuracy", xlim=(0, 1), yticks=part.index, yticklabels=part["backbone"].map(DISPLAY))
-axes[2].set_ylim(len(part) - 0.5, -0.5)
-_ = axes[2].legend(loc="lower right", ncol=3, bbox_to_anchor=(1, 1), columnspacing=1, handletextpad=0.2)
-run.save_figure(fig, "fig_roc")
+curves = {protocol: {} for protocol in PROTOCOLS}
+for (protocol, backbone), part in predictions.groupby(["protocol", "backbone"], sort=False):
+    ranks = part.groupby("fold")["probability"].rank(pct=True)
+    curves[protocol][backbone] = roc_curve(part["label"], ranks)[:2]
+printed = published.table_3().set_index("backbone")["accuracy"]
+run.save_figure(plots.receiver_curves(curves, scores, printed), "fig_roc")
 
 # %% [markdown]
 # ## Figure · What would another hold-out have said?
@@ -140,16 +121,7 @@ whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 draws = hold_out_draws(whole, diagnosis, run.profile).assign(backbone=backbone)
 draws["weights"] = find_weights(backbone, run.profile).origin
 run.save_table(draws, "table_3_draws")
-fig, ax = plt.subplots(figsize=(6.4, 2.2))
-for height, score in enumerate(("accuracy", "auc")):
-    place = height + np.random.default_rng(0).uniform(-0.15, 0.15, len(draws))
-    ax.plot(draws[score], place, "o", alpha=0.7)
-    ax.plot(draws.loc[draws["seed"] == run.profile.seed, score], [height], "kx", markersize=10, markeredgewidth=2)
-ax.set(xlabel=f"on {draws['n'].mean():.0f} test images", xlim=(0, 1), ylim=(-0.5, 1.5))
-ax.set_yticks([0, 1], ["accuracy", "AUC"])
-ax.axvline(0.5, color="gray", linestyle="--")
-fig.tight_layout()
-run.save_figure(fig, "fig_draws")
+run.save_figure(plots.spread_of_draws(draws, run.profile.seed), "fig_draws")
 
 # %% [markdown]
 # ## Figure · Are the probabilities right?
@@ -157,21 +129,15 @@ run.save_figure(fig, "fig_draws")
 # Images of the cross-validation in up to five groups of about equal size by predicted probability (equal probabilities stay together): the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
 
 # %% alt="Six panels, one for each backbone: the share of images with DME against the predicted probability, with intervals, and the diagonal of a calibrated model."
-fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
+bins = []
 crossed = predictions[predictions["protocol"] == "cross-validation"]
-for ax, (backbone, part) in zip(axes.flat, crossed.groupby("backbone", sort=False), strict=False):
-    ax.plot([0, 1], [0, 1], "--", color="gray")
+for backbone, part in crossed.groupby("backbone", sort=False):
     for _, group in part.groupby(pd.qcut(part["probability"], 5, duplicates="drop"), observed=True):
         seeded = np.random.default_rng(run.profile.seed)
         low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
-        x, y = group["probability"].mean(), group["label"].mean()
-        ax.errorbar([x], [y], [[y - low], [high - y]], fmt="o", capsize=2, color=PALETTE[0])
-    ax.set(title=DISPLAY[backbone], xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal", xticks=(0, 0.5, 1))
-for ax in axes.flat[len(run.profile.classifiers) :]:
-    ax.axis("off")
-fig.supxlabel("predicted probability of DME")
-fig.supylabel("share with DME")
-run.save_figure(fig, "fig_calibration")
+        found = {"predicted": group["probability"].mean(), "share": group["label"].mean(), "low": low, "high": high}
+        bins.append({"backbone": backbone, **found})
+run.save_figure(plots.calibration(pd.DataFrame(bins)), "fig_calibration")
 
 # %% [markdown]
 # ## Figure · Confusion matrices
@@ -179,26 +145,14 @@ run.save_figure(fig, "fig_calibration")
 # Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.evidence.grim`, not printed in the paper). Below: ours. Shades are shares of each true class.
 
 # %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
-printed = {row["backbone"]: row for row in published.table_3().to_dict("records")}
-size = {"figsize": (8, 4.8)}
-fig, axes = plt.subplots(3, len(run.profile.classifiers), sharex=True, sharey=True, squeeze=False, **size)
-for line, source in zip(axes, ("paper", *PROTOCOLS), strict=True):
-    for ax, backbone in zip(line, run.profile.classifiers, strict=True):
-        if source == "paper":
-            found = confusion_matrices(printed[backbone], "positive", 4, [62]).iloc[0]
-            matrix = found[["tn", "fp", "fn", "tp"]].to_numpy().reshape(2, 2)
-        else:
-            part = predictions.query("backbone == @backbone and protocol == @source")
-            matrix = confusion_matrix(part["label"], part["probability"] > 0.5)
-        shown = ConfusionMatrixDisplay(matrix, display_labels=["no", "yes"])
-        shown.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": matrix.sum(axis=1).max()})
-        ax.set(xlabel="", ylabel="")
-        ax.set_title(DISPLAY[backbone] if source == "paper" else "", fontsize=11)
-    line[0].set_ylabel(source, fontsize=11)
-fig.supxlabel("predicted DME")
-fig.supylabel("true DME")
-fig.tight_layout()
-run.save_figure(fig, "fig_confusion")
+matrices = {source: {} for source in ("paper", *PROTOCOLS)}
+for row in published.table_3().to_dict("records"):
+    found = confusion_matrices(row, "positive", 4, [62]).iloc[0]
+    matrices["paper"][row["backbone"]] = found[["tn", "fp", "fn", "tp"]].to_numpy().reshape(2, 2)
+matrices["paper"] = {backbone: matrices["paper"][backbone] for backbone in run.profile.classifiers}
+for (protocol, backbone), part in predictions.groupby(["protocol", "backbone"], sort=False):
+    matrices[protocol][backbone] = confusion_matrix(part["label"], part["probability"] > 0.5)
+run.save_figure(plots.confusions(matrices), "fig_confusion")
 
 # %% [markdown]
 # ## All labeled photographs

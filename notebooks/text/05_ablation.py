@@ -44,7 +44,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 from dataclasses import replace
 from itertools import product
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
@@ -54,7 +53,7 @@ from ruranet_utils.features.extract import image_features, lesion_features, resi
 from ruranet_utils.features.reduction import reduce, standardize
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY
-from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import lesion_masks
@@ -167,25 +166,8 @@ if run.profile.masks == "joint" and run.profile.n_seeds > 1:
 # Accuracy with its 95 % interval over patients, and over seeds in d and e. Follow one color from left to right: from a to d a part that helps lifts it; at e a part, PCA, is taken away, so there one that helps lowers it. The dashed line is 0.5; random clusters matched to the classes reach somewhat more ([04](04_clustering.ipynb)). The table above, whose differences are paired, says whether a step is more than chance.
 
 # %% alt="Accuracy of the six variants from pixels to the full model and without PCA, in three ways of choosing the weights, with intervals, the paper's accuracies as crosses and guessing as a dashed line."
-fig, ax = plt.subplots(figsize=(7, 4))
-order = ["a", "a+", "b", "c", "d", "e"]
-for selection, color, shift in (
-    ("equal", PALETTE[0], -0.2),
-    ("held_out", PALETTE[2], 0),
-    ("oracle", PALETTE[1], 0.2),
-):
-    part = results[results["selection"].isin([selection, "none"])].set_index("variant").loc[order]
-    error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
-    ax.errorbar(
-        [x + shift for x in range(6)], part["accuracy"], yerr=error, fmt="o", color=color, label=f"ours, {selection}"
-    )
-paper = published.table_5().set_index("variant")["accuracy"].reindex(order)
-ax.plot(range(6), paper, "x", color=PALETTE[3], markersize=8, label="paper")
-ax.axhline(0.5, linestyle="--", color="gray")
-names = ["a\npixels", "a+\nfeatures", "b\n+ segm.", "c\n+ SCSE", "d\n+ DMH", "e\n- PCA"]
-ax.set(xticks=range(6), xticklabels=names, ylabel=f"accuracy (n = {len(diagnosis)})", ylim=(0.3, 1))
-_ = ax.legend(ncol=3, loc="upper center", fontsize=10)
-run.save_figure(fig, "fig_ablation")
+paper = published.table_5().set_index("variant")["accuracy"]
+run.save_figure(plots.ablation(results, paper, len(diagnosis)), "fig_ablation")
 
 # %% [markdown]
 # **Limits.** One backbone; the variants share their images, so read the paired differences above and not whether two intervals overlap.
@@ -196,7 +178,7 @@ run.save_figure(fig, "fig_ablation")
 # ## Checks
 
 # %%
-assert set(results["variant"]) == set(order) and results["n"].eq(len(diagnosis)).all()
+assert set(results["variant"]) == set(published.table_5()["variant"]) | {"a+"} and results["n"].eq(len(diagnosis)).all()
 assert all(one.shape[:2] == (len(diagnosis), 4) for _, trainings in variants.values() for one in trainings)
 
 # %% [markdown]

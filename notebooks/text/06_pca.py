@@ -34,7 +34,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ruranet_utils.features.extract import lesion_features
@@ -42,7 +41,7 @@ from ruranet_utils.features.reduction import smallest_k, variance_curve
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY
 from ruranet_utils.published import TEXT
-from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import lesion_masks
@@ -74,22 +73,8 @@ show(
 # The cross is the paper's point: where it lies above our curve on the left, 50 components keep more of the paper's features than of ours.
 
 # %% alt="Over the number of components, left the cumulative explained variance, right the reconstruction error per feature and summed; crosses mark the paper's values at 50 components."
-fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
 k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
-left.plot(curve["k"], curve["explained_ratio"], color=PALETTE[0], label="ours")
-left.plot(k, ratio, "x", color=PALETTE[3], markersize=9, markeredgewidth=2, label="paper")
-left.set(xlabel="components $k$", ylabel="cumulative explained variance", ylim=(0, 1.02))
-left.legend()
-right.plot(curve["k"], curve["reconstruction_error_per_feature"], color=PALETTE[0], label="per feature (left axis)")
-right.plot(k, error, "x", color=PALETTE[3], markersize=9, markeredgewidth=2, label="paper")
-right.set(xlabel="components $k$", ylabel="error per feature", ylim=(0, None))
-literal = right.twinx()
-literal.plot(curve["k"], curve["reconstruction_error"], ":", color=PALETTE[1], label="Eq. 6 (right axis)")
-literal.set(ylabel="error summed, Eq. 6", ylim=(0, None))
-handles = [handle for ax in (right, literal) for handle in ax.get_legend_handles_labels()[0]]
-right.legend(handles=handles, fontsize=9)
-fig.tight_layout()
-run.save_figure(fig, "fig_pca")
+run.save_figure(plots.components(curve, (k, ratio, error)), "fig_pca")
 
 # %% [markdown]
 # ## The smallest k for a share of the variance

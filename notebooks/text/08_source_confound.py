@@ -39,7 +39,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 
 # %%
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from ruranet_utils import published
 from ruranet_utils.evidence.confound import (
@@ -53,7 +52,7 @@ from ruranet_utils.evidence.confound import (
 from ruranet_utils.evidence.ladder import climb
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY, METHODS
-from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import lesion_masks
@@ -112,12 +111,9 @@ show(run.save_table(camera, "table_confound_camera"), "Area under the ROC curve 
 # The further to the right of the dashed line, the better a method could name the camera instead of the disease.
 
 # %% alt="Area under the ROC curve of telling the camera from lesion features, from whole images and from images without their lesions, with intervals; guessing as a dashed line."
-fig, ax = plt.subplots(figsize=(6.4, 2.4))
-error = [camera["auc"] - camera["auc_low"], camera["auc_high"] - camera["auc"]]
-ax.errorbar(camera["auc"], camera["seen"], xerr=error, fmt="o", capsize=3)
-ax.axvline(0.5, color="gray", linestyle="--")
-ax.set(xlabel="AUC of telling the camera", xlim=(0.4, 1.02), ylim=(2.5, -0.5))
-fig.tight_layout()
+fig, ax = plt.subplots(figsize=(6.4, 2.4), layout="constrained")
+plots.forest(ax, camera, camera["seen"], "auc", guessing=0.5)
+ax.set(xlabel="AUC of telling the camera", xlim=(0.4, 1.02))
 run.save_figure(fig, "fig_confound_camera")
 
 # %% [markdown]
@@ -138,21 +134,9 @@ show(
 # Top, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Bottom: no lesion is in them, so what rises there is the camera. The dotted line is the paper's 0.84; the dashed line is that of the same supervised models, scored where class and camera are untied: what they learned from the camera is worth nothing there. 95 % intervals over patients, given the clusters and models, not adjusted for the number of comparisons.
 
 # %% alt="Three panels, from lesions, whole images and images without lesions: the accuracy of every method where class and camera are untied, partly tied and fully tied, with the paper's 0.84 as a dotted line."
-names, methods = list(pool.cohorts), [*METHODS, SUPERVISED, TRANSFERRED]
-fig, axes = plt.subplots(len(features), 1, figsize=(8, 3.1 * len(features)), sharex=True, layout="constrained")
-for ax, seen in zip(axes, features, strict=True):
-    for number, method in enumerate(methods):
-        part = scores.query("seen == @seen and method == @method").set_index("cohort").reindex(names)
-        error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
-        look = {"color": PALETTE[min(number, 4)], "linestyle": "--" if method == TRANSFERRED else "-"}
-        place = np.arange(len(names)) + 0.08 * (number - 2.5)
-        label = "logistic regression, on the untied" if method == TRANSFERRED else DISPLAY.get(method, method)
-        ax.errorbar(place, part["accuracy"], error, marker="o", label=label, **look)
-    ax.axhline(published.TEXT["accuracy"].value, color="black", linestyle=":", label="paper, DMH + GoogLeNet")
-    ax.axhline(0.5, color="gray", linewidth=1)
-    ax.set(title=seen, xticks=range(len(names)), xticklabels=names, ylim=(0.3, 1.03))
-fig.supylabel("accuracy")
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
+labels = {method: DISPLAY.get(method, method) for method in (*METHODS, SUPERVISED)}
+labels[TRANSFERRED] = "logistic regression, on the untied"
+fig = plots.confounds(scores, labels, published.TEXT["accuracy"].value)
 run.save_figure(fig, "fig_confound")
 
 # %% [markdown]
@@ -193,15 +177,9 @@ show(run.save_table(ladder, "table_ladder"), f"{DISPLAY[backbone]}; {finding}")
 # The table's accuracies with their intervals: a row right of the thin line is an ingredient that lifts the score, one at the dotted line explains the paper's.
 
 # %% alt="Accuracy with its interval of our protocol, of each ingredient of the released one added to it, and of all of them; the paper's 0.84 as a dotted line."
-fig, ax = plt.subplots(figsize=(7, 4.6))
-error = [ladder["accuracy"] - ladder["accuracy_low"], ladder["accuracy_high"] - ladder["accuracy"]]
-ax.errorbar(ladder["accuracy"], ladder.index, xerr=error, fmt="o", color=PALETTE[0])
-ax.axvline(published.TEXT["accuracy"].value, color="black", linestyle=":", label="paper")
-ax.axvline(ladder["accuracy"][0], color=PALETTE[0], linewidth=0.8, label="ours")
+fig, ax = plt.subplots(figsize=(7, 4.6), layout="constrained")
 labels = [f"{row.protocol} (n = {row.n})" for row in ladder.itertuples()]
-ax.set(yticks=ladder.index, yticklabels=labels, xlabel="accuracy", xlim=(0.3, 1.02), ylim=(len(ladder) - 0.5, -0.5))
-_ = ax.legend(loc="lower left", fontsize=9)
-fig.tight_layout()
+plots.forest(ax, ladder, labels, paper=published.TEXT["accuracy"].value, ours=ladder["accuracy"][0])
 run.save_figure(fig, "fig_ladder")
 
 # %% [markdown]

@@ -32,10 +32,8 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from ruranet_utils.clustering.areas import SORTED_BY, group_by_areas, log_areas, within_1_dd
 from ruranet_utils.clustering.study import label_free_clusters, project, score
 from ruranet_utils.features.extract import lesion_features
@@ -43,7 +41,7 @@ from ruranet_utils.features.macula import find_all, zone_table
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.networks.weights import find_weights, reference_backbone
 from ruranet_utils.profiles import DISPLAY, LESIONS
-from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend
+from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.model_file import load_all
@@ -129,33 +127,8 @@ show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 # Above: every photograph by its severity and by how sure its group is; two clouds with a gap between them are two groups, one cloud is cut in two. Below: the area that each lesion covers.
 
 # %% alt="Above, every photograph as a point by severity and certainty, colored by group; below, the area of each lesion in every photograph as a tick, by group."
-fig, (above, below) = plt.subplots(2, 1, figsize=(7, 7.6))
-order, colors = ["fewer lesions", "more lesions"], list(PALETTE[:2])
-look = {"hue": "areas", "hue_order": order, "palette": colors}
-sns.scatterplot(clusters, x="severity", y="areas certainty", ax=above, **look)
-above.set(xlabel="severity (standard deviations)", ylabel="certainty of the group (silhouette)")
-above.legend(title="")
-long = area.rename(columns=shows).assign(cluster=clusters["areas"]).melt("cluster", var_name="lesion")
-sns.stripplot(
-    long,
-    x="value",
-    y="lesion",
-    hue="cluster",
-    hue_order=order,
-    palette=colors,
-    dodge=True,
-    jitter=False,  # it would draw other places on every run
-    marker="|",
-    size=9,
-    linewidth=1,
-    ax=below,
-    legend=False,
-)
-below.set(xlabel="share of the photograph covered (%)", ylabel="")
-below.set_xscale("symlog", linthresh=0.01)
-below.set_xlim(-0.001, 2 * long["value"].max() + 0.01)
-fig.tight_layout()
-run.save_figure(fig, "fig_clusters")
+order = ["fewer lesions", "more lesions"]
+run.save_figure(plots.groups(clusters, area.rename(columns=shows), order), "fig_clusters")
 
 # %% [markdown]
 # ## Figure · The most typical photographs of each group
@@ -163,16 +136,14 @@ run.save_figure(fig, "fig_clusters")
 # Those of the surest place, more lesions above, fewer below, with the outlines of what was found, which may be wrong: networks that have learned little take the bright optic disc for exudates. Photographs of patients are drawn here and stored only where git does not look.
 
 # %% alt="Eight photographs with the outlines of the lesions found in them: above four of the cluster with more lesions, below four of the one with fewer."
-fig, axes = plt.subplots(2, 4, figsize=(8, 5))
-for line, cluster in zip(axes, reversed(order), strict=True):
-    typical = clusters[clusters["areas"] == cluster].nlargest(4, "areas certainty").index
-    for ax in line:
-        ax.axis("off")
-    for ax, row in zip(line, typical, strict=False):
-        title = f"{photographs.table['image_id'][row]}\n{cluster}"
-        draw_outlines(ax, photographs.images[row], masks[row], title)
-outline_legend(fig, shows)
-run.save_figure(fig, "fig_lesions_found", shows_images=True)
+typical = [
+    row
+    for group in reversed(order)
+    for row in clusters[clusters["areas"] == group].nlargest(4, "areas certainty").index
+]
+titles = photographs.table["image_id"] + "\n" + clusters["areas"]
+rows = [(photographs.images[row], masks[row], titles[row]) for row in typical]
+run.save_figure(plots.outlined(rows, shows), "fig_lesions_found", shows_images=True)
 
 # %% [markdown]
 # ## Paper versus ours

@@ -50,7 +50,8 @@ from ruranet_utils.features.macula import find_all, fovea_error, zone_table
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.networks.weights import reference_backbone
 from ruranet_utils.profiles import DISPLAY, LESIONS
-from ruranet_utils.reporting.figures import PALETTE, draw_macula, outline_legend
+from ruranet_utils.reporting import plots
+from ruranet_utils.reporting.figures import draw_macula, outline_legend
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import finds_disc, lesion_masks
@@ -110,14 +111,9 @@ show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no labe
 # Accuracy with its 95 % interval of each row of the table above, none of which has seen a label. The dotted line is the paper's 0.8411, for which the weights of the lesions were chosen on the labels.
 
 # %% alt="Accuracy with intervals of k-medoids on whole images, on lesion features and on lesion areas, and of the clinical rule; the paper's accuracy as a dotted line."
-fig, ax = plt.subplots(figsize=(7, 2.8))
-error = [channel["accuracy"] - channel["accuracy_low"], channel["accuracy_high"] - channel["accuracy"]]
-ax.errorbar(channel["accuracy"], channel.index, xerr=error, fmt="o", color=PALETTE[0])
-ax.axvline(published.TEXT["accuracy"].value, color="black", linestyle=":")
-ax.axvline(0.5, color="gray", linewidth=0.8)
-ax.set(yticks=channel.index, yticklabels=channel["clustered"], ylim=(len(channel) - 0.5, -0.5), xlim=(0.3, 1.02))
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+plots.forest(ax, channel, channel["clustered"], paper=published.TEXT["accuracy"].value, guessing=0.5)
 ax.set_xlabel(f"accuracy (n = {len(diagnosis)})")
-fig.tight_layout()
 run.save_figure(fig, "fig_channel")
 
 # %% [markdown]

@@ -9,10 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from ruranet_utils.profiles import DISPLAY, METHODS
-from ruranet_utils.reporting.figures import PALETTE
+from ruranet_utils.reporting.figures import PALETTE, draw_outlines, outline_legend
 
 if TYPE_CHECKING:
     from ruranet_utils.reporting.diagrams import Attention
@@ -235,4 +237,264 @@ def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, 
     for ax in axes[-1]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=10, handletextpad=0.1)
     fig.tight_layout()
+    return fig
+
+
+def forest(ax: Axes, table: pd.DataFrame, labels: Sequence[str], score: str = "accuracy", **lines: float) -> None:
+    """A score with its interval on each line, the first on top.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : DataFrame
+        ``<score>``, ``<score>_low``, ``<score>_high``.
+    labels : sequence of str
+        Of its rows.
+    score : str
+    **lines : float
+        Vertical lines by what they are; underscores are read as blanks.
+    """
+    place = np.arange(len(table))
+    error = [table[score] - table[f"{score}_low"], table[f"{score}_high"] - table[score]]
+    ax.errorbar(table[score], place, xerr=error, fmt="o", color=PALETTE[0])
+    for (name, value), look in zip(lines.items(), (":", "-", "--"), strict=False):
+        ax.axvline(value, color="black", linestyle=look, linewidth=1, label=name.replace("_", " "))
+    ax.set(yticks=place, yticklabels=labels, ylim=(len(table) - 0.5, -0.5), xlim=(0.3, 1.02), xlabel=score)
+    if lines:
+        ax.legend(loc="lower left", fontsize=9)
+
+
+def receiver_curves(
+    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], scores: pd.DataFrame, printed: pd.Series
+) -> Figure:
+    """ROC curves of each protocol above, accuracies with intervals and the paper's below.
+
+    Parameters
+    ----------
+    curves : mapping
+        By protocol and backbone: false and true positive rate.
+    scores : DataFrame
+        ``protocol``, ``backbone``, ``accuracy`` with ``_low`` and ``_high``, ``n``.
+    printed : Series
+        The paper's accuracy by backbone.
+    """
+    fig, axes = plt.subplot_mosaic("ab;cc", figsize=(8, 7.2), height_ratios=[1.35, 1], layout="constrained")
+    *above, below = axes.values()
+    for ax, (protocol, of_backbones) in zip(above, curves.items(), strict=True):
+        ax.plot([0, 1], [0, 1], "--", color="gray")
+        for number, (backbone, rates) in enumerate(of_backbones.items()):
+            look = {"color": PALETTE[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8}
+            ax.plot(*rates, label=DISPLAY[backbone], **look)
+        n = scores.loc[scores["protocol"] == protocol, "n"].iloc[0]
+        ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal", title=f"{protocol}, n = {n}")
+    handles = above[0].get_legend_handles_labels()
+    fig.legend(*handles, loc="outside upper center", ncol=6, columnspacing=1, fontsize=10)
+    for protocol, shift, color in zip(curves, (-0.13, 0.13), PALETTE, strict=False):
+        part = scores[scores["protocol"] == protocol].reset_index()
+        error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
+        below.errorbar(part["accuracy"], part.index + shift, xerr=error, fmt="o", color=color, label=protocol)
+    below.plot(printed.reindex(part["backbone"]), part.index, "kx", label="paper")
+    below.axvline(0.5, linestyle="--", color="gray")
+    below.set(xlabel="accuracy", xlim=(0, 1), yticks=part.index, yticklabels=part["backbone"].map(DISPLAY))
+    below.set_ylim(len(part) - 0.5, -0.5)
+    below.legend(loc="lower right", ncol=3, bbox_to_anchor=(1, 1), columnspacing=1, handletextpad=0.2)
+    return fig
+
+
+def spread_of_draws(draws: pd.DataFrame, chosen: int) -> Figure:
+    """Accuracy and AUC of many hold-outs as dots; a cross marks that of the seed ``chosen``."""
+    fig, ax = plt.subplots(figsize=(6.4, 2.2), layout="constrained")
+    for height, score in enumerate(("accuracy", "auc")):
+        place = height + np.random.default_rng(0).uniform(-0.15, 0.15, len(draws))
+        ax.plot(draws[score], place, "o", alpha=0.7)
+        ax.plot(draws.loc[draws["seed"] == chosen, score], [height], "kx", markersize=10, markeredgewidth=2)
+    ax.set(xlabel=f"on {draws['n'].mean():.0f} test images", xlim=(0, 1), ylim=(-0.5, 1.5))
+    ax.set_yticks([0, 1], ["accuracy", "AUC"])
+    ax.axvline(0.5, color="gray", linestyle="--")
+    return fig
+
+
+def calibration(bins: pd.DataFrame) -> Figure:
+    """Share of positive images against the predicted probability, one panel for each backbone.
+
+    Parameters
+    ----------
+    bins : DataFrame
+        ``backbone``, ``predicted``, ``share``, ``low``, ``high``.
+    """
+    fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
+    for ax in axes.flat[bins["backbone"].nunique() :]:
+        ax.axis("off")
+    for ax, (backbone, part) in zip(axes.flat, bins.groupby("backbone", sort=False), strict=False):
+        ax.plot([0, 1], [0, 1], "--", color="gray")
+        error = [part["share"] - part["low"], part["high"] - part["share"]]
+        ax.errorbar(part["predicted"], part["share"], error, fmt="o", capsize=2, color=PALETTE[0])
+        limits = {"xlim": (-0.04, 1.04), "ylim": (-0.04, 1.04), "aspect": "equal", "xticks": (0, 0.5, 1)}
+        ax.set(title=DISPLAY[backbone], **limits)
+    fig.supxlabel("predicted probability of DME")
+    fig.supylabel("share with DME")
+    return fig
+
+
+def confusions(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Confusion matrices in a grid.
+
+    Parameters
+    ----------
+    matrices : mapping
+        By source (lines) and backbone (columns): ndarray of int, shape (2, 2), true class by predicted one.
+    """
+    n_columns = max(map(len, matrices.values()))
+    fig, axes = plt.subplots(len(matrices), n_columns, sharex=True, sharey=True, squeeze=False, figsize=(8, 4.8))
+    for line, (source, of_backbones) in zip(axes, matrices.items(), strict=True):
+        for ax, (backbone, matrix) in zip(line, of_backbones.items(), strict=True):
+            shown = ConfusionMatrixDisplay(matrix, display_labels=["no", "yes"])
+            shown.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": matrix.sum(axis=1).max()})
+            ax.set(xlabel="", ylabel="")
+            ax.set_title(DISPLAY[backbone] if line is axes[0] else "", fontsize=11)
+        line[0].set_ylabel(source, fontsize=11)
+    fig.supxlabel("predicted DME")
+    fig.supylabel("true DME")
+    fig.tight_layout()
+    return fig
+
+
+def ablation(results: pd.DataFrame, paper: pd.Series, n_images: int) -> Figure:
+    """Accuracy of each variant of Table 5 by how the weights were chosen, and the paper's.
+
+    Parameters
+    ----------
+    results : DataFrame
+        ``selection`` (``"none"`` where there are no weights), ``variant``, ``accuracy`` with ``_low`` and ``_high``.
+    paper : Series
+        Accuracy by variant.
+    n_images : int
+    """
+    names = {"a": "pixels", "a+": "features", "b": "+ segm.", "c": "+ SCSE", "d": "+ DMH", "e": "- PCA"}
+    fig, ax = plt.subplots(figsize=(7, 4))
+    looks = {"equal": (PALETTE[0], -0.2), "held_out": (PALETTE[2], 0), "oracle": (PALETTE[1], 0.2)}
+    place = np.arange(len(names))
+    for selection, (color, shift) in looks.items():
+        part = results[results["selection"].isin([selection, "none"])].set_index("variant").loc[list(names)]
+        error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
+        label = f"ours, {selection.replace('_', ' ')}"
+        ax.errorbar(place + shift, part["accuracy"], yerr=error, fmt="o", color=color, label=label)
+    ax.plot(place, paper.reindex(list(names)), "x", color=PALETTE[3], markersize=8, label="paper")
+    ax.axhline(0.5, linestyle="--", color="gray")
+    ticks = [f"{variant}\n{name}" for variant, name in names.items()]
+    ax.set(xticks=place, xticklabels=ticks, ylabel=f"accuracy (n = {n_images})", ylim=(0.3, 1))
+    ax.legend(ncol=3, loc="upper center", fontsize=10)
+    return fig
+
+
+def components(curve: pd.DataFrame, paper: tuple[float, float, float]) -> Figure:
+    """Explained variance and reconstruction error over the number of components.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        ``k``, ``explained_ratio``, ``reconstruction_error``, ``reconstruction_error_per_feature``.
+    paper : tuple of float
+        Its number of components, explained ratio and error.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
+    (k, ratio, error), cross = paper, {"color": PALETTE[3], "markersize": 9, "markeredgewidth": 2}
+    left.plot(curve["k"], curve["explained_ratio"], color=PALETTE[0], label="ours")
+    left.plot(k, ratio, "x", **cross, label="paper")
+    left.set(xlabel="components $k$", ylabel="cumulative explained variance", ylim=(0, 1.02))
+    left.legend()
+    right.plot(curve["k"], curve["reconstruction_error_per_feature"], color=PALETTE[0], label="per feature (left axis)")
+    right.plot(k, error, "x", **cross, label="paper")
+    right.set(xlabel="components $k$", ylabel="error per feature", ylim=(0, None))
+    literal = right.twinx()
+    literal.plot(curve["k"], curve["reconstruction_error"], ":", color=PALETTE[1], label="Eq. 6 (right axis)")
+    literal.set(ylabel="error summed, Eq. 6", ylim=(0, None))
+    handles = [handle for ax in (right, literal) for handle in ax.get_legend_handles_labels()[0]]
+    right.legend(handles=handles, fontsize=9)
+    fig.tight_layout()
+    return fig
+
+
+def confounds(scores: pd.DataFrame, labels: Mapping[str, str], paper: float) -> Figure:
+    """Accuracy of every method by how far class and camera are tied, one panel for what it sees.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        ``seen``, ``method``, ``cohort``, ``accuracy`` with ``_low`` and ``_high``.
+    labels : mapping of str to str
+        Of the methods; the last line is dashed.
+    paper : float
+    """
+    names, panels = scores["cohort"].unique(), scores["seen"].unique()
+    fig, axes = plt.subplots(len(panels), 1, figsize=(8, 3.1 * len(panels)), sharex=True, layout="constrained")
+    for ax, seen in zip(axes, panels, strict=True):
+        for number, (method, label) in enumerate(labels.items()):
+            part = scores[(scores["seen"] == seen) & (scores["method"] == method)].set_index("cohort").reindex(names)
+            error = [part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]]
+            look = {"color": PALETTE[min(number, 4)], "linestyle": "--" if number == len(labels) - 1 else "-"}
+            place = np.arange(len(names)) + 0.08 * (number - 2.5)
+            ax.errorbar(place, part["accuracy"], error, marker="o", label=label, **look)
+        ax.axhline(paper, color="black", linestyle=":", label="paper, DMH + GoogLeNet")
+        ax.axhline(0.5, color="gray", linewidth=1)
+        ax.set(title=seen, xticks=range(len(names)), xticklabels=names, ylim=(0.3, 1.03))
+    fig.supylabel("accuracy")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
+    return fig
+
+
+def groups(clusters: pd.DataFrame, area: pd.DataFrame, order: Sequence[str]) -> Figure:
+    """Photographs by severity and certainty of their group, and the area of each lesion in them.
+
+    Parameters
+    ----------
+    clusters : DataFrame
+        ``severity``, ``areas certainty`` and the group ``areas``, a row for each photograph.
+    area : DataFrame
+        Share of each photograph that each lesion covers, in percent; its rows are those of ``clusters``.
+    order : sequence of str
+        Of the groups.
+    """
+    fig, (above, below) = plt.subplots(2, 1, figsize=(7, 7.6))
+    look = {"hue_order": order, "palette": list(PALETTE[: len(order)])}
+    sns.scatterplot(clusters, x="severity", y="areas certainty", hue="areas", ax=above, **look)
+    above.set(xlabel="severity (standard deviations)", ylabel="certainty of the group (silhouette)")
+    above.legend(title="")
+    long = area.assign(cluster=clusters["areas"]).melt("cluster", var_name="lesion")
+    ticks = {"dodge": True, "jitter": False, "marker": "|", "size": 9, "linewidth": 1}  # jitter differs on every run
+    sns.stripplot(long, x="value", y="lesion", hue="cluster", ax=below, legend=False, **ticks, **look)
+    below.set(xlabel="share of the photograph covered (%)", ylabel="")
+    below.set_xscale("symlog", linthresh=0.01)
+    below.set_xlim(-0.001, 2 * long["value"].max() + 0.01)
+    fig.tight_layout()
+    return fig
+
+
+def lesion_areas(area: pd.DataFrame) -> Figure:
+    """Box plots of the share of an image that each lesion covers, in percent, where it is there at all."""
+    long = area.melt(var_name="lesion", value_name="area_percent")
+    long = long[long["area_percent"] > 0]
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    look = {"hue": "lesion", "palette": list(PALETTE[: long["lesion"].nunique()]), "legend": False, "fliersize": 2}
+    sns.boxplot(long, x="area_percent", y="lesion", ax=ax, **look)
+    ax.set(xscale="log", xlabel="share of the image covered (%), images with the lesion", ylabel="")
+    return fig
+
+
+def outlined(photographs: Sequence[tuple[np.ndarray, np.ndarray | None, str]], names: Mapping[str, str]) -> Figure:
+    """Up to eight photographs with the outlines of their lesions, in two rows.
+
+    Parameters
+    ----------
+    photographs : sequence of tuple
+        Image and masks as :func:`ruranet_utils.reporting.figures.draw_outlines` takes them, and a title.
+    names : mapping of str to str
+        Of the lesions, for the legend.
+    """
+    fig, axes = plt.subplots(2, 4, figsize=(8, 5))
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, photograph in zip(axes.flat, photographs, strict=False):
+        draw_outlines(ax, *photograph)
+    outline_legend(fig, names)
     return fig

@@ -85,3 +85,73 @@ def test_projections_colors_by_class():
     assert [ax.get_title() for ax in fig.axes] == ["before, by diagnosis", "before, by cluster"]
     for ax, zeros in zip(fig.axes, (plane[::2], plane[1::2]), strict=True):
         np.testing.assert_array_equal(ax.collections[0].get_offsets(), zeros)
+
+
+def scored(**columns):
+    table = pd.DataFrame(columns)
+    return table.assign(accuracy_low=table["accuracy"] - 0.1, accuracy_high=table["accuracy"] + 0.1)
+
+
+def test_forest_puts_the_first_row_on_top():
+    _, ax = plt.subplots()
+    plots.forest(ax, scored(accuracy=[0.5, 0.8]), ["one", "two"], paper=0.84, our_own=0.5)
+    assert ax.lines[0].get_xdata().tolist() == [0.5, 0.8] and ax.get_ylim()[0] > ax.get_ylim()[1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["paper", "our own"]
+
+
+def test_receiver_curves_shows_each_protocol():
+    rates = np.array([0, 0.2, 1]), np.array([0, 0.9, 1])
+    curves = {"hold-out": {"vgg16": rates}, "cross-validation": {"vgg16": rates}}
+    scores = scored(protocol=list(curves), backbone="vgg16", accuracy=[0.6, 0.7], n=[9, 30])
+    fig = plots.receiver_curves(curves, scores, pd.Series({"vgg16": 0.9}))
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["hold-out, n = 9", "cross-validation, n = 30"]
+    assert fig.axes[0].lines[1].get_ydata().tolist() == [0, 0.9, 1]
+    assert [line.get_xdata()[0] for line in fig.axes[2].lines if line.get_marker() == "x"] == [0.9]
+
+
+def test_draws_calibration_and_confusions():
+    draws = pd.DataFrame({"seed": [0, 1], "accuracy": [0.4, 0.6], "auc": [0.5, 0.7], "n": 12})
+    crosses = [line for line in plots.spread_of_draws(draws, 1).axes[0].lines if line.get_marker() == "x"]
+    assert [cross.get_xdata()[0] for cross in crosses] == [0.6, 0.7]
+    bins = pd.DataFrame({"backbone": "vgg16", "predicted": [0.2, 0.7], "share": [0.1, 0.8], "low": 0.0, "high": 1.0})
+    ax = plots.calibration(bins).axes[0]
+    assert ax.lines[1].get_ydata().tolist() == [0.1, 0.8]
+    matrix = np.array([[3, 1], [0, 4]])
+    fig = plots.confusions({"paper": {"vgg16": matrix}, "ours": {"vgg16": matrix.T}})
+    shown = [ax.images[0].get_array().tolist() for ax in fig.axes]
+    assert shown == [matrix.tolist(), matrix.T.tolist()]
+
+
+def test_ablation_leaves_the_paper_without_a_plus():
+    variants = ["a", "a+", "b", "c", "d", "e"]
+    results = pd.concat([scored(variant=variants, accuracy=0.7).assign(selection=s) for s in ("equal", "held_out")])
+    results = pd.concat([results, scored(variant=variants, accuracy=0.8).assign(selection="oracle")])
+    ax = plots.ablation(results, pd.Series({"a": 0.5, "b": 0.9}), 9).axes[0]
+    paper = next(line for line in ax.lines if line.get_label() == "paper")
+    np.testing.assert_array_equal(paper.get_ydata(), [0.5, np.nan, 0.9, np.nan, np.nan, np.nan])
+
+
+def test_components_has_the_papers_crosses():
+    curve = pd.DataFrame({"k": [1, 2], "explained_ratio": [0.4, 0.6], "reconstruction_error": [9.0, 6.0]})
+    fig = plots.components(curve.assign(reconstruction_error_per_feature=[0.6, 0.4]), (50, 0.94, 0.06))
+    crosses = [line.get_xydata().tolist() for ax in fig.axes for line in ax.lines if line.get_marker() == "x"]
+    assert crosses == [[[50, 0.94]], [[50, 0.06]]]
+
+
+def test_confounds_has_a_panel_for_what_is_seen():
+    rows = [(seen, m, c) for seen in ("lesions", "whole") for m in ("dmh", "last") for c in ("untied", "tied")]
+    table = pd.DataFrame(rows, columns=["seen", "method", "cohort"])
+    scores = scored(**table.to_dict("list"), accuracy=np.arange(8) / 10)
+    fig = plots.confounds(scores, {"dmh": "DMH", "last": "probe"}, 0.84)
+    assert [ax.get_title() for ax in fig.axes] == ["lesions", "whole"]
+    assert fig.axes[1].lines[0].get_ydata().tolist() == [0.4, 0.5]
+
+
+def test_groups_areas_and_outlines():
+    clusters = pd.DataFrame({"severity": [0.1, 2.0], "areas certainty": [0.5, 0.9], "areas": ["fewer", "more"]})
+    fig = plots.groups(clusters, pd.DataFrame({"exudates": [0.0, 1.0]}), ["fewer", "more"])
+    assert points(fig.axes[0]).tolist() == [[0.1, 0.5], [2.0, 0.9]]
+    assert len(plots.lesion_areas(pd.DataFrame({"one": [0.0, 1.0], "two": [2.0, 3.0]})).axes[0].patches) == 2
+    image = np.zeros((3, 8, 8), np.uint8)
+    fig = plots.outlined([(image, None, "first")], {"hard_exudates": "Hard exudates"})
+    assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["first"]
