@@ -60,19 +60,15 @@ _ = run.save_table(diagnosis.manifest(), "cohort_diagnosis")
 shown = {"segmentation": segmentation.table, "diagnosis": diagnosis.table}
 if segmentation.healthy is not None:  # from which the networks learn how an eye without lesions looks
     shown["segmentation, healthy eyes"] = segmentation.healthy.table.assign(split="train")
-counts = pd.concat(
-    table.assign(cohort=name, label=table["label"].map({0: "no DME", 1: "DME"}).fillna("not graded"))
-    for name, table in shown.items()
+together = pd.concat(table.assign(cohort=name) for name, table in shown.items())
+together["label"] = together["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
+by = [together[name] for name in ("cohort", "source", "camera", "label")]
+counts = pd.crosstab(by, together["split"]).reindex(columns=["train", "val", "test"], fill_value=0)
+counts = counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None).reset_index()
+n_positive = int((diagnosis.table["label"] == 1).sum())
+run.answer(
+    f"{len(diagnosis)} photographs for the diagnosis, {n_positive} with DME, and {len(segmentation)} with masks."
 )
-counts = counts.pivot_table(
-    index=["cohort", "source", "camera", "label"], columns="split", values="image_id", aggfunc="count", fill_value=0
-)
-counts = (
-    counts.reindex(columns=["train", "val", "test"], fill_value=0)
-    .assign(total=lambda table: table.sum(axis=1))
-    .reset_index()
-)
-counts.columns.name = None
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
 
 # %% [markdown]

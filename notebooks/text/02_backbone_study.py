@@ -89,6 +89,11 @@ segmenter = segmenter_of(segmentation, run.profile, run.store)
 study = encoder_study(segmenter)
 lesions = segmentation.annotated
 names = {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]).capitalize() for lesion in lesions}
+found = [
+    f"{names[row.lesion]} {row.iou:.2f} [{row.iou_low:.2f}, {row.iou_high:.2f}] with {DISPLAY[row.encoder]}"
+    for row in study[study["chosen"]].itertuples()
+]
+run.answer(f"IoU on {study['n'].iloc[0]} photographs that no network has seen: {'; '.join(found)}.")
 
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions

@@ -49,7 +49,6 @@ data_dir = None  # of the profile "folder" alone: where your photographs lie (do
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
 from ruranet_utils import published
 from ruranet_utils.clustering.choices import compare_choices
 from ruranet_utils.clustering.sensitivity import course, sensitivity
@@ -116,8 +115,8 @@ accuracy = {m: right["equal", m, name].mean() for m in ("dmh", "kmedoids")}
 said = {"higher": "DMH is better than", "lower": "DMH is worse than"}.get(
     alone["verdict"], "No difference is shown between DMH and"
 )
-answer = f"**{said} k-medoids without heads** on features of {DISPLAY[name]} ({alone['weights']} weights): accuracy {accuracy['dmh']:.3f} (mean of ten seeds) against {accuracy['kmedoids']:.3f}, difference {alone['difference ours']:+.3f} [{alone['difference_low']:.3f}, {alone['difference_high']:.3f}], N = {len(diagnosis)}. The paper prints {alone['difference paper']:+.3f}."
-display(Markdown(answer))
+answer = f"{said} k-medoids without heads on features of {DISPLAY[name]} ({alone['weights']} weights): accuracy {accuracy['dmh']:.3f} (mean of ten seeds) against {accuracy['kmedoids']:.3f}, difference {alone['difference ours']:+.3f} [{alone['difference_low']:.3f}, {alone['difference_high']:.3f}], N = {len(diagnosis)}. The paper prints {alone['difference paper']:+.3f}."
+run.answer(answer)
 show(run.save_table(paired, "table_4_paired"), "Accuracy of DMH minus that of k-medoids, all weights 1")
 
 # %% [markdown]

@@ -71,10 +71,8 @@ n_components = run.profile.n_components
 outside_test = (diagnosis.table["split"] != "test").to_numpy()  # the images that PCA is fitted on
 pixels = resize(diagnosis.images, run.profile.feature_size_px).flatten(1).numpy()
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
-rows = [
-    {"variant": "a", **diagnose_images(pixels, diagnosis, run.profile)},
-    {"variant": "a+", **diagnose_images(reduce(whole, n_components, outside_test), diagnosis, run.profile)},
-]
+inputs = {"a": pixels, "a+": reduce(whole, n_components, outside_test)}
+rows = [{"variant": name, **diagnose_images(one, diagnosis, run.profile)} for name, one in inputs.items()]
 
 # %% [markdown]
 # ## With segmentation, without and with SCSE (b, c)
@@ -107,11 +105,13 @@ lead = ["selection", "variant", "accuracy paper", "accuracy ours", "accuracy_low
 tables = []
 for selection in ("oracle", "held_out", "equal"):
     ours = results[results["selection"].isin([selection, "none"])]
-    table = paper_versus_ours(
-        ours[["variant", *published.CLUSTERING, *further]], published.table_5(), ["variant"], published.CLUSTERING
-    )
+    ours = ours[["variant", *published.CLUSTERING, *further]]
+    table = paper_versus_ours(ours, published.table_5(), ["variant"], published.CLUSTERING)
     tables.append(table.assign(selection=selection))
 table_5 = run.save_table(pd.concat(tables), "table_5")
+equal = results[results["selection"].isin(["equal", "none"])].set_index("variant")["accuracy"]
+steps = ", ".join(f"{accuracy:.2f} ({variant})" for variant, accuracy in equal.items())
+run.answer(f"Accuracy of the variants without any label: {steps}; N = {len(diagnosis)}.")
 show(table_5, f"Table 5 · paper versus ours, {DISPLAY[backbone]}", {"accuracy ours": "max"}, "selection", lead)
 
 # %% [markdown]

@@ -62,6 +62,9 @@ features = features[diagnosis.table["split"] != "test"]
 curve = variance_curve(features, k_max=100)
 varying = int((features.reshape(-1, features.shape[2]).std(axis=0) > 0).sum())
 curve_table = run.save_table(curve, "table_pca")
+k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
+kept = curve.set_index("k").loc[min(k, curve["k"].max())]
+run.answer(f"{kept.name} components keep {kept['explained_ratio']:.1%} of the variance; the paper says {ratio:.1%}.")
 show(
     curve_table[curve_table["k"].isin([1, 2, 5, 10, 20, 50, 100])],
     f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features, {varying} vary",
@@ -73,7 +76,6 @@ show(
 # The cross is the paper's point: where it lies above our curve on the left, 50 components keep more of the paper's features than of ours.
 
 # %% alt="Over the number of components, left the cumulative explained variance, right the reconstruction error per feature and summed; crosses mark the paper's values at 50 components."
-k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
 run.save_figure(plots.components(curve, (k, ratio, error)), "fig_pca")
 
 # %% [markdown]
@@ -88,7 +90,6 @@ show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components need
 # `n` are images, `rows` the four lesions of each.
 
 # %%
-kept = curve.set_index("k").loc[min(k, curve["k"].max())]
 versus = pd.DataFrame(
     {
         "quantity": ["cumulative explained variance", "reconstruction error per feature"],

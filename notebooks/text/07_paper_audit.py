@@ -200,7 +200,10 @@ checks |= {
 # `impossible`: no images can give these numbers. `contradicted`: another printed number says otherwise.
 
 # %%
-show(run.save_table(judge(checks), "table_audit"), "What arithmetic says about the printed claims")
+judged = run.save_table(judge(checks), "table_audit")
+n_broken = judged["verdict"].isin(["impossible", "contradicted"]).sum()
+run.answer(f"{n_broken} of {len(judged)} claims are impossible or contradicted by another printed number.")
+show(judged, "What arithmetic says about the printed claims")
 
 # %% [markdown]
 # **Reading.** Each of Table 3's rows, the result of DMH + GoogLeNet and the percentages of the text are consistent in themselves. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.

@@ -106,6 +106,8 @@ for method, (labels, clustered) in found_by.items():
         scores = score(clustered, labels, photographs)
         row |= {name: scores[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
     rows.append(row)
+n_more = (clusters["areas"] == "more lesions").sum()
+run.answer(f"{n_more} of {len(clusters)} photographs have more lesions than the others.")
 show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two groups; features of {DISPLAY[backbone]}")
 
 # %% [markdown]

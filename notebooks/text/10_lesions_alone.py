@@ -103,6 +103,8 @@ run.save_figure(fig, "fig_macula", shows_images=True)
 whole = reduce(image_features(diagnosis.images, name, run.profile, run.store), run.profile.n_components, outside_test)
 lesions = predicted["kmedoids"][0]
 channel = areas.lesion_channel(whole, lesions, masks, zones, diagnosis, run.profile)
+reached = ", ".join(f"{row.accuracy:.2f} ({row.clustered})" for row in channel.itertuples())
+run.answer(f"Accuracy without any label: {reached}; N = {len(diagnosis)}.")
 show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no label used", best={"accuracy": "max"})
 
 # %% [markdown]

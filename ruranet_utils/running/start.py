@@ -11,6 +11,7 @@ from sys import stderr
 
 import pandas as pd
 from IPython import get_ipython
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
@@ -41,6 +42,10 @@ class Run:
     def cohorts(self) -> tuple[Cohort, Cohort]:
         """Cohort with lesion masks, cohort with labels; the same one on the synthetic profile."""
         return load_cohorts(self.profile, self.store)
+
+    def answer(self, text: str) -> None:
+        """Say what the notebook found, before it shows how."""
+        display(Markdown(f"**Answer.** {text}"))
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write ``<name>.csv`` and ``.md`` to the profile's folder."""
