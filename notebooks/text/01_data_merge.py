@@ -65,10 +65,7 @@ together["label"] = together["label"].map({0: "no DME", 1: "DME"}).fillna("not g
 by = [together[name] for name in ("cohort", "source", "camera", "label")]
 counts = pd.crosstab(by, together["split"]).reindex(columns=["train", "val", "test"], fill_value=0)
 counts = counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None).reset_index()
-n_positive = int((diagnosis.table["label"] == 1).sum())
-run.answer(
-    f"{len(diagnosis)} photographs for the diagnosis, {n_positive} with DME, and {len(segmentation)} with masks."
-)
+run.answer(f"{len(diagnosis)} photographs for the diagnosis, {len(segmentation)} for the segmentation, by split below.")
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
 
 # %% [markdown]

@@ -110,8 +110,7 @@ for selection in ("oracle", "held_out", "equal"):
     tables.append(table.assign(selection=selection))
 table_5 = run.save_table(pd.concat(tables), "table_5")
 equal = results[results["selection"].isin(["equal", "none"])].set_index("variant")["accuracy"]
-steps = ", ".join(f"{accuracy:.2f} ({variant})" for variant, accuracy in equal.items())
-run.answer(f"Accuracy of the variants without any label: {steps}; N = {len(diagnosis)}.")
+run.answer("Accuracy without any label: " + ", ".join(f"{row} {one:.2f}" for row, one in equal.items()) + ".")
 show(table_5, f"Table 5 · paper versus ours, {DISPLAY[backbone]}", {"accuracy ours": "max"}, "selection", lead)
 
 # %% [markdown]
