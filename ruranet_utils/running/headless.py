@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ruranet_utils.running.provenance import describe_code
 from ruranet_utils.storage import paths
 
-SAY_EVERY_S = 20
+LOOK_EVERY_S, SAY_EVERY_S = 2, 20  # reading the memory of all processes takes a tenth of a second
 MOST_LANES = 2
 IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_utils, sklearn, seaborn"]
 
@@ -202,8 +202,8 @@ class Watch(threading.Thread):
         return time.perf_counter() - self.start_s
 
     def run(self):
-        """Look once a second until ``done`` is set."""
-        while not self.done.wait(1.0):
+        """Look every ``LOOK_EVERY_S`` until ``done`` is set."""
+        while not self.done.wait(LOOK_EVERY_S):
             self.look()
             self.say()
 
