@@ -60,7 +60,7 @@ _ = run.save_table(diagnosis.manifest(), "cohort_diagnosis")
 shown = {"segmentation": segmentation.table, "diagnosis": diagnosis.table}
 if segmentation.healthy is not None:  # from which the networks learn how an eye without lesions looks
     shown["segmentation, healthy eyes"] = segmentation.healthy.table.assign(split="train")
-together = pd.concat(table.assign(cohort=name) for name, table in shown.items())
+together = pd.concat([table.assign(cohort=name) for name, table in shown.items()], ignore_index=True)
 together["label"] = together["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
 by = [together[name] for name in ("cohort", "source", "camera", "label")]
 counts = pd.crosstab(by, together["split"]).reindex(columns=["train", "val", "test"], fill_value=0)
