@@ -217,7 +217,7 @@ if {"healthy", "edema"} <= set(groups):
 # %% [markdown]
 # ## Figure · How the chosen models learned
 #
-# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, overfits. Lesions that few images show are trained for more epochs, so the curves differ in length. A network of all lesions has no validation images, and so no curve on the right.
+# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, overfits. Lesions that few images show are trained for more epochs, so the curves differ in length. A network of all lesions has no validation images, and so no right panel.
 
 # %% alt="Two panels with one curve for each lesion, over the epochs: left the training loss, right the Dice score on the validation images."
 together = run.profile.masks == "joint"

@@ -23,7 +23,7 @@ ERRORS = {"found": (60, 220, 60), "false positive": (240, 60, 40), "missed": (70
 
 
 def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, str]) -> Figure:
-    """IoU of every encoder with its interval, one panel for each lesion, and the paper's.
+    """IoU of every encoder with its interval, one panel for each lesion, and the paper's; one panel for one encoder.
 
     Parameters
     ----------
@@ -34,20 +34,23 @@ def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, 
     names : mapping of str to str
         Of the lesions, as titles.
     """
-    n_encoders, n_rows = study["encoder"].nunique(), -(-len(names) // 2)
-    size = (8, (1 + 0.25 * n_encoders) * n_rows)
-    fig, axes = plt.subplots(n_rows, 2, figsize=size, sharey=True, squeeze=False, layout="constrained")
-    axes, unused = np.split(axes.ravel(), [len(names)])
-    for ax, (lesion, name) in zip(axes, names.items(), strict=True):
-        rows = study[study["lesion"] == lesion].reset_index(drop=True)
+    titled = study.assign(lesion=study["lesion"].map(names), encoder=study["encoder"].map(DISPLAY))
+    titled["paper"] = [printed.get((row.lesion, row.encoder), np.nan) for row in study.itertuples()]
+    by, line = ("lesion", "encoder") if titled["encoder"].nunique() > 1 else ("encoder", "lesion")
+    panels, n_lines = titled[by].unique(), titled[line].nunique()
+    n_columns = min(2, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    size = (4 * n_columns + 2 * (n_columns == 1), (1.2 + 0.25 * n_lines) * n_rows)
+    fig, axes = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    axes, unused = np.split(axes.ravel(), [len(panels)])
+    for ax, panel in zip(axes, panels, strict=True):
+        rows = titled[titled[by] == panel].reset_index(drop=True)
         low, high = rows["iou"] - rows["iou_low"], rows["iou_high"] - rows["iou"]
         ax.errorbar(rows["iou"], rows.index, xerr=[low.clip(0), high.clip(0)], fmt="o", color=PALETTE[0], label="ours")
-        paper = [printed.get((lesion, encoder), np.nan) for encoder in rows["encoder"]]
-        ax.plot(paper, rows.index, "x", color=PALETTE[3], label="paper")
-        ax.set(title=name, xlabel="IoU", xlim=(-0.03, 1))
-        ax.set(yticks=rows.index, yticklabels=rows["encoder"].map(DISPLAY))
+        ax.plot(rows["paper"], rows.index, "x", color=PALETTE[3], label="paper")
+        ax.set(title=panel, xlabel="IoU", xlim=(-0.03, 1), yticks=rows.index, yticklabels=rows[line])
         ax.grid(axis="x", alpha=0.3)
-    axes[0].set_ylim(n_encoders - 0.5, -0.5)
+    axes[0].set_ylim(n_lines - 0.5, -0.5)
     for ax in unused:
         ax.axis("off")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=2)
@@ -55,23 +58,24 @@ def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, 
 
 
 def learning_curves(histories: Mapping[str, np.ndarray]) -> Figure:
-    """Training loss and validation Dice over the epochs, one line for each history.
+    """Training loss and, where there is one, validation Dice over the epochs, one line for each history.
 
     Parameters
     ----------
     histories : mapping of str to ndarray, shape (n_epochs, 3)
         Epoch, loss and Dice, by label.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    validated = any(np.isfinite(history[:, 2]).any() for history in histories.values())
+    fig, axes = plt.subplots(1, 1 + validated, figsize=(8, 3.2), squeeze=False)
     for (name, history), color in zip(histories.items(), PALETTE, strict=False):
-        epoch, loss, dice = history.T
-        axes[0].plot(epoch, loss, color=color, label=name)
-        axes[1].plot(epoch, dice, color=color)
-    axes[0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
-    axes[1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
-    for ax in axes:
+        for ax, values in zip(axes[0], history[:, 1:].T, strict=False):
+            ax.plot(history[:, 0], values, color=color, label=name)
+    axes[0, 0].set(xlabel="epoch", ylabel="training loss (Dice + Focal)")
+    if validated:
+        axes[0, 1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+    for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    handles = axes[0].get_legend_handles_labels()
+    handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="upper center", ncol=2, bbox_to_anchor=(0.5, 0), fontsize=10)
     fig.tight_layout()
     return fig

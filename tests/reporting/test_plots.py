@@ -30,12 +30,16 @@ def test_encoder_scores_has_a_panel_for_each_lesion():
     assert [ax.get_title() for ax in fig.axes] == ["A", "B", "C", ""]
     ours, *_, paper = fig.axes[0].lines
     assert ours.get_xdata().tolist() == [0, 0.1] and np.array_equal(paper.get_xdata(), [np.nan, 0.9], equal_nan=True)
+    (ax,) = plots.encoder_scores(study[study["encoder"] == "vgg19"], pd.Series({("a", "vgg19"): 0.9}), names).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B", "C"]
 
 
 def test_learning_curves():
     history = np.array([[1, 0.9, 0.1], [2, 0.5, 0.4]])
     loss, dice = plots.learning_curves({"one": history}).axes
     assert loss.lines[0].get_ydata().tolist() == [0.9, 0.5] and dice.lines[0].get_ydata().tolist() == [0.1, 0.4]
+    history[:, 2] = np.nan
+    assert len(plots.learning_curves({"one": history}).axes) == 1
 
 
 def test_attention_is_shown_as_it_is():
