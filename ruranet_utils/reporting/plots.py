@@ -36,7 +36,7 @@ def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, 
     """
     titled = study.assign(lesion=study["lesion"].map(names), encoder=study["encoder"].map(DISPLAY))
     titled["paper"] = [printed.get((row.lesion, row.encoder), np.nan) for row in study.itertuples()]
-    by, line = ("lesion", "encoder") if titled["encoder"].nunique() > 1 else ("encoder", "lesion")
+    by, line = ("lesion", "encoder") if len(set(titled["encoder"])) > 1 else ("encoder", "lesion")
     panels, n_lines = titled[by].unique(), titled[line].nunique()
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)

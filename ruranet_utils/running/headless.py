@@ -25,7 +25,7 @@ from ruranet_utils.running.provenance import describe_code
 from ruranet_utils.storage import paths
 
 LOOK_EVERY_S, SAY_EVERY_S = 2, 20  # reading the memory of all processes takes a tenth of a second
-MOST_LANES = 2
+MOST_LANES, LANE_BYTES = 2, 6e9
 IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_utils, sklearn, seaborn"]
 
 
@@ -49,6 +49,8 @@ class Kernel:
 
 class Kernels:
     """Runs notebooks: one after the other where they compute, two at a time while they only read from the store.
+
+    The second lane opens where ``LANE_BYTES`` of memory are free.
 
     A notebook that computes has both cores and their memory for its workers. While it executes its second half, which
     draws, the next kernel starts and imports the libraries.
@@ -82,7 +84,8 @@ class Kernels:
                         kernel = running.pop(ended)
                         yield kernel.path, ended
                         self._stop(kernel)
-                        self.lanes = MOST_LANES if ended.result()["computed"] == 0 else 1
+                        reads = ended.result()["computed"] == 0
+                        self.lanes = MOST_LANES if reads and psutil.virtual_memory().available > LANE_BYTES else 1
             finally:
                 for kernel in list(self.started):
                     self._stop(kernel)
