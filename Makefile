@@ -35,7 +35,7 @@ test: .venv/stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	.venv/bin/lint-imports
-	$(RUN) pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval notebooks tests --ignore=tests/browser
+	$(RUN) pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval notebooks tests --ignore=notebooks/open --ignore=tests/browser
 
 test-browser: .venv/stamp
 	$(RUN) pytest -q tests/browser

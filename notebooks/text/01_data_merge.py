@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 01 · What are we looking at? The cohort
 #
-# DME, diabetic macular edema, is a swelling of the central retina (the macula) in diabetes. Fundus photographs show the back of the eye, and in it the lesions of diabetic retinopathy: bright ones (hard exudates, soft exudates) and red ones (microaneurysms, hemorrhages). A *profile* is one set of data and settings. `synthetic`: eyes painted by code, here called phantoms, which anybody can make; `open`: IDRiD and SRahim, two public sets of photographs; `paper`: the six sources of the paper.
+# Diabetic macular edema (DME) is swelling of the central retina (the macula) caused by diabetes. Fundus photographs show the back of the eye and the lesions of diabetic retinopathy: bright ones (hard and soft exudates) and red ones (microaneurysms, hemorrhages). A *profile* is one combination of data and settings. `synthetic`: eyes painted by code, here called phantoms, which anyone can generate; `open`: IDRiD and SRahim, two public collections of photographs; `paper`: the paper's six sources.
 #
-# **Question.** Which photographs enter the study, who do they belong to, what is annotated on them, and how are they split?
+# **Question.** Which photographs are in the study, which patients do they come from, what is annotated on them, and how are they split?
 #
 # | | |
 # | --- | --- |
@@ -25,12 +25,12 @@
 # | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area`, `table_cohort_versus_paper` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
 # | Needs | synthetic: 8 s, 0.9 GB · open: 1 min, 1.5 GB; on two CPU cores, `run.json` |
 #
-# Two cohorts are built. The **segmentation cohort** has masks of the lesions, and the networks of notebook 02 learn from it. The **diagnosis cohort** has a DME label per image, and notebooks 03 to 05 diagnose it. On the synthetic profile they are the same images, as in the paper. In the open one they are IDRiD (masks, no label) and SRahim (labels, no masks), because no open data set that we found has both for the same photograph.
+# We build two cohorts. The **segmentation cohort** has lesion masks; the networks of notebook 02 are trained on it. The **diagnosis cohort** has one DME label per image; notebooks 03 to 05 diagnose it. In the synthetic profile both cohorts are the same images, as in the paper. In the open profile they are IDRiD (masks, no labels) and SRahim (labels, no masks), because we found no open data set that has both for the same photographs.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -51,29 +51,29 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## The merge
 #
-# Each photograph is cut to the square around its field of view, so that no pixel is spent on the black beside it (`crop_field`; off in the profile `paper`, which squeezes the whole photograph as the paper does), and scaled by bicubic interpolation. A mask pixel is set where the lesion covers at least a quarter of it, so that microaneurysms do not vanish. Patients, not images, are dealt to the splits: both eyes of a patient are always on the same side.
+# Each photograph is cropped to the square around its field of view, so that no pixels are wasted on the black border (`crop_field`; off in the profile `paper`, which squeezes the whole photograph, as the paper does), and resized with bicubic interpolation. A mask pixel is set if the lesion covers at least a quarter of it, so that microaneurysms do not vanish. Splits are by patient, not by image: both eyes of a patient always end up in the same split.
 
 # %%
 segmentation, diagnosis = run.cohorts
 _ = run.save_table(segmentation.manifest(), "cohort_segmentation")
 _ = run.save_table(diagnosis.manifest(), "cohort_diagnosis")
 shown = {"segmentation": segmentation.table, "diagnosis": diagnosis.table}
-if segmentation.healthy is not None:  # from which the networks learn how an eye without lesions looks
+if segmentation.healthy is not None:  # teach the networks what an eye without lesions looks like
     shown["segmentation, healthy eyes"] = segmentation.healthy.table.assign(split="train")
 together = pd.concat([table.assign(cohort=name) for name, table in shown.items()], ignore_index=True)
 together["label"] = together["label"].map({0: "no DME", 1: "DME"}).fillna("not graded")
 by = [together[name] for name in ("cohort", "source", "camera", "label")]
 counts = pd.crosstab(by, together["split"]).reindex(columns=["train", "val", "test"], fill_value=0)
 counts = counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None).reset_index()
-run.answer(f"{len(diagnosis)} photographs for the diagnosis, {len(segmentation)} for the segmentation, by split below.")
-show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label and split")
+run.answer(f"{len(diagnosis)} photographs for diagnosis, {len(segmentation)} for segmentation; by split below.")
+show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label, and split")
 
 # %% [markdown]
-# ## Figure · Who is in which cohort, seen by which camera
+# ## Figure · Which camera took which class?
 #
-# Within a cohort, compare the bars of one camera: if they all carry one label, a method that knows the camera passes for one that knows the disease. How much that would be worth is measured below.
+# Within a cohort, compare the bars of each camera: if they all have the same label, a method that recognizes the camera passes for one that recognizes the disease. The accuracy that this would give is measured below.
 
-# %% alt="Stacked horizontal bars: how many images of each cohort, camera and label are in the training, validation and test set."
+# %% alt="Stacked horizontal bars: how many images of each cohort, camera, and label are in the training, validation, and test sets."
 bars = counts.set_index(["cohort", "camera", "label"])[["train", "val", "test"]]
 bars.index = [" · ".join(key) for key in bars.index]
 ax = bars.iloc[::-1].plot.barh(stacked=True, figsize=(7, 0.7 + 0.45 * len(bars)), color=list(PALETTE[:3]), width=0.7)
@@ -84,7 +84,7 @@ run.save_figure(ax.figure, "fig_cohort")
 # %% [markdown]
 # ## What was left out
 #
-# Photographs that occur twice, byte by byte or by their perceptual hash (a few bits that stay the same when an image is scaled or saved again), enter once; if their labels contradict each other, none of them does.
+# Duplicate photographs, identical byte for byte or by perceptual hash (a few bits that survive resizing and resaving), are kept once; if their labels contradict each other, all of them are dropped.
 
 # %%
 audits = [cohort.audit for cohort in (segmentation, diagnosis) if cohort.audit is not None]
@@ -94,12 +94,12 @@ audit = pd.concat(audits or [diagnosis.manifest().assign(dropped="", duplicate_o
 names, used = (table["source"] + "/" + table["image_id"] for table in (audit, segmentation.table))
 left_out = audit[(audit["dropped"] != "") & ~names.isin(used)]
 left_out = left_out[["source", "image_id", "label", "dropped", "duplicate_of"]]
-show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit)} images are left out")
+show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit)} images were left out")
 
 # %% [markdown]
-# ## What tells the label without looking at the retina
+# ## What predicts the label without looking at the retina?
 #
-# If the source or the camera of an image predicts its label, a method that recognizes the camera looks like a diagnosis. The profile `paper` takes graded photographs alone (`negatives = "graded"`); the paper's mixture, in which photographs of other sources are *assumed* free of edema, stands below it. `cramers v` is the strength of the association, from 0 to 1. `accuracy` is that of saying of every image what most images of its group are, `guessing` that of saying the same of all images. **Read it before believing Table 4.**
+# If an image's source or camera predicts its label, recognizing the camera can pass for a diagnosis. The profile `paper` uses only graded photographs (`negatives = "graded"`); the rows below it show the paper's mixture, in which photographs from other sources are *assumed* to be free of edema. `cramers v` is the strength of the association, from 0 to 1. `accuracy` is the accuracy of giving each image the majority label of its group, `guessing` that of giving every image the majority label of the whole cohort. **Read this table before believing Table 4.**
 
 # %%
 known = audit[audit["label"].notna() & (audit["dropped"] == "")]
@@ -111,11 +111,11 @@ told = pd.concat(map(confounds, tables.values()), keys=tables, names=["cohort", 
 show(run.save_table(told, "table_confounds"), "Confounds of the diagnosis cohort")
 
 # %% [markdown]
-# ## Figure · What an image looks like
+# ## Figure · What the images look like
 #
-# Eight images with the outlines of their lesions where they are annotated, four of each class where there are labels. Images of patients are drawn here but never written where git would pick them up.
+# Eight images, four of each class if there are labels, with outlines of the lesions that are annotated. Images of patients are shown here but never saved where git would pick them up.
 
-# %% alt="Eight fundus images in two rows, four with and four without DME where there are labels, with the outlines of their lesions in one color for each kind."
+# %% alt="Eight fundus images in two rows, four with and four without DME if there are labels, with the outlines of their lesions in a different color for each kind."
 has_masks = diagnosis if diagnosis.masks is not None else segmentation
 kinds = (has_masks.manifest()[AREAS].fillna(0) > 0).sum(axis=1)
 shown = has_masks.table.assign(kinds=kinds, group=has_masks.table["label"].fillna(-1))
@@ -130,7 +130,7 @@ run.save_figure(plots.outlined(photographs, names), "fig_examples", shows_images
 # %% [markdown]
 # ## Figure · How much of an image does each kind of lesion cover?
 #
-# Small lesions are hard to segment: of the whole image all microaneurysms together cover a few pixels. Area is not everything: edema of the phantoms covers most and has the least contrast ([02](02_backbone_study.ipynb)).
+# Small lesions are hard to segment: all microaneurysms of an image together cover only a few pixels. Area is not everything: in the phantoms, edema covers the largest area but has the least contrast ([02](02_backbone_study.ipynb)).
 
 # %% alt="Box plots on a logarithmic axis: the share of an image that each kind of lesion covers, from well below one percent to a few percent."
 names = [segmentation.lesion_notes.get(name, DISPLAY[name]).capitalize() for name in ANNOTATIONS]
@@ -142,22 +142,22 @@ lost = segmentation.table.reindex(columns=LOSSES).astype(float).mul(100).agg(["m
 lost = lost.set_axis(ANNOTATIONS).rename_axis("lesion").reset_index()
 show(
     run.save_table(lost, "table_lost_area"),
-    "Annotated area lost by scaling the masks (% of each image's; none on synthetic images)",
+    "Annotated area lost by resizing the masks (% of the area in each image; none in synthetic images)",
 )
 
 # %% [markdown]
 # ## Paper versus ours
 #
-# The paper's images cannot be identified: its six sources hold thousands of photographs, only one of them carries DME grades, and none annotates edema on a fundus photograph. What "edema" is in this run stands in the last row.
+# We cannot tell which images the paper used: its six sources contain thousands of photographs, only one of the sources has DME grades, and none annotates edema on fundus photographs. The last row says what "edema" means in this run.
 
 # %%
 ours = {
-    "images for the diagnosis": (TEXT["n_patients"].value, len(diagnosis)),
+    "images for diagnosis": (TEXT["n_patients"].value, len(diagnosis)),
     "with DME": (TEXT["n_positive"].value, int((diagnosis.table["label"] == 1).sum())),
     "without DME": (TEXT["n_negative"].value, int((diagnosis.table["label"] == 0).sum())),
     "patients": ("302, one image each", len(np.unique(diagnosis.patients))),
     "images with lesion masks": (302, int(segmentation.manifest()[AREAS[0]].notna().sum())),
-    "side of an image (px)": (TEXT["image_size_px"].value, run.profile.image_size_px),
+    "image side (px)": (TEXT["image_size_px"].value, run.profile.image_size_px),
     "train : val : test": ("8 : 1 : 1", " : ".join(f"{10 * part:g}" for part in run.profile.split)),
     "sources": (TEXT["n_sources"].value, counts["source"].nunique()),
     "edema masks": ("“edema regions”", segmentation.lesion_notes.get("edema", "exact, painted")),
@@ -168,16 +168,16 @@ versus = pd.DataFrame(
 show(run.save_table(versus.rename(columns={"": "quantity"}), "table_cohort_versus_paper"), "Cohort: paper versus ours")
 
 # %% [markdown]
-# **Limits.** Where a source does not say who its patients are, each photograph counts as one. A perceptual hash finds the same photograph twice, not the same eye on another day. The phantoms are painted, exactly annotated and cleaner than any clinic's photographs: they test the code, not the medicine.
+# **Limits.** If a source does not identify its patients, each photograph counts as a patient. A perceptual hash finds copies of a photograph, not the same eye on another day. The phantoms are painted, perfectly annotated, and cleaner than any clinical photograph: they test the code, not the medicine.
 
 # %% [markdown]
 # ## Checks
 
 # %%
 for cohort in (segmentation, diagnosis):
-    assert cohort.table.groupby("patient_id")["split"].nunique().max() == 1, "a patient is on two sides"
+    assert cohort.table.groupby("patient_id")["split"].nunique().max() == 1, "a patient is in two splits"
     assert cohort.table["image_id"].is_unique and set(cohort.table["split"]) <= {"train", "val", "test"}
-assert len(set(diagnosis.table["label"].value_counts())) <= 1, "equally many of each class, where there are classes"
+assert len(set(diagnosis.table["label"].value_counts())) <= 1, "the classes differ in size"
 
 # %% [markdown]
 # Next: [02 · Which encoder finds which lesion?](02_backbone_study.ipynb)

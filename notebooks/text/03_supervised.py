@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 03 · How good is a supervised diagnosis? Table 3
 #
-# **Question.** Six backbones are fine-tuned to tell DME from no DME with labels. What should an unsupervised method be measured against?
+# **Question.** We fine-tune six backbones on labeled images to tell DME from no DME. What should an unsupervised method be measured against?
 #
 # | | |
 # | --- | --- |
@@ -23,19 +23,19 @@
 # | Writes | `table_3`, `table_3_natural`, `table_3_splits`, `table_3_draws` (csv, md); `fig_roc`, `fig_draws`, `fig_calibration`, `fig_confusion` |
 # | Needs | synthetic: 1 min, 3.8 GB · open: 20 s, 1.1 GB once its 36 networks are trained; on two CPU cores, `run.json` |
 #
-# The last layer of each backbone is replaced by one logit and all layers are trained by Adam on binary cross-entropy in which both classes count alike. The score that needs no threshold is the area under the ROC curve, the probability that a photograph with DME gets a higher score $s$ than one without:
+# The last layer of each backbone is replaced with a single logit, and all layers are trained with Adam on binary cross-entropy that weights both classes equally. The threshold-free score is the area under the ROC curve, the probability that a photograph with DME gets a higher score $s$ than one without:
 #
 # $$\mathrm{AUC} = P(s^{+} > s^{-}) + \tfrac{1}{2} P(s^{+} = s^{-})$$
 #
-# 0.5 is guessing. The epoch with the best AUC on the validation images is kept, and the test images are scored once. No patient is on two sides. Two protocols:
+# An AUC of 0.5 is chance. We keep the epoch with the best validation AUC and score the test images once. No patient is in more than one split. There are two protocols:
 #
-# - **hold-out**, the paper's: one test set. Its six rows are possible with multiples of 62 images only, if half are positive ([07](07_paper_audit.ipynb) shows how one can know); ours has 31 of each class where the cohort is large enough, else a fifth.
-# - **cross-validation**: folds of patients (three in `synthetic`, else five). Every image is scored once, by a model that has not seen its patient; one of the other folds chooses the epoch. More test images, so intervals are narrower; they hold for these models, not for others trained on other patients.
+# - **hold-out**, the paper's protocol: one test set. The paper's six rows are possible only with a multiple of 62 images, if half of them are positive ([07](07_paper_audit.ipynb) shows why); our test set has 31 images of each class if the cohort is large enough, otherwise a fifth of the cohort.
+# - **cross-validation** over folds of patients (three in `synthetic`, otherwise five). Every image is scored once, by a model that has never seen its patient; one of the other folds selects the epoch. There are more test images, so the intervals are narrower; they apply to these models, not to models trained on other patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -61,7 +61,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Train and score
 #
-# Every training is a step of its own in the store: a killed run goes on with the last epoch of the training it was in.
+# Each training run is a separate step in the store: if a run is killed, it resumes from the last epoch of the training it was in.
 
 # %%
 _, diagnosis = run.cohorts
@@ -74,21 +74,21 @@ sizes = splits.groupby(["protocol", "fold", "split"], sort=False).agg(
     n=("label", "size"), positive=("label", "sum"), patients=("patient_id", "nunique")
 )
 run.save_table(sizes.reset_index(), "table_3_splits")
-show(sizes.reset_index().query("fold == 0"), "Images and patients of the hold-out and of the first fold")
+show(sizes.reset_index().query("fold == 0"), "Images and patients in the hold-out and in the first fold")
 
 # %%
 predictions = predict(diagnosis, run.profile, run.store)
 scores = table_3(predictions, run.profile)
 best = scores[scores["protocol"] == "cross-validation"].nlargest(1, "auc").iloc[0]
 run.answer(
-    f"In cross-validation {DISPLAY[best['backbone']]} is best, with an accuracy of {best['accuracy']:.2f} "
+    f"In cross-validation, {DISPLAY[best['backbone']]} ranks first, with an accuracy of {best['accuracy']:.2f} "
     f"[{best['accuracy_low']:.2f}, {best['accuracy_high']:.2f}] and an AUC of {best['auc']:.2f} (N = {best['n']})."
 )
 
 # %% [markdown]
 # ## Table 3 · Paper versus ours
 #
-# Precision, recall and F1 are those of the positive class, as in the paper, at a probability of one half. `balanced accuracy` is the mean recall of both classes; the cohort has half of each, the test sets nearly. `brier` is the mean squared error of the probability: 0.25 is what saying "one half" to every image costs. `epoch` and `validation auc` are of the epochs that were kept (means over the folds): where the latter lies far above the AUC of the test images, few validation images have flattered the choice. The paper's numbers are of one hold-out and stand beside both of ours.
+# Precision, recall, and F1 are for the positive class, as in the paper, at a threshold of 0.5. `balanced accuracy` is the mean recall of the two classes; the cohort is balanced, the test sets nearly so. `brier` is the mean squared error of the probability: answering 0.5 for every image scores 0.25. `epoch` and `validation auc` describe the epochs that were kept (means over the folds): if the validation AUC is far above the test AUC, it is inflated by choosing the epoch on few images. The paper's numbers come from one hold-out and are shown next to both of our protocols.
 
 # %%
 columns = [*published.CLASSIFICATION, "auc"]
@@ -100,9 +100,9 @@ show(run.save_table(table, "table_3"), "Table 3 · paper versus ours", {"auc our
 # %% [markdown]
 # ## Figure · ROC curves and accuracies
 #
-# Above: sensitivity against 1 - specificity; the dashed line is guessing. Images are ranked within their fold, since models of different folds score on different scales. Below: accuracy with its 95 % interval beside the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six is the best in part by luck.
+# Top: sensitivity against 1 - specificity; the dashed line is chance. Images are ranked within their fold, because models from different folds score on different scales. Bottom: accuracy with its 95 % interval, next to the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six owes part of its lead to luck.
 
-# %% alt="Above, ROC curves of six backbones on the hold-out and in cross-validation, beside the diagonal of guessing; below, their accuracies with intervals and the paper's as crosses."
+# %% alt="Top, ROC curves of six backbones on the hold-out and in cross-validation, with the chance diagonal; bottom, their accuracies with intervals and the paper's as crosses."
 curves = {protocol: {} for protocol in PROTOCOLS}
 for (protocol, backbone), part in predictions.groupby(["protocol", "backbone"], sort=False):
     ranks = part.groupby("fold")["probability"].rank(pct=True)
@@ -111,11 +111,11 @@ printed = published.table_3().set_index("backbone")["accuracy"]
 run.save_figure(plots.receiver_curves(curves, scores, printed), "fig_roc")
 
 # %% [markdown]
-# ## Figure · What would another hold-out have said?
+# ## Figure · What would another hold-out have shown?
 #
-# One hold-out is one draw. A logistic regression on features of the whole image is fast enough to be fitted for twenty: the spread of the dots is what a single number of so few images hides, and hold-outs of new patients would vary more, since these draws share images. The cross is the same logistic regression on the hold-out that the table above uses.
+# One hold-out is one random draw. A logistic regression on whole-image features is fast enough to fit for twenty of them: the spread of the dots is what a single number from so few images hides. Hold-outs of new patients would vary more, since these draws share images. The cross is the same logistic regression on the hold-out that the table above uses.
 
-# %% alt="Two rows of dots, accuracy and area under the ROC curve of twenty hold-outs; a cross marks the hold-out that the table uses, a dashed line guessing."
+# %% alt="Two rows of dots, accuracy and area under the ROC curve of twenty hold-outs; a cross marks the hold-out that the table uses, a dashed line marks chance."
 backbone = reference_backbone(run.profile)
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 draws = hold_out_draws(whole, diagnosis, run.profile).assign(backbone=backbone)
@@ -126,7 +126,7 @@ run.save_figure(plots.spread_of_draws(draws, run.profile.seed), "fig_draws")
 # %% [markdown]
 # ## Figure · Are the probabilities right?
 #
-# Images of the cross-validation in up to five groups of about equal size by predicted probability (equal probabilities stay together): the share with DME in each group, with a 95 % interval (bootstrap over patients), against the mean probability. A calibrated model lies on the dashed line.
+# Cross-validation images are sorted by predicted probability into up to five groups of about equal size (equal probabilities stay together). Each point is the share with DME in a group, with a 95 % interval (bootstrap over patients), against the mean predicted probability. A calibrated model lies on the dashed line.
 
 # %% alt="Six panels, one for each backbone: the share of images with DME against the predicted probability, with intervals, and the diagonal of a calibrated model."
 bins = []
@@ -142,7 +142,7 @@ run.save_figure(plots.calibration(pd.DataFrame(bins)), "fig_calibration")
 # %% [markdown]
 # ## Figure · Confusion matrices
 #
-# Top: the only matrices on 31 + 31 images that give the paper's rows (computed by `ruranet_utils.evidence.grim`, not printed in the paper). Below: ours. Shades are shares of each true class.
+# Top: the only matrices on 31 + 31 images that produce the paper's rows (computed by `ruranet_utils.evidence.grim`, not printed in the paper). Below: ours. The shading shows the share of each true class.
 
 # %% alt="Confusion matrices as a grid: one column for each backbone, one row each for the paper, our hold-out and our cross-validation; darker is a larger share of the true class."
 matrices = {source: {} for source in ("paper", *PROTOCOLS)}
@@ -157,7 +157,7 @@ run.save_figure(plots.confusions(matrices), "fig_confusion")
 # %% [markdown]
 # ## All labeled photographs
 #
-# Cross-validation on every labeled photograph in place of equally many of each class, by the backbone that [04](04_clustering.ipynb) also uses. Both classes count alike in the loss. Accuracy depends on the shares of the classes, so read the balanced accuracy and the AUC. On the synthetic profile the shares are equal anyway.
+# Cross-validation on all labeled photographs instead of equal numbers per class, with the backbone that [04](04_clustering.ipynb) also uses. The loss weights both classes equally. Accuracy depends on the class balance, so read the balanced accuracy and the AUC. In the synthetic profile the classes are balanced anyway.
 
 # %%
 natural = all_labeled(run.profile, run.store)
@@ -168,7 +168,7 @@ scored = scored.assign(positive=natural.labels.mean())
 show(run.save_table(scored, "table_3_natural"), f"{natural.labels.sum()} of {len(natural)} photographs with DME")
 
 # %% [markdown]
-# **Limits, and what differs from the paper.** Other images, another number of them, `weights` as stated in the table. The paper does not say how it trained these networks. Networks that start at random and see so few photographs (`table_3_splits`) measure how far one gets without ImageNet, not the backbone.
+# **Limits, and what differs from the paper.** The images are different, and so is their number; the table states the `weights`. The paper does not say how it trained these networks. Networks trained from scratch on so few photographs (`table_3_splits`) show how far one gets without ImageNet, not how good the backbone is.
 
 # %% [markdown]
 # ## Checks
@@ -178,9 +178,10 @@ assert list(scores["backbone"].drop_duplicates()) == list(run.profile.classifier
 n_images = scores.set_index(["protocol", "backbone"])["n"]
 assert n_images["cross-validation"].eq(len(diagnosis)).all(), "every image is scored once"
 sides = splits.groupby(["protocol", "fold", "patient_id"])["split"].nunique()
-assert sides.eq(1).all(), "no patient is on two sides"
+assert sides.eq(1).all(), "no patient is in two splits"
 assert scores["accuracy"].between(0, 1).all() and scores["auc"].between(0, 1).all()
-assert all(len(confusion_matrices(row, "positive", 4, [62])) == 1 for row in printed.values())
+printed = published.table_3().to_dict("records")
+assert all(len(confusion_matrices(row, "positive", 4, [62])) == 1 for row in printed)
 
 # %% [markdown]
 # Next: [04 · Does clustering find DME?](04_clustering.ipynb)

@@ -32,12 +32,12 @@
 # | d | yes | yes | yes | yes |
 # | e | yes | yes | yes | – |
 #
-# All cluster by K-Medoids, b to e on features of the paper's GoogLeNet, or of a backbone with ImageNet weights where GoogLeNet has none. "The original K-Medoids algorithm without feature engineering" (a) is read as the pixels of the image; a+, which the paper does not print, takes the backbone's features of the whole image instead. From it b differs by the segmentation and the mean over lesions (Eq. 2 in [04](04_clustering.ipynb)); under `oracle` and `held_out` also by weights that labels chose, so read that step in `equal`. The heads of d and e are trained by ten seeds: their scores are means.
+# All variants cluster with K-Medoids. Variants b to e use features from GoogLeNet, the paper's backbone, or from a backbone with ImageNet weights if GoogLeNet has none. We read "the original K-Medoids algorithm without feature engineering" (a) as clustering the pixels of the image; a+, which the paper does not report, uses the backbone's features of the whole image instead. b differs from a+ by the segmentation and the mean over lesions (Eq. 2 in [04](04_clustering.ipynb)); under `oracle` and `held_out` it also uses weights that were chosen with labels, so read that step under `equal`. The heads of d and e are trained with ten seeds: their scores are means.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -68,16 +68,16 @@ run = start(profile, seed=seed, data_dir=data_dir)
 segmentation, diagnosis = run.cohorts
 backbone = reference_backbone(run.profile)
 n_components = run.profile.n_components
-outside_test = (diagnosis.table["split"] != "test").to_numpy()  # the images that PCA is fitted on
+outside_test = (diagnosis.table["split"] != "test").to_numpy()  # PCA is fitted on these images
 pixels = resize(diagnosis.images, run.profile.feature_size_px).flatten(1).numpy()
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 inputs = {"a": pixels, "a+": reduce(whole, n_components, outside_test)}
 rows = [{"variant": name, **diagnose_images(one, diagnosis, run.profile)} for name, one in inputs.items()]
 
 # %% [markdown]
-# ## With segmentation, without and with SCSE (b, c)
+# ## With segmentation: without SCSE (b) and with it (c)
 #
-# The same encoders in both, those that Table 2 chose with SCSE.
+# Both use the same encoders, the ones that Table 2 chose with SCSE.
 
 # %%
 features = {}
@@ -95,7 +95,7 @@ for variant, (method, trainings) in variants.items():
 # %% [markdown]
 # ## Table 5 · Paper versus ours
 #
-# The paper's row a is a positive-class average, its rows b to e are weighted averages; ours are weighted throughout. `oracle` is the paper's protocol, `held_out` takes the weights from the labels of other patients, `equal` from none; a and a+ have no weights to choose.
+# The paper's row a scores the positive class, its rows b to e are weighted averages; ours are weighted throughout. `oracle` is the paper's protocol, `held_out` chooses the lesion weights on the labels of other patients, and `equal` uses no labels; a and a+ have no weights to choose.
 
 # %%
 results = pd.DataFrame(rows).assign(weights=find_weights(backbone, run.profile).origin)
@@ -110,13 +110,13 @@ for selection in ("oracle", "held_out", "equal"):
     tables.append(table.assign(selection=selection))
 table_5 = run.save_table(pd.concat(tables), "table_5")
 equal = results[results["selection"].isin(["equal", "none"])].set_index("variant")["accuracy"]
-run.answer("Accuracy without any label: " + ", ".join(f"{row} {one:.2f}" for row, one in equal.items()) + ".")
+run.answer("Accuracy without labels: " + ", ".join(f"{row} {one:.2f}" for row, one in equal.items()) + ".")
 show(table_5, f"Table 5 · paper versus ours, {DISPLAY[backbone]}", {"accuracy ours": "max"}, "selection", lead)
 
 # %% [markdown]
 # ## What each step adds
 #
-# Accuracy of a variant minus that of the one before it (e: minus d, of which it lacks the PCA), on the same images, with its 95 % interval over patients, and over seeds where heads are trained; `p adjusted` (Benjamini and Hochberg) allows for the five comparisons of a selection, and the verdict follows it. The paper has no a+: its step from a to b stands beside ours from a+ to b. Its b and c are possible with multiples of 50 images only, its a, d and e with 302 ([07](07_paper_audit.ipynb)).
+# Each row is the accuracy of a variant minus that of the one before it (e is d without PCA), on the same images, with a 95 % interval over patients, and over seeds where heads are trained. `p adjusted` (Benjamini and Hochberg) corrects for the five comparisons within a selection and decides the verdict. The paper has no a+, so its step from a to b is shown next to ours from a+ to b. Its b and c are possible only with multiples of 50 images, its a, d, and e with 302 ([07](07_paper_audit.ipynb)).
 
 # %%
 steps = []
@@ -132,13 +132,13 @@ paper = printed.reindex(steps["after"]).to_numpy() - printed.reindex(steps["befo
 steps.insert(3, "difference paper", paper)
 steps = steps.assign(n=len(diagnosis), weights=find_weights(backbone, run.profile).origin)
 shown = steps[steps["verdict"] != "no difference shown"].query("selection == 'equal'")
-finding = ", ".join(f"{row.before} to {row.after} {row.verdict}" for row in shown.itertuples()) or "none is shown"
-show(run.save_table(steps, "table_5_steps"), f"Differences of the accuracy, all weights 1: {finding}")
+finding = ", ".join(f"{row.before} to {row.after} {row.verdict}" for row in shown.itertuples()) or "no difference shown"
+show(run.save_table(steps, "table_5_steps"), f"Differences in accuracy, all weights 1: {finding}")
 
 # %% [markdown]
-# ## SCSE, over several trainings
+# ## SCSE over several training runs
 #
-# In the open profile the networks of b and c are trained by `n_seeds` seeds each; the pipeline after them is the same. `difference` is c minus b, mean over the seeds, with its interval over patients and trainings.
+# In the open profile, the networks of b and c are each trained with `n_seeds` seeds; the rest of the pipeline is the same. `difference` is c minus b, averaged over the seeds, with an interval over patients and training runs.
 
 # %%
 if run.profile.masks == "joint" and run.profile.n_seeds > 1:
@@ -157,21 +157,21 @@ if run.profile.masks == "joint" and run.profile.n_seeds > 1:
         about |= {"b sd": without.mean(axis=1).std(ddof=1), "c sd": with_scse.mean(axis=1).std(ddof=1)}
         by_seed.append(about | compare(with_scse, without, diagnosis.patients))
     table = adjust(pd.DataFrame(by_seed)).assign(n=len(diagnosis))
-    display(show(run.save_table(table, "table_5_seeds"), "Accuracy without (b) and with SCSE (c)"))
+    display(show(run.save_table(table, "table_5_seeds"), "Accuracy without SCSE (b) and with it (c)"))
 
 # %% [markdown]
 # ## Figure · Step by step
 #
-# Accuracy with its 95 % interval over patients, and over seeds in d and e. Follow one color from left to right: from a to d a part that helps lifts it; at e a part, PCA, is taken away, so there one that helps lowers it. The dashed line is 0.5; random clusters matched to the classes reach somewhat more ([04](04_clustering.ipynb)). The table above, whose differences are paired, says whether a step is more than chance.
+# Accuracy with a 95 % interval over patients, and over seeds in d and e. Follow one color from left to right: each step from a to d adds a part, and a part that helps raises the accuracy; e takes PCA away, so there the accuracy drops if PCA helps. The dashed line is 0.5; random clusters matched to the classes score slightly higher ([04](04_clustering.ipynb)). To see whether a step is more than chance, read the paired differences in the table above.
 
-# %% alt="Accuracy of the six variants from pixels to the full model and without PCA, in three ways of choosing the weights, with intervals, the paper's accuracies as crosses and guessing as a dashed line."
+# %% alt="Accuracy of the six variants from pixels to the full model and without PCA, for three ways of choosing the weights, with intervals; crosses mark the paper's accuracies, a dashed line marks chance."
 paper = published.table_5().set_index("variant")["accuracy"]
 run.save_figure(plots.ablation(results, paper, len(diagnosis)), "fig_ablation")
 
 # %% [markdown]
-# **Limits.** One backbone; the variants share their images, so read the paired differences above and not whether two intervals overlap.
+# **Limits.** There is only one backbone. All variants are scored on the same images, so read the paired differences above instead of checking whether two intervals overlap.
 #
-# **What differs from the paper.** Its claim that DMH (d) is best is contradicted by its own row c (0.8600 against 0.8411). Accuracies of a, d and e are possible with 302 images, of b and c with multiples of 50: the rows were not scored on the same images. Ours were.
+# **What differs from the paper.** Its claim that DMH (d) is best is contradicted by its own row c (0.8600 versus 0.8411). Its accuracies for a, d, and e are possible with 302 images, those for b and c with multiples of 50: the rows were not scored on the same images. Ours were.
 
 # %% [markdown]
 # ## Checks

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 06 · How many dimensions are enough? PCA
 #
-# **Question.** The paper keeps 50 principal components, 94.32 % of the variance at a reconstruction error of 0.0568. What do 50 keep here, and what does that error mean?
+# **Question.** The paper keeps 50 principal components: 94.32 % of the variance, with a reconstruction error of 0.0568. How much do 50 components keep here, and what does that error mean?
 #
 # | | |
 # | --- | --- |
@@ -25,12 +25,12 @@
 #
 # $$\mathrm{ReconstructionError}(k) = \frac{1}{N}\sum_{n=1}^{N} \lVert X^{(n)} - W_k W_k^T X^{(n)} \rVert_2^2 \qquad (6)$$
 #
-# $X^{(n)}$ is the standardized feature vector of row $n$ of $N$ (one row for each image and lesion), and the columns of $W_k$ are the first $k$ principal directions. For standardized features Eq. 6 is the unexplained variance summed over the features. Divided by the number of those that vary it is exactly one minus the explained ratio, and so are the paper's two numbers: 1 - 0.9432 = 0.0568. They are one measurement, not two, and both normalizations are drawn below.
+# $X^{(n)}$ is the standardized feature vector of row $n$ of $N$ (one row for each image and lesion), and the columns of $W_k$ are the first $k$ principal directions. For standardized features, Eq. 6 is the unexplained variance summed over the features. Divided by the number of features that vary, it is exactly one minus the explained variance ratio. The paper's two numbers are related in the same way, 1 - 0.9432 = 0.0568, so its "reconstruction error" repeats its explained variance. Both normalizations are plotted below.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -51,7 +51,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Features and their principal components
 #
-# The rows are the lesion features of all images outside the test split, those from which notebook 04 takes its components.
+# The rows are the lesion features of all images outside the test split, the same rows on which notebook 04 fits its components.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -64,22 +64,22 @@ varying = int((features.reshape(-1, features.shape[2]).std(axis=0) > 0).sum())
 curve_table = run.save_table(curve, "table_pca")
 k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
 kept = curve.set_index("k").loc[min(k, curve["k"].max())]
-run.answer(f"{kept.name} components keep {kept['explained_ratio']:.1%} of the variance; the paper says {ratio:.1%}.")
+run.answer(f"{kept.name} components keep {kept['explained_ratio']:.1%} of the variance; the paper reports {ratio:.1%}.")
 show(
     curve_table[curve_table["k"].isin([1, 2, 5, 10, 20, 50, 100])],
-    f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features, {varying} vary",
+    f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features, of which {varying} vary",
 )
 
 # %% [markdown]
 # ## Figure · Cumulative variance and reconstruction error
 #
-# The cross is the paper's point: where it lies above our curve on the left, 50 components keep more of the paper's features than of ours.
+# The cross marks the paper's values. If it lies above our curve in the left panel, 50 components keep more of the variance of the paper's features than of ours.
 
-# %% alt="Over the number of components, left the cumulative explained variance, right the reconstruction error per feature and summed; crosses mark the paper's values at 50 components."
+# %% alt="Against the number of components: left, the cumulative explained variance; right, the reconstruction error per feature and summed. Crosses mark the paper's values at 50 components."
 run.save_figure(plots.components(curve, (k, ratio, error)), "fig_pca")
 
 # %% [markdown]
-# ## The smallest k for a share of the variance
+# ## Smallest k for a given share of the variance
 
 # %%
 show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components needed")
@@ -87,7 +87,7 @@ show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components need
 # %% [markdown]
 # ## Paper versus ours
 #
-# `n` are images, `rows` the four lesions of each.
+# `n` counts images; `rows` counts four lesions for each image.
 
 # %%
 versus = pd.DataFrame(
@@ -105,7 +105,7 @@ versus = pd.DataFrame(
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
 
 # %% [markdown]
-# **Limits, and what differs from the paper.** One backbone (the line above the first table names it). The share that 50 components keep depends on how many rows there are and how alike the masked images look: empty masks all give the same feature, which PCA reconstructs for free.
+# **Limits, and what differs from the paper.** There is only one backbone (the line above the first table names it). The share of the variance that 50 components keep depends on how many rows there are and how similar the masked images look: empty masks all give the same features, which PCA reconstructs for free.
 
 # %% [markdown]
 # ## Checks
