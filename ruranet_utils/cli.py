@@ -34,7 +34,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and 
 
 
 class Interruptible(click.Group):
-    """A command that Ctrl-C ends with the exit code that shells give it."""
+    """A command group that exits on Ctrl-C with the usual exit code."""
 
     def invoke(self, context: click.Context) -> None:
         """Run the subcommand."""
@@ -50,8 +50,7 @@ class Interruptible(click.Group):
 def main() -> None:
     """RURANET++, reproduced: lesions and clusters in fundus photographs. Research only, not a medical device.
 
-    Exit codes: 0 done; 1 an error, or a table that cannot be right; 2 arguments that cannot be read; 130 stopped by
-    Ctrl-C.
+    Exit codes: 0 success; 1 an error, or a table that cannot be right; 2 invalid arguments; 130 interrupted by Ctrl-C.
     """
 
 
@@ -75,10 +74,10 @@ def segment(
 ) -> None:
     """Find all lesions and the optic disc in a photograph or in a folder of them.
 
-    Writes for each photograph an overlay and a mask of each lesion, as large as the photograph, and lesions.csv: how
-    many of each there are, and their area in percent of the field of view and in areas of the disc. The same command
-    goes on where it was stopped. A photograph that cannot be read does not stop the others: it is named at the end, and
-    the exit code is 1.
+    Writes an overlay and one mask per lesion for each photograph, at the photograph's own size, and lesions.csv: how
+    many of each lesion there are, and their area in percent of the field of view and in disc areas. Run the same
+    command again to resume. A photograph that cannot be read does not stop the others: it is named at the end, and the
+    exit code is 1.
     """
     from ruranet_utils.segmentation.apply import Finder, photographs, segment_into  # loads torch
     from ruranet_utils.storage.progress import progress
@@ -111,9 +110,10 @@ def segment(
 @as_json
 @click.pass_context
 def check(context: click.Context, folder: Path, max_mask_share: float, as_json: bool) -> None:
-    """Say everything that is wrong with a folder of photographs, and what will be read of it.
+    """List everything that is wrong with a folder of photographs, and what will be read from it.
 
-    The folder is laid out as docs/own_images.md says. Nothing is computed. Exit code 1 if the folder cannot be used.
+    The folder is laid out as docs/own_images.md describes. Nothing is computed. Exit code 1 if the folder cannot be
+    used.
     """
     from ruranet_utils.data.check import check as find
 
@@ -148,12 +148,12 @@ def cluster(
     max_mask_share: float,
     as_json: bool,
 ) -> None:
-    """Sort a folder of photographs into two groups, with more and with fewer lesions (notebook 09).
+    """Sort a folder of photographs into two groups, one with more lesions and one with fewer (notebook 09).
 
-    The folder is laid out as docs/own_images.md says; no label is needed. Prints the photographs from the most to the
-    fewest lesions: the group of each and how sure it is (1: deep in its group; below 0: nearer to the other), the area
-    of each lesion, and how much of it lies within a disc diameter of the fovea. If there is a labels.csv, equally many
-    photographs of each class are taken.
+    The folder is laid out as docs/own_images.md describes; no labels are needed. Prints the photographs, most lesions
+    first: the group of each and how certain it is (1: deep in its group; below 0: nearer to the other), the area of
+    each lesion, and how much of it lies within a disc diameter of the fovea. If there is a labels.csv, the same number
+    of photographs of each class is used.
     """
     parameters = {"data_dir": str(folder), "models": models, "seed": str(seed), "max_mask_share": str(max_mask_share)}
     with redirect_stdout(stderr):
@@ -177,9 +177,9 @@ def audit(
 ) -> None:
     """Can the scores of a published table be true?
 
-    TABLE is a CSV file, or - for stdin. With a column accuracy and any of precision, recall and f1, as shares of one,
-    this looks for the confusion matrices that round to each row; with a column iou, and accuracy or precision, it
-    checks what holds for every mask. Exit code 1 if a row is impossible. The tables of RURANET++ itself: ruranet
+    TABLE is a CSV file, or - for stdin. With a column accuracy and any of precision, recall and f1, as fractions of 1,
+    this searches for the confusion matrices that round to each row; with a column iou, and accuracy or precision, it
+    checks what holds for every mask. Exit code 1 if a row is impossible. For the tables of RURANET++ itself: ruranet
     reproduce --only 07.
     """
     from ruranet_utils.evidence.audit import audit_classification, audit_segmentation
@@ -210,10 +210,10 @@ def audit(
 @click.option("--networks", is_flag=True, help="With --prune: trained networks, too. Their scores stay.")
 @as_json
 def store(prune: bool, networks: bool, as_json: bool) -> None:
-    """How large the store of finished steps is (RURANET_STORE, else data/store), and what of it is outdated.
+    """Show how large the store of finished steps is (RURANET_STORE, else data/store), and how much of it is outdated.
 
-    Outdated are an older layout, results of another version of a step or of other libraries, and what interruptions
-    have left. Nothing is removed without --prune.
+    Outdated means an older layout, results from another version of a step or of its libraries, and leftovers of
+    interrupted runs. Nothing is removed without --prune.
     """
     from ruranet_utils.running import upkeep
 
@@ -228,13 +228,13 @@ def store(prune: bool, networks: bool, as_json: bool) -> None:
 
 
 def _read(table: TextIO) -> pd.DataFrame:
-    """A table of scores as people write it: blanks after commas, capitals, F1 in several spellings."""
+    """Read a table of scores as people write it: spaces after commas, capitals, several spellings of F1."""
     text = table.read()
     head = text.partition("\n")[0]
     if not head.strip() or ("," not in head and (";" in head or "\t" in head)):
         raise ValueError(f"expected a header with commas between the columns, got {head[:60]!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", ParserWarning)  # rows longer than the header would lose their ends
+        warnings.simplefilter("error", ParserWarning)  # rows longer than the header would be truncated
         printed = pd.read_csv(StringIO(text), skipinitialspace=True, index_col=False)
     printed.columns = printed.columns.str.strip().str.lower().str.replace(r"^f1[ _-]?score$", "f1", regex=True)
     if taken := sorted({"verdict", "sizes", "averages", "matrices"}.intersection(printed)):

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 07 · Do the paper's numbers fit each other? An audit by arithmetic
 #
-# **Question.** No data is needed to ask whether printed numbers can belong together: which numbers of images, which confusion matrices and which averages could have given them, and do the sentences follow from the tables?
+# **Question.** Can the printed numbers all be true? Asking this takes no data: which numbers of images, which confusion matrices, and which averages could have produced them, and does the text follow from the tables?
 #
 # | | |
 # | --- | --- |
@@ -23,7 +23,7 @@
 # | Writes | `table_audit`, `table_audit_rows`, `table_audit_text` (csv, md); `fig_audit_sizes` |
 # | Needs | 7 s, 0.9 GB; no data, no weights, the same on every profile |
 #
-# An accuracy over $n$ images is a whole number of right answers divided by $n$ (the GRIM test: granularity-related inconsistency of means). So for a row to be possible there must be whole numbers $TP, FP, FN, TN$ with
+# An accuracy over $n$ images is a whole number of correct answers divided by $n$ (the GRIM test: granularity-related inconsistency of means). So a row is possible only if there are whole numbers $TP, FP, FN, TN$ with
 #
 # $$n = TP + FP + FN + TN, \qquad \mathrm{round}\Big(\frac{TP + TN}{n}\Big) = \text{accuracy},$$
 #
@@ -31,16 +31,16 @@
 #
 # $$\mathrm{round}\Big(\frac{2\,TP}{2\,TP + FP + FN}\Big) = \mathrm{F1},$$
 #
-# with round to the four decimals that the paper prints, or the same for a mean of both classes' scores (`macro`; `weighted` by the images of each class), or for that of three classes of which one has no image and therefore the score 0, that is, two thirds of the mean of two. And since the true negatives are in the accuracy alone, for every mask
+# where round means rounding to the four decimals that the paper prints. The scores may also be means over both classes (`macro`; `weighted` by the number of images of each class), or over three classes, one of which has no images and therefore scores 0; that mean is two thirds of the mean over two. And since only the accuracy counts true negatives, every mask satisfies
 #
 # $$\mathrm{IoU} = \frac{TP}{TP + FP + FN} \le \frac{TP + TN}{n} = \text{accuracy}.$$
 #
-# A printed score stands for every value that rounds to it, so nothing is called impossible that rounding allows. **What follows is arithmetic.** It says which numbers cannot stand together, not how they came about: a typing error, two versions of a test set, two scripts with different defaults all look like this.
+# A printed score stands for every value that rounds to it, so we call nothing impossible that rounding allows. **What follows is arithmetic.** It shows which numbers cannot all be true, not how they came about: a typo, two versions of a test set, or two scripts with different defaults would all look like this.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -60,9 +60,9 @@ from ruranet_utils.running.start import start
 run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
-# ## Which confusion matrices give a row?
+# ## Which confusion matrices produce a row?
 #
-# All of them, for up to 400 images, half of each class as the paper has it (151 + 151), and four ways of averaging precision, recall and F1: class 1 alone (`positive`), both classes (`weighted`; `macro`), and three classes of which one has no image (`macro of three`: what scikit-learn returns if two classes are laid into three clusters).
+# We try all of them, for up to 400 images, half in each class as in the paper (151 + 151), and four ways of averaging precision, recall, and F1: class 1 alone (`positive`), both classes (`weighted`; `macro`), and three classes, one of which has no images (`macro of three`: what scikit-learn returns if two classes are assigned to three clusters).
 
 # %%
 table_3, table_4, table_5 = (table() for table in (published.table_3, published.table_4, published.table_5))
@@ -75,14 +75,14 @@ printed = pd.concat([table.assign(table=name) for name, table in named.items()])
 audited = audit_classification(printed[["table", "row", *CLASSIFICATION]], decimals=4)
 rows = audited.assign(sizes=audited["sizes"].map(lambda sizes: " ".join(map(str, sizes))))
 rows["averages"] = audited["averages"].map(", ".join)
-show(run.save_table(rows, "table_audit_rows"), "Numbers of images and averages that give the printed row")
+show(run.save_table(rows, "table_audit_rows"), "Numbers of images and averages that produce the printed row")
 
 # %% [markdown]
 # ## Figure · How many images were scored?
 #
-# Every number of images up to 400 that gives the printed row. Rows of one table should share one: Table 3 has 62, and Tables 4 and 5 have none in common. Two rows have no size at all (crosses).
+# Each dot is a number of images, up to 400, that can produce the printed row. The rows of one table should share a number: those of Table 3 share 62, but the rows of Table 4 share none, nor do those of Table 5. For two rows no number works (crosses).
 
-# %% alt="For every row of Tables 3, 4 and 5, the numbers of images up to 400 that can give it, as dots; dashed lines at 62, 150 and 302 images; two rows of Table 4 have none."
+# %% alt="For every row of Tables 3, 4, and 5, the numbers of images up to 400 that can produce it, as dots; dashed lines at 62, 150, and 302 images; two rows of Table 4 have none."
 fig, ax = plt.subplots(figsize=(8, 7.5))
 colors = {"Table 3": PALETTE[0], "Table 4": PALETTE[2], "Table 5": PALETTE[1]}
 for y, (table, sizes) in enumerate(zip(audited["table"], audited["sizes"], strict=True)):
@@ -100,7 +100,7 @@ run.save_figure(fig, "fig_audit_sizes")
 # %% [markdown]
 # ## Segmentation: what holds for every mask
 #
-# IoU is at most the accuracy (which also counts the background that was left alone) and at most the precision (which does not count missed pixels), for one image as for a mean of many.
+# IoU can exceed neither the accuracy (which also counts correctly ignored background) nor the precision (which does not count missed pixels), whether for one image or for a mean over many.
 
 # %%
 pixels = pd.concat([published.table_1().assign(table="Table 1"), published.table_2().assign(table="Table 2")])
@@ -108,9 +108,9 @@ pixels = audit_segmentation(pixels, decimals=4)
 show(pixels.groupby(["table", "verdict"]).size().rename("rows").reset_index(), "IoU against accuracy and precision")
 
 # %% [markdown]
-# ## Paper versus ours: the sentences, computed again from the tables
+# ## Paper versus ours: the text, recomputed from the tables
 #
-# `printed` is what the text says, `from the tables` the same quantity from the other numbers.
+# `printed` is the number in the text, `from the tables` the same quantity recomputed from the other numbers.
 
 # %%
 a, b, c, d, e = (row for _, row in table_5.set_index("variant").iterrows())
@@ -135,12 +135,12 @@ text = pd.DataFrame(
         for key, value in computed.items()
     ]
 )
-show(run.save_table(text, "table_audit_text"), "Numbers of the running text")
+show(run.save_table(text, "table_audit_text"), "Numbers in the running text")
 
 # %% [markdown]
 # ## Every claim, checked
 #
-# First the images and averages: a claim agrees if one number of images, and one way of averaging, gives all rows that it is about.
+# First, the numbers of images and the averages: a claim holds if one number of images, and one way of averaging, produces all the rows that it covers.
 
 # %%
 sizes = {name: set.intersection(*map(set, part["sizes"])) for name, part in audited.groupby("table")}
@@ -169,7 +169,7 @@ checks = {
 }
 
 # %% [markdown]
-# Then what the abstract and the text say of the tables: a claim agrees if the printed numbers that it is about do.
+# Next, what the abstract and the text say about the tables: a claim holds if the printed numbers that it covers agree with it.
 
 # %%
 best = table_4.loc[table_4["accuracy"].idxmax()]
@@ -197,7 +197,7 @@ checks |= {
 # %% [markdown]
 # ## Every claim with its verdict
 #
-# `impossible`: no images can give these numbers. `contradicted`: another printed number says otherwise.
+# `impossible`: no set of images can produce these numbers. `contradicted`: another printed number says otherwise.
 
 # %%
 judged = run.save_table(judge(checks), "table_audit")
@@ -206,11 +206,11 @@ run.answer(f"{n_broken} of {len(judged)} claims are impossible or contradicted b
 show(judged, "What arithmetic says about the printed claims")
 
 # %% [markdown]
-# **Reading.** Each of Table 3's rows, the result of DMH + GoogLeNet and the percentages of the text are consistent in themselves. What does not hold are the comparisons: the rows that are compared were scored on different numbers of images, and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare them on the same images.
+# **Reading.** Each row of Table 3, the DMH + GoogLeNet result, and the percentages in the text are consistent in themselves. The comparisons are what does not hold up: the rows compared were scored on different numbers of images and averaged in three ways. So the printed tables cannot show that DMH is better or worse than k-medoids. Notebooks [04](04_clustering.ipynb) and [05](05_ablation.ipynb) compare the two on the same images.
 #
-# **Limits.** More than 400 images were not tried, nor classes of unequal size. Consistent means possible, not true.
+# **Limits.** We tried neither more than 400 images nor classes of unequal size. Consistent means possible, not true.
 #
-# `ruranet_utils.evidence.audit` takes any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
+# `ruranet_utils.evidence.audit` works on any table: `audit_classification(pd.DataFrame({"accuracy": [0.84], "recall": [0.79]}))`.
 
 # %% [markdown]
 # ## Checks

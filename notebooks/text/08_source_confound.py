@@ -14,27 +14,27 @@
 # %% [markdown]
 # # 08 · Diagnosis or camera? The source confound
 #
-# **Question.** The paper merges six data sets. If one class comes mostly from one of them, a method can find the class by finding the camera. How much accuracy is to be had that way, without a look at any lesion? And which other ingredient of the released code could explain an accuracy of 0.84?
+# **Question.** The paper merges six data sets. If one class comes mostly from one of them, a method can find the class by recognizing the camera. How much accuracy does that give, without looking at a single lesion? And which other ingredient of the released code could explain an accuracy of 0.84?
 #
 # | | |
 # | --- | --- |
-# | Paper | Section 3.1 (six sources, 151 + 151 images, the sources of each class are not stated); accuracy 0.8411, abstract |
+# | Paper | Section 3.1 (six sources, 151 + 151 images, sources of each class not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper`, `table_ladder` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs`, `fig_ladder` |
 # | Needs | synthetic: 20 s, 1.2 GB · open: 75 s, 2.4 GB once the lesions are found; on two CPU cores, `run.json` |
 #
-# If class and camera agree in a share $q$ of the images, then whoever looks at nothing but the camera is right in
+# If class and camera agree in a share $q$ of the images, a method that looks only at the camera reaches
 #
 # $$\text{accuracy}_{\text{camera}} = \max(q, 1 - q)$$
 #
-# of them: 0.5 if they are untied, 0.75 if tied 3 : 1, 1 if each class has its own camera.
+# That is 0.5 if class and camera are independent (untied), 0.75 if they are tied 3 : 1, and 1 if each class has its own camera.
 #
-# The same methods see cohorts that differ in one thing: who was photographed by which camera. And every cohort is there a second time **without its lesions**. What finds the class in those does not find it by the lesions.
+# We run the same methods on cohorts that differ in one thing: which camera photographed whom. Every cohort also comes **without its lesions**. A method that still finds the class there does not use the lesions.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -62,9 +62,9 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## The cohorts
 #
-# - `synthetic`: each eye is painted once and photographed by cameras A and B, so the three cohorts are the *same eyes*, and only the camera differs. Untied: class and camera are independent, B photographs half of each class; partly tied: three quarters of class 1 and one quarter of class 0; fully tied: class 1 and nobody else. Without lesions: the same eye painted without them, so nothing of them is left. The lesion features use the painted masks, not predicted ones, so their accuracies lie above those of [04](04_clustering.ipynb).
-# - `open`: we replace none, half or all of SRahim's positives with IDRiD photographs, all of which show lesions; class 0 is SRahim's. Untied: SRahim alone, one camera. Without lesions: what the models found and what IDRiD's graders drew is filled from the surroundings (biharmonic inpainting). Each of SRahim's photographs is also inpainted at the lesion positions of an IDRiD photograph, so that the inpainting does not tell the source.
-# - `paper`: class 0 are graded photographs of IDRiD alone, or the mixture in which those of other sources are assumed free of edema.
+# - `synthetic`: each eye is painted once and photographed by cameras A and B, so the three cohorts show the *same eyes*, and only the camera differs. Untied: class and camera are independent, and B photographs half of each class. Partly tied: B photographs three quarters of class 1 and one quarter of class 0. Fully tied: B photographs class 1 and nobody else. Without lesions: the same eye painted without them, so no trace of them is left. The lesion features use the painted masks, not predicted ones, so their accuracies are higher than in [04](04_clustering.ipynb).
+# - `open`: we replace none, half, or all of SRahim's positives with IDRiD photographs, all of which show lesions; class 0 always comes from SRahim. Untied: SRahim alone, one camera. Without lesions: what the models found and what IDRiD's graders drew is filled in from its surroundings (biharmonic inpainting). Each SRahim photograph is also inpainted at the lesion positions of an IDRiD photograph, so that the inpainting does not give away the source.
+# - `paper`: class 0 consists of graded IDRiD photographs alone, or of the mixture in which photographs from other sources are assumed to be free of edema.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -77,9 +77,9 @@ show(run.save_table(counts.reset_index(), "table_confound_cohorts"), "Images of 
 # %% [markdown]
 # ## Figure · What the controls look like
 #
-# An eye by each camera, of class 1 where it has any, and without its lesions.
+# One eye for each camera, of class 1 if that camera has any, with and without its lesions.
 
-# %% alt="One eye in four pictures: one row for each camera, left as it is, right without its lesions."
+# %% alt="One row of pictures for each camera: an eye as it is on the left, without its lesions on the right."
 cameras = list(dict.fromkeys(table["camera"]))
 fig, axes = plt.subplots(len(cameras), 2, figsize=(6, 3.2 * len(cameras)), squeeze=False)
 for pair, camera in zip(axes, cameras, strict=True):
@@ -94,30 +94,30 @@ run.save_figure(fig, "fig_confound_photographs", shows_images=True)
 # %% [markdown]
 # ## Is the camera in the features?
 #
-# A logistic regression tells the camera from the features, among images of class 1 alone, so that the class cannot help it; scored in folds of patients. 0.5 is guessing. Lesion features see little of the image, and still hold a part of the camera: colors, sharpness, and on real images which lesions were found and the optic disc (what the mask called edema shows in `open`).
+# A logistic regression identifies the camera from the features, among images of class 1 alone, so that the class cannot help; it is cross-validated over patients. An AUC of 0.5 is chance. Lesion features see little of the image but still carry part of the camera: colors, sharpness, and, on real images, which lesions were found and the optic disc (which is what the mask called edema shows in `open`).
 
 # %%
 backbone = reference_backbone(run.profile)
 weights = find_weights(backbone, run.profile).origin
 features = pool_features(pool, backbone, run.profile, run.store)
 camera = camera_from_features(pool, features, run.profile).assign(backbone=backbone, weights=weights)
-show(run.save_table(camera, "table_confound_camera"), "Area under the ROC curve of telling the camera")
+show(run.save_table(camera, "table_confound_camera"), "Area under the ROC curve for identifying the camera")
 
 # %% [markdown]
-# ## Figure · How well the camera is told
+# ## Figure · How well can the camera be identified?
 #
-# The further to the right of the dashed line, the better a method could name the camera instead of the disease.
+# The farther a point lies to the right of the dotted line, the better a method could recognize the camera instead of the disease.
 
-# %% alt="Area under the ROC curve of telling the camera from lesion features, from whole images and from images without their lesions, with intervals; guessing as a dashed line."
+# %% alt="Area under the ROC curve for identifying the camera from lesion features, from whole images, and from images without their lesions, with intervals; a dotted line marks chance."
 fig, ax = plt.subplots(figsize=(6.4, 2.4), layout="constrained")
 plots.forest(ax, camera, camera["seen"], "auc", guessing=0.5)
-ax.set(xlabel="AUC of telling the camera", xlim=(0.4, 1.02))
+ax.set(xlabel="AUC for identifying the camera", xlim=(0.4, 1.02))
 run.save_figure(fig, "fig_confound_camera")
 
 # %% [markdown]
 # ## Accuracy of every method in every cohort
 #
-# The clusterings and DMH see no label (lesion weights all 1); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, scored in folds of patients; then *the same models* are scored on the untied cohort's images of the same held-out patients. Two clusters, matched to two classes, reach a little more than 0.5 by chance.
+# The clusterings and DMH see no labels (all lesion weights are 1); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, cross-validated over patients; *the same models* are then scored on the untied cohort's images of the same held-out patients. Two clusters matched to two classes score slightly above 0.5 by chance.
 
 # %%
 scores = compare_ties(pool, features, run.profile, run.store)
@@ -125,26 +125,26 @@ blind = scores[(scores["seen"] == "lesions removed") & scores["method"].isin(MET
 most = ", ".join(
     f"{one:.2f} ({cohort})" for cohort, one in blind.groupby("cohort", sort=False)["accuracy"].max().items()
 )
-run.answer(f"The best clustering of photographs *without lesions* has an accuracy of {most}.")
+run.answer(f"The best clustering of photographs *without lesions* reaches an accuracy of {most}.")
 wide = scores.pivot_table(index=["seen", "method"], columns="cohort", values="accuracy", sort=False)
 n_images = len(next(iter(pool.cohorts.values())))
 show(wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {n_images} images in each cohort")
 
 # %% [markdown]
-# ## Figure · Accuracy grows with the tie
+# ## Figure · Accuracy by how closely class and camera are tied
 #
-# Top, what the method is made for: lesions tell the class where the camera does not, and the tie adds to most methods. Middle: whole images. Bottom: no lesion is in them, so what rises there is the camera. The dotted line is the paper's 0.84; the dashed line is that of the same supervised models, scored where class and camera are untied: what they learned from the camera is worth nothing there. 95 % intervals over patients, given the clusters and models, not adjusted for the number of comparisons.
+# Top: what the method is made for. Lesions reveal the class where the camera does not, and the tie adds accuracy for most methods. Middle: whole images. Bottom: images without lesions, so any rise there comes from the camera. The dotted line is the paper's 0.84. The dashed line is the same supervised models scored where class and camera are untied: what they learned from the camera is worth nothing there. The 95 % intervals are over patients, for the given clusters and models, and not adjusted for the number of comparisons.
 
-# %% alt="Three panels, from lesions, whole images and images without lesions: the accuracy of every method where class and camera are untied, partly tied and fully tied, with the paper's 0.84 as a dotted line."
+# %% alt="Three panels, for lesions, whole images, and images without lesions: the accuracy of every method where class and camera are untied, partly tied, and fully tied, with the paper's 0.84 as a dotted line."
 labels = {method: DISPLAY.get(method, method) for method in (*METHODS, SUPERVISED)}
-labels[TRANSFERRED] = "logistic regression, on the untied"
+labels[TRANSFERRED] = "logistic regression, scored on untied"
 fig = plots.confounds(scores, labels, published.TEXT["accuracy"].value)
 run.save_figure(fig, "fig_confound")
 
 # %% [markdown]
 # ## Paper versus ours
 #
-# The accuracy that the paper's abstract calls its maximum, of DMH on lesion features, beside every one of ours. `above` counts the rows in which a method that sees no label is at or above it.
+# The accuracy that the paper's abstract calls its maximum, that of DMH on lesion features, next to each of ours. `above` counts the label-free methods that reach or exceed it.
 
 # %%
 table = scores.rename(columns={"accuracy": "accuracy ours"}).assign(backbone=backbone, weights=weights)
@@ -154,12 +154,12 @@ free = table[table["method"].isin(METHODS)].groupby(["seen", "cohort"], sort=Fal
 ranges = free["accuracy ours"].agg(methods="size", lowest="min", highest="max")
 ranges["above"] = free["accuracy ours"].agg(lambda ours: (ours >= published.TEXT["accuracy"].value).sum())
 ranges = ranges.assign(**{"accuracy paper": published.TEXT["accuracy"].value}).reset_index()
-show(run.save_table(ranges, "table_confound_versus_paper"), "Accuracies of the methods that see no label")
+show(run.save_table(ranges, "table_confound_versus_paper"), "Accuracies of the label-free methods")
 
 # %% [markdown]
-# ## Is 0.84 explained? The released protocol, one ingredient at a time
+# ## Does the released code explain 0.84? One ingredient at a time
 #
-# The code released beside the paper differs from the paper's text, and from our protocol, in the ingredients below. Each row adds one of them to ours (k-medoids, all weights 1); the last rows add all. Differences are to ours on the same images. "Inverted disc": the mask called edema is an optic disc, and the released code inverts it, so that this "lesion" covers almost the whole image.
+# The code released with the paper differs from the paper's text, and from our protocol, in the ingredients below. Each row adds one of them to our protocol (k-medoids, all weights 1); the last rows combine them. Differences are relative to our protocol on the same images. "Inverted disc": the mask called edema is an optic disc, and the released code inverts it, so this "lesion" covers almost the whole image.
 
 # %%
 masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
@@ -176,7 +176,7 @@ show(run.save_table(ladder, "table_ladder"), f"{DISPLAY[backbone]}; {finding}")
 # %% [markdown]
 # ## Figure · From our protocol to the released one
 #
-# The table's accuracies with their intervals: a row right of the thin line is an ingredient that lifts the score, one at the dotted line explains the paper's.
+# The accuracies of the table with their intervals. An ingredient to the right of the solid line raises the score; one that reaches the dotted line explains the paper's.
 
 # %% alt="Accuracy with its interval of our protocol, of each ingredient of the released one added to it, and of all of them; the paper's 0.84 as a dotted line."
 fig, ax = plt.subplots(figsize=(7, 4.6), layout="constrained")
@@ -185,9 +185,9 @@ plots.forest(ax, ladder, labels, paper=published.TEXT["accuracy"].value, ours=la
 run.save_figure(fig, "fig_ladder")
 
 # %% [markdown]
-# **Reading.** An accuracy of 0.84 on a merge of sources is evidence of a diagnosis only if the sources of each class are stated, or the same accuracy is reached within one source. This does not say that the paper's result is a camera: its merge cannot be rebuilt from what it prints. It says that the printed number does not tell the two apart. Of the six sources one grades edema ([data card](../data/README.md)). The diagnosis of notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) is measured on cohorts of one camera (`open`) or independent ones (`synthetic`).
+# **Reading.** An accuracy of 0.84 on merged sources is evidence of a diagnosis only if the sources of each class are stated or the same accuracy is reached within one source. This does not mean that the paper's method recognizes the camera: its merge cannot be rebuilt from what the paper prints. It means that the printed number cannot tell the two apart. Only one of the six sources grades edema ([data card](../data/README.md)). Notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) measure the diagnosis on cohorts with one camera (`open`) or with cameras independent of the class (`synthetic`).
 #
-# **Limits.** Two cameras; on real images the second source is also another hospital, another population and another rule of grading, which cannot be told apart here. IDRiD's photographs have lesions, not a grade of edema. Inpainting leaves smooth patches, and lesions that nobody found stay. The lesion models of `open` were trained on IDRiD and find more there.
+# **Limits.** There are only two cameras; on real images the second source also means another hospital, another population, and another grading rule, and we cannot separate these effects here. The IDRiD photographs show lesions but have no edema grade. Inpainting leaves smooth patches, and lesions that nobody found remain. The lesion models of `open` were trained on IDRiD and find more there.
 
 # %% [markdown]
 # ## Checks

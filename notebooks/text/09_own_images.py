@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 09 · What does the method see in my own photographs?
 #
-# **Question.** Which lesions are found in a folder of photographs, into which two groups do they fall, and which photograph comes first? No mask and no label is needed.
+# **Question.** Which lesions does the method find in a folder of photographs, which two groups do the photographs fall into, and which of them show the most lesions? Neither masks nor labels are needed.
 #
 # | | |
 # | --- | --- |
@@ -23,12 +23,12 @@
 # | Writes | `clusters`, `table_clusters`, `table_lesions_found` (csv, md); `fig_clusters`; `fig_lesions_found` |
 # | Needs | synthetic: 8 s, 1.1 GB · open: 20 s, 1.7 GB (lesions already found); on two CPU cores, `run.json` |
 #
-# On the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). On the other profiles it is the cohort that notebooks 03 to 05 diagnose, looked at without its labels. **Research only: a cluster is no diagnosis.**
+# In the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). In the other profiles they are the cohort that notebooks 03 to 05 diagnose, used without its labels. **Research only: a cluster is not a diagnosis.**
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -54,7 +54,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Lesions
 #
-# The networks are those of this project, unless there are masks of your own to learn from. `iou` is what it reached on test images of the data it was trained on; on photographs of another camera it may do worse, so look at the figure before using a number. A photograph counts as one with the lesion if a single pixel was found, rightly or not.
+# The networks are this project's, unless you have masks of your own to train on. `iou` is the score of a network on test images of the data it was trained on; on photographs from another camera it may do worse, so look at the figure before using a number. A photograph counts as having a lesion if a single pixel was found, correctly or not.
 
 # %%
 segmentation, photographs = run.cohorts
@@ -82,7 +82,7 @@ show(run.save_table(found, "table_lesions_found"), "What the networks find")
 # %% [markdown]
 # ## Two groups
 #
-# `areas`, the way to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms and hemorrhages, which [10](10_lesions_alone.ipynb) compares with deep features. `kmedoids` and `dmh` are the paper's: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how far apart the two groups are; near 0 there is one cloud cut in two.
+# `areas` is the one to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms, and hemorrhages, which [10](10_lesions_alone.ipynb) compares with deep features. `kmedoids` and `dmh` are the paper's methods: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how well separated the two groups are; near 0, a single cloud was cut in two.
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -107,11 +107,11 @@ for method, (labels, clustered) in found_by.items():
         row |= {name: scores[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
     rows.append(row)
 n_more = (clusters["areas"] == "more lesions").sum()
-run.answer(f"{n_more} of {len(clusters)} photographs have more lesions than the others.")
+run.answer(f"{n_more} of {len(clusters)} photographs fall into the group with more lesions.")
 show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two groups; features of {DISPLAY[backbone]}")
 
 # %% [markdown]
-# `clusters.csv` lists the photographs from the most to the fewest lesions: `severity`, the mean of the standardized log areas; the group by each method and how sure it is (a silhouette; below 0: nearer to the other group); the area of each lesion in percent of the photograph; and, where the optic disc was found, the area of each lesion within one disc diameter (DD) of the fovea, in disc areas, and the distance of the nearest exudate in DD.
+# `clusters.csv` lists the photographs from most to fewest lesions. Its columns are `severity`, the mean of the standardized log areas; the group that each method assigns and how certain it is (a silhouette; below 0 means closer to the other group); the area of each lesion in percent of the photograph; and, if the optic disc was found, the area of each lesion within one disc diameter (DD) of the fovea, in disc areas, and the distance from the fovea to the nearest exudate, in DD.
 
 # %%
 maculae = find_all(photographs, masks, run.store, finds_disc(segmentation, run.profile))
@@ -126,18 +126,18 @@ show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 # %% [markdown]
 # ## Figure · The two groups
 #
-# Above: every photograph by its severity and by how sure its group is; two clouds with a gap between them are two groups, one cloud is cut in two. Below: the area that each lesion covers.
+# Top: every photograph by its severity and by how certain its group is. Two clouds with a gap between them are two real groups; a single cloud was merely cut in two. Bottom: the area that each lesion covers.
 
-# %% alt="Above, every photograph as a point by severity and certainty, colored by group; below, the area of each lesion in every photograph as a tick, by group."
+# %% alt="Top, every photograph as a point by severity and certainty, colored by group; bottom, the area of each lesion in every photograph as a tick, by group."
 order = ["fewer lesions", "more lesions"]
 run.save_figure(plots.groups(clusters, area.rename(columns=shows), order), "fig_clusters")
 
 # %% [markdown]
 # ## Figure · The most typical photographs of each group
 #
-# Those of the surest place, more lesions above, fewer below, with the outlines of what was found, which may be wrong: networks that have learned little take the bright optic disc for exudates. Photographs of patients are drawn here and stored only where git does not look.
+# The photographs whose group is most certain, more lesions on top, fewer at the bottom, with outlines of what was found. The outlines may be wrong: poorly trained networks mistake the bright optic disc for exudates. Photographs of patients are shown here but saved only where git does not look.
 
-# %% alt="Eight photographs with the outlines of the lesions found in them: above four of the cluster with more lesions, below four of the one with fewer."
+# %% alt="Eight photographs with the outlines of the lesions found in them: top, four from the cluster with more lesions; bottom, four from the one with fewer."
 typical = [
     row
     for group in reversed(order)
@@ -150,9 +150,9 @@ run.save_figure(plots.outlined(rows, shows), "fig_lesions_found", shows_images=T
 # %% [markdown]
 # ## Paper versus ours
 #
-# The paper reports an accuracy of 0.84 on photographs it does not identify. What two clusters mean on yours only labels can tell: with a `labels.csv` notebooks 03 to 05 run as well, and Table 4 says how far clusters and labels agree.
+# The paper reports an accuracy of 0.84 on photographs it does not identify. Only labels can tell what the two clusters mean for yours: with a `labels.csv`, notebooks 03 to 05 run as well, and Table 4 says how well clusters and labels agree.
 #
-# **Limits.** The networks know the cameras that they were trained on: one in `open`, two painted ones in `synthetic`. The two clusters are made for the photographs at hand and always two, whether or not there are two kinds of photographs: a silhouette near 0 says that there are not.
+# **Limits.** The networks only know the cameras they were trained on: one in `open`, two painted ones in `synthetic`. The clusters are fitted to the photographs at hand, and there are always two, whether or not there are two kinds of photographs: a silhouette near 0 means that there are not.
 
 # %% [markdown]
 # ## Checks
@@ -162,4 +162,4 @@ assert masks.shape == (len(photographs), len(LESIONS), *photographs.images.shape
 assert len(listed) == len(photographs) and listed["image_id"].is_unique
 
 # %% [markdown]
-# Next: [10 · What do the lesions tell by themselves?](10_lesions_alone.ipynb) [docs/own_images.md](../docs/own_images.md): how to lay out your folder.
+# Next: [10 · What do the lesions tell us on their own?](10_lesions_alone.ipynb) To lay out your folder, see [docs/own_images.md](../docs/own_images.md).

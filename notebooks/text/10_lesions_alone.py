@@ -12,9 +12,9 @@
 # ---
 
 # %% [markdown]
-# # 10 · What do the lesions tell by themselves?
+# # 10 · What do the lesions tell us on their own?
 #
-# **Question.** How far does one come without labels from the lesions alone, without any backbone: by their areas, and by where they lie?
+# **Question.** How far can we get without labels and without a backbone, from the lesions alone: their areas, and where they lie?
 #
 # | | |
 # | --- | --- |
@@ -23,16 +23,16 @@
 # | Writes | `table_lesion_channel`, `table_4_by_kind`, `table_4_doubted`, `table_zones`, `table_natural`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_macula`, `fig_channel` |
 # | Needs | synthetic: 10 s, 1.5 GB · open: 3 min, 3.8 GB; on two CPU cores, `run.json` |
 #
-# Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. With the optic disc and the lesions that a network finds this is a rule that needs no training on diagnoses,
+# Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. Given the optic disc and the lesions that a network finds, this is a rule that needs no training on diagnoses:
 #
 # $$\text{edema} \iff \min_{p \,\in\, \text{exudates}} \lVert p - \text{fovea} \rVert \le 1\,\text{DD}$$
 #
-# It stands here beside k-medoids on the areas of the lesions and on the features of the paper.
+# Here we compare it with k-medoids on the areas of the lesions and on the paper's features.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -60,9 +60,9 @@ from ruranet_utils.supervised.study import contradicted, predict
 run = start(profile, seed=seed, data_dir=data_dir)
 
 # %% [markdown]
-# ## Lesions, and the paper's features of them
+# ## The lesions and the paper's features of them
 #
-# As in [04](04_clustering.ipynb), all lesion weights 1; DMH by ten seeds.
+# As in [04](04_clustering.ipynb), with all lesion weights 1; DMH is trained with ten seeds.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -78,15 +78,15 @@ predicted = {m: diagnose(space, m, diagnosis, run.profile, run.store)[0]["predic
 # %% [markdown]
 # ## Figure · Where the lesions lie
 #
-# Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. The fovea is looked for 2.65 DD from the disc, 5.6 degrees below the horizontal, at the darkest place there. Synthetic photographs know their true fovea.
+# Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. We look for the fovea 2.65 DD from the disc, 5.6 degrees below the horizontal, at the darkest spot there. For synthetic photographs the true fovea is known.
 
-# %% alt="Outlines of the lesions that were found in four photographs, with the disc, the fovea and a circle of one disc diameter around it."
+# %% alt="Outlines of the lesions found in four photographs, with the disc, the fovea, and a circle of one disc diameter around it."
 with_disc = finds_disc(segmentation, run.profile)
 maculae = find_all(diagnosis, masks, run.store, with_disc)
 zones = zone_table(masks, maculae)
 missed = fovea_error(maculae, diagnosis)
 located = f"Disc found in {np.mean([one.found for one in maculae]):.0%} of {len(diagnosis)} photographs"
-located += f"; median distance of the found fovea from the true one {np.median(missed):.2f} DD." if len(missed) else "."
+located += f"; median distance of the fovea found from the true one {np.median(missed):.2f} DD." if len(missed) else "."
 display(Markdown(located))
 fig, axes = plt.subplots(1, 4, figsize=(8, 2.6))
 for ax, row in zip(axes, np.linspace(0, len(diagnosis) - 1, 4).astype(int), strict=True):
@@ -95,31 +95,31 @@ outline_legend(fig, {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesio
 run.save_figure(fig, "fig_macula", shows_images=True)
 
 # %% [markdown]
-# ## What do the lesions tell without a backbone?
+# ## What do the lesions tell us without a backbone?
 #
-# K-medoids on features of the whole image; on features of the four lesions, all weights 1; on nothing but the area of hard exudates, microaneurysms and hemorrhages, over the whole image and by distance from the fovea; and the clinical rule itself. No label is used. Differences are to the whole image.
+# The rows are k-medoids on features of the whole image; on features of the four lesions, all weights 1; on nothing but the areas of hard exudates, microaneurysms, and hemorrhages, over the whole image and by distance from the fovea; and the clinical rule itself. No labels are used. Differences are relative to the whole image.
 
 # %%
 whole = reduce(image_features(diagnosis.images, name, run.profile, run.store), run.profile.n_components, outside_test)
 lesions = predicted["kmedoids"][0]
 channel = areas.lesion_channel(whole, lesions, masks, zones, diagnosis, run.profile)
 reached = ", ".join(f"{row.accuracy:.2f} ({row.clustered})" for row in channel.itertuples())
-run.answer(f"Accuracy without any label: {reached}; N = {len(diagnosis)}.")
-show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no label used", best={"accuracy": "max"})
+run.answer(f"Accuracy without labels: {reached}; N = {len(diagnosis)}.")
+show(run.save_table(channel, "table_lesion_channel"), f"{DISPLAY[name]}, no labels used", best={"accuracy": "max"})
 
 # %% [markdown]
 # ## Figure · Paper versus ours
 #
-# Accuracy with its 95 % interval of each row of the table above, none of which has seen a label. The dotted line is the paper's 0.8411, for which the weights of the lesions were chosen on the labels.
+# Accuracy with its 95 % interval for each row of the table above, none of which has seen a label. The dotted line is the paper's 0.8411, for which the lesion weights were chosen on the labels.
 
-# %% alt="Accuracy with intervals of k-medoids on whole images, on lesion features and on lesion areas, and of the clinical rule; the paper's accuracy as a dotted line."
+# %% alt="Accuracy with intervals of k-medoids on whole images, on lesion features, and on lesion areas, and of the clinical rule; the paper's accuracy as a dotted line."
 fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
 plots.forest(ax, channel, channel["clustered"], paper=published.TEXT["accuracy"].value, guessing=0.5)
 ax.set_xlabel(f"accuracy (n = {len(diagnosis)})")
 run.save_figure(fig, "fig_channel")
 
 # %% [markdown]
-# In the open profile the network has seen photographs graded free of retinopathy (of other patients), so a diagnosis has taken part. Here the same comparison with a network that has seen none of them:
+# In the open profile, the network was trained partly on photographs graded as free of retinopathy (from other patients), so diagnoses did play a part. Here is the same comparison with a network that has seen none of them:
 
 # %%
 unaware = replace(segmentation, healthy=None)
@@ -131,12 +131,12 @@ if segmentation.healthy is not None and run.profile.masks == "joint":
     zones_unaware = zone_table(masks_unaware, find_all(diagnosis, masks_unaware, run.store, with_disc))
     channel_unaware = areas.lesion_channel(whole, found, masks_unaware, zones_unaware, diagnosis, run.profile)
     run.save_table(channel_unaware, "table_lesion_channel_unaware")
-    display(show(channel_unaware, "The same by a network that was shown no healthy eye", best={"accuracy": "max"}))
+    display(show(channel_unaware, "The same with a network that saw no healthy eyes", best={"accuracy": "max"}))
 
 # %% [markdown]
 # ## Edema, or any retinopathy?
 #
-# The classes may differ in more than edema: most of SRahim's negatives have no retinopathy at all, while all its positives have some. First the share put on the right side for each kind of eye; then how well each area ranks the eyes, against all others and, in the columns `dr`, against retinopathy *without* maculopathy. The phantoms have no such grades.
+# The classes may differ in more than edema: most of SRahim's negatives have no retinopathy at all, while all of its positives have some. The first table shows what share of each kind of eye is classified correctly; the last shows how well each area ranks the eyes with edema, against all others and, in the `dr` columns, against retinopathy *without* maculopathy. The phantoms have no such grades.
 
 # %%
 kinds_of = diagnosis.table.assign(
@@ -147,10 +147,10 @@ kinds_of = diagnosis.table.assign(
 kinds = kinds_of.groupby(["label", "label_rule"]).agg(
     n=("areas", "size"), **{column: (column, "mean") for column in ("features", "areas", "rule")}
 )
-show(run.save_table(kinds.reset_index(), "table_4_by_kind"), "Share of each kind of eye on the right side")
+show(run.save_table(kinds.reset_index(), "table_4_by_kind"), "Share of each kind of eye classified correctly")
 
 # %% [markdown]
-# Where every method disagrees with a label, the label may be wrong, or the eye unusual. Counted below: the images that all ways without labels put on the other side (lesion features, DMH by most seeds, areas, rule); those that a supervised model of [03](03_supervised.ipynb) which has not seen the patient contradicts with confidence (Northcutt et al. 2021); and both.
+# If every method disagrees with a label, the label may be wrong or the eye unusual. The table counts the images that all label-free methods assign to the other class (lesion features, DMH in most seeds, areas, rule); those that a supervised model of [03](03_supervised.ipynb) that has not seen the patient confidently contradicts (Northcutt et al. 2021); and those to which both apply.
 
 # %%
 if run.profile.name != "folder":
@@ -165,7 +165,7 @@ if run.profile.name != "folder":
     doubted = doubted.groupby(["label", "label_rule"])[["all without labels", "supervised", "both"]].sum()
     doubted.insert(0, "n", kinds_of.groupby(["label", "label_rule"]).size())
     doubted = run.save_table(doubted.reset_index(), "table_4_doubted")
-    display(show(doubted, "Labels that methods contradict, images of each kind"))
+    display(show(doubted, "Images of each kind whose label the methods contradict"))
 
 # %%
 ranked = areas.feature_aucs(masks, zones, diagnosis, run.profile)
@@ -174,7 +174,7 @@ show(run.save_table(ranked, "table_zones"), "Area under the ROC curve", {"auc": 
 # %% [markdown]
 # ## All labeled photographs
 #
-# The same without cutting the larger class to the size of the smaller one. In `open` by the network that has seen no healthy eye, since the photographs that are added were used to train the other.
+# The same comparison without cutting the larger class to the size of the smaller one. In `open` it uses the network that has seen no healthy eyes, since the other network was trained on the photographs that are added here.
 
 # %%
 natural = all_labeled(run.profile, run.store)
@@ -189,7 +189,7 @@ share = f"{natural.labels.mean():.0%} of {len(natural)} with DME"
 show(run.save_table(channel_natural, "table_natural"), share, best={"balanced_accuracy": "max"})
 
 # %% [markdown]
-# **Limits.** Two clusters are matched to two classes by the labels, so guessing scores a little above 0.5. The rule is the grader's own: photographs graded by it cannot test it. Where the network finds no disc, there is no fovea and no zone.
+# **Limits.** Labels decide which cluster stands for which class, so guessing scores slightly above 0.5. The rule is the graders' own, so photographs graded by it cannot test it. If the network finds no disc, there is no fovea and there are no zones.
 
 # %% [markdown]
 # ## Checks
@@ -206,4 +206,4 @@ for row in np.linspace(0, len(diagnosis) - 1, 5).astype(int):
 assert channel["n"].eq(len(diagnosis)).all() and channel_natural["n"].eq(len(natural)).all()
 
 # %% [markdown]
-# This was the last notebook. [README](../README.md#what-came-out): all results in one table.
+# This was the last notebook. The [README](../README.md#what-came-out) has all results in one table.

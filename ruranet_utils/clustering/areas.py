@@ -17,10 +17,10 @@ from ruranet_utils.statistics.comparisons import compare
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import match_clusters
 
-SORTED_BY = ("hard_exudates", "microaneurysms", "hemorrhages")  # the disc says nothing about how ill an eye is
-# Added before the logarithm: a pixel of 512 x 512, as a share of the image and about the same in disc areas.
+SORTED_BY = ("hard_exudates", "microaneurysms", "hemorrhages")  # the disc says nothing about how diseased an eye is
+# Added before the logarithm: one pixel of 512 x 512, as a share of the image and, roughly, in disc areas.
 FLOOR, FLOOR_IN_DISCS = 1 / 512**2, 2e-4
-LEAST_IN_DISCS = 3.5e-3  # 20 of these pixels; less is no exudate to the rule
+LEAST_IN_DISCS = 3.5e-3  # 20 such pixels; the rule ignores anything smaller
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Groups:
     Attributes
     ----------
     more : ndarray of bool, shape (n,)
-        Whether a photograph lies in the group with more lesions.
+            Whether each photograph is in the group with more lesions.
     certainty : ndarray of float, shape (n,)
-        Its silhouette, in [-1, 1]: 1 deep in its group, 0 between the two, below 0 nearer to the other.
+            Its silhouette, in [-1, 1]: 1 deep in its group, 0 between the two, below 0 nearer to the other group.
     severity : ndarray of float, shape (n,)
-        Mean of the standardized log areas, in standard deviations: the order of the photographs.
+            Mean of the standardized log areas, in standard deviations; it orders the photographs.
     """
 
     more: np.ndarray
@@ -72,7 +72,7 @@ def group_by_areas(area: np.ndarray) -> Groups:
     Parameters
     ----------
     area : ndarray of float, shape (n, n_lesions)
-        From :func:`log_areas`. Where no lesion's area varies all photographs lie in the group with fewer.
+            From :func:`log_areas`. If no area varies, all photographs go to the group with fewer lesions.
     """
     if not area.any():
         return Groups(np.zeros(len(area), bool), np.full(len(area), np.nan), np.zeros(len(area)))
@@ -86,7 +86,7 @@ def group_by_areas(area: np.ndarray) -> Groups:
 def lesion_channel(
     whole: np.ndarray, predicted: np.ndarray, masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile: Profile
 ) -> pd.DataFrame:
-    """What looking at lesions adds to looking at images, and what remains without any backbone; no label is used.
+    """What lesion features add over whole-image features, and what lesion areas alone achieve; no label is used.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ def lesion_channel(
     Returns
     -------
     DataFrame
-        ``clustered``: what k-medoids saw, last the clinical rule, which clusters nothing; ``accuracy``,
-        ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
-        :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Rows of areas that
-        do not vary are left out.
+            ``clustered``: what k-medoids saw; the last row is the clinical rule, which clusters nothing. ``accuracy``,
+            ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
+            :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Areas that do
+            not vary get no row.
     """
     classes = {"whole image, features": diagnose_images(whole, cohort, profile)["predicted"][0]}
     classes["lesions, features"] = predicted
@@ -133,7 +133,7 @@ def lesion_channel(
 def rule(zones: pd.DataFrame) -> np.ndarray:
     """The clinical rule: whether an exudate lies within one disc diameter of the fovea; bool, False without a disc.
 
-    An area of less than ``LEAST_IN_DISCS`` counts as none.
+    An area below ``LEAST_IN_DISCS`` counts as none.
 
     References
     ----------
@@ -148,7 +148,7 @@ def within_1_dd(zones: pd.DataFrame, lesion: str) -> pd.Series:
 
 
 def feature_aucs(masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile: Profile) -> pd.DataFrame:
-    """How well each area ranks the images, with edema against all others and against retinopathy without maculopathy.
+    """How well each area ranks the images: edema against all others, and against retinopathy without maculopathy.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ def feature_aucs(masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile
     Returns
     -------
     DataFrame
-        ``feature``; ``auc`` with ``auc_low`` and ``auc_high`` (95 %, bootstrap over patients) and ``n`` against all
-        others, and the same with ``dr_`` in front against those of the others that are not graded free of retinopathy,
-        NaN where nobody is.
+            ``feature``; ``auc`` with ``auc_low`` and ``auc_high`` (95 %, bootstrap over patients) and ``n``, against
+            all others; the same with the prefix ``dr_``, without the images graded free of retinopathy: NaN if there
+            are none.
     """
     features = {f"{lesion} area": masks[:, LESIONS.index(lesion)].mean(axis=(1, 2)) for lesion in SORTED_BY}
     features |= {f"{lesion} within 1 DD": within_1_dd(zones, lesion).fillna(0).to_numpy() for lesion in SORTED_BY}

@@ -20,21 +20,22 @@ OTHERS = ("kmeans", "agglomerative")  # methods whose clusters may agree with th
 
 
 def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
-    """Accuracy of k-medoids under the weights that each way chooses, beside equal weights and the labels' choice.
+    """Accuracy of k-medoids with the weights that each rule chooses, beside equal weights and the labels' choice.
 
     Parameters
     ----------
     reduced : ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
-        The images' labels, which only score, and patients.
+            The images' labels, used only for scoring, and patients.
 
     Returns
     -------
     DataFrame
-        ``choice``, as :func:`choose`, last ``"oracle"``, the labels' choice; ``lesion_weights`` in the order of
-        ``profiles.LESIONS``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (95 %, over patients), ``n``;
-        what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal weights.
+            ``choice``, as in :func:`choose`, and last ``"oracle"``, the labels' choice; ``lesion_weights`` in the order
+            of ``profiles.LESIONS``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (95 %, over patients),
+            ``n``; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal
+            weights.
     """
     methods = ("kmedoids", *OTHERS)
     searches = weight_search_all({("", method, 0): reduced for method in methods}, profile, store)
@@ -51,7 +52,7 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
 
 
 def choose(searches: Mapping[str, WeightSearch], stability: np.ndarray) -> dict[str, int]:
-    """Row of ``WEIGHT_GRID`` that each way chooses for k-medoids; no label is seen, and of equals the first counts.
+    """Row of ``WEIGHT_GRID`` that each rule chooses for k-medoids; no label is used, and the first row wins ties.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Dynamic multi-projection head clustering (DMH): how the heads are trained, and the whole as one estimator.
+"""Dynamic multi-projection head clustering (DMH): training the heads, and the whole method as one estimator.
 
-The outputs of the heads go on to Eq. 2 (:mod:`ruranet_utils.clustering.weighting`) and k-medoids, like any features.
+The outputs of the heads go through Eq. 2 (:mod:`ruranet_utils.clustering.weighting`) and k-medoids, like any features.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ruranet_utils.clustering.weighting import aggregate
 from ruranet_utils.features.reduction import require_finite
 
 READINGS = ("images", "clusters")
-# Most images whose similarities are looked at together: their matrix has the square of this number of entries.
+# Most images whose similarities are compared at once: their matrix has the square of this number of entries.
 BATCH_SIZE = 1024
 N_CLUSTERS = 2
-# Without a number of epochs training ends when Eq. 3, averaged over WINDOW epochs, has fallen by less than LEAST_FALL
-# of its first value since the WINDOW epochs before, or after MOST_EPOCHS.
+# If the number of epochs is not given, training stops once Eq. 3, averaged over WINDOW epochs, has fallen by less than
+# LEAST_FALL of its first value since the previous WINDOW epochs, or after MOST_EPOCHS.
 WINDOW, LEAST_FALL, MOST_EPOCHS = 20, 0.01, 1000
 HISTORY = ("epoch", "loss_diversity", "loss_cluster", "threshold", "similarity")
 
 
 def estimate_medoids(outputs: Tensor) -> Tensor:
-    """Two medoids per lesion by k-medoids, as constants: (n_images, n_lesions, h) -> (n_lesions, 2, h)."""
+    """Two medoids per lesion by k-medoids, detached from the graph: (n_images, n_lesions, h) -> (n_lesions, 2, h)."""
     engine = Clustering("kmedoids", N_CLUSTERS).engine(len(outputs))
     lesions = outputs.detach().numpy().transpose(1, 0, 2)
     return torch.from_numpy(np.stack([engine.fit(points).cluster_centers_ for points in lesions]))
@@ -47,7 +47,7 @@ def estimate_medoids(outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadsResult:
-    """What training the heads gives.
+    """The result of training the heads.
 
     Attributes
     ----------
@@ -55,10 +55,10 @@ class HeadsResult:
         Outputs of the trained heads, each of length 1.
     history : DataFrame, one row per epoch
         ``epoch`` from 1, ``loss_diversity`` (Eq. 4), ``loss_cluster`` (Eq. 5, before lambda), ``threshold``
-        (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`),
-        all before that epoch's step; means over its batches where there is more than one.
+            (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`), all
+            before that epoch's step, averaged over its batches if there are several.
     course : dict of int to ndarray
-        The outputs after some of the epochs, as ``embedding``; 0: before the first.
+            The outputs after selected epochs, shaped like ``embedding``; 0: before the first.
     """
 
     embedding: np.ndarray
@@ -66,7 +66,7 @@ class HeadsResult:
     course: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-# Threads would only slow down so few images, and make the last bits depend on the number of cores.
+# More threads would only slow down so few images, and make the last bits depend on the number of cores.
 @threadpool_limits.wrap(limits=1)
 @unchecked
 def train_heads(
@@ -84,37 +84,37 @@ def train_heads(
     start: str = "shared",
     course: Collection[int] = (),
 ) -> HeadsResult:
-    """Train one projection head per lesion on all images at once; no label is seen.
+    """Train one projection head per lesion on all images at once; no label is used.
 
     Parameters
     ----------
     features : ndarray of float, shape (n_images, n_lesions, k)
         Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
     epochs : int or None
-        Each with newly estimated medoids and one step of Adam on all images, or on each random batch of at most
-        ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, which is when its mean over 20 epochs lies less than 1 %
-        of its first value below that of the 20 epochs before; at most 1000.
+            Each epoch re-estimates the medoids and takes one step of Adam on all images, or on each random batch of at
+            most ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, that is, until its mean over 20 epochs is less
+            than 1 % of its first value below that of the previous 20 epochs; at most 1000.
     lam : float
         Lambda of Eq. 3; the paper's is 0.3.
     seed : int
-        Of the initial parameters and the batches.
+            For the initial parameters and the batches.
     head_dim, hidden_dim : int
-        Widths of the heads; by default the 50 components pass through 64 units into fewer dimensions than
-        there are components.
+            Widths of the heads; by default 50 components pass through 64 units and come out in fewer dimensions than
+            there are components.
     learning_rate : float
         Adam's own default.
     target_similarity : float
-        What the controller steers to, and T at the start. 0.5, a cosine of 60 degrees, lies halfway between
-        unrelated and equal heads.
+            What the controller steers to, and the initial T. 0.5, a cosine of 60 degrees, lies halfway between
+            unrelated and identical heads.
     rule : str
         As for :func:`ruranet_utils.clustering.heads.update_threshold`.
     reading : {"images", "clusters"}
         What Eq. 4 compares: the heads' outputs, image by image, or their
         :func:`ruranet_utils.clustering.heads.soft_clusters`.
     start : {"shared", "drawn", "identity"}
-        As for :class:`ruranet_utils.clustering.heads.ProjectionHeads`; the widths are not asked for ``"identity"``.
+            As for :class:`ruranet_utils.clustering.heads.ProjectionHeads`; ``"identity"`` ignores the widths.
     course : collection of int
-        Epochs after which the outputs are kept.
+            Epochs after which to keep the outputs.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def train_heads(
     inputs = torch.from_numpy(_scaled(features))
     generator = torch.Generator().manual_seed(seed)
     heads = ProjectionHeads(*inputs.shape[1:], hidden_dim, head_dim, generator, start)
-    # fused: else MKL takes the square roots, whose last bit depends on the maker of the processor
+    # fused: otherwise MKL takes the square roots, and their last bit depends on the processor's vendor
     optimizer = torch.optim.Adam(heads.parameters(), lr=learning_rate, fused=True)
     threshold, history, kept = target_similarity, [], {}
     for epoch in range(1, (epochs or MOST_EPOCHS) + 1):
@@ -166,7 +166,7 @@ def train_heads(
 
 
 def _has_settled(losses: Sequence[float]) -> bool:
-    """Whether the loss has stopped falling: see ``WINDOW``."""
+    """Whether the loss has stopped falling; see ``WINDOW``."""
     if len(losses) < 2 * WINDOW:
         return False
     return np.mean(losses[-2 * WINDOW : -WINDOW]) - np.mean(losses[-WINDOW:]) < LEAST_FALL * losses[0]
@@ -178,7 +178,7 @@ class DMH(ClusterMixin, BaseEstimator):
     Parameters
     ----------
     weights : sequence of float, optional
-        Of the lesions, each in [1, 10]; all 1 by default.
+            One per lesion, each in [1, 10]; all 1 by default.
     epochs, lam, rule, reading, start
         As for :func:`train_heads`.
     random_state : int
@@ -186,7 +186,7 @@ class DMH(ClusterMixin, BaseEstimator):
     Attributes
     ----------
     labels_ : ndarray of int64, shape (n_images,)
-        0 or 1; which cluster gets which number means nothing.
+            0 or 1; the numbering of the clusters is arbitrary.
     embedding_ : ndarray of float32, shape (n_images, n_lesions, 32)
         Outputs of the heads.
     history_ : DataFrame
@@ -235,7 +235,7 @@ class DMH(ClusterMixin, BaseEstimator):
 
 
 def _batches(n_images: int, generator: torch.Generator) -> Sequence[Tensor | slice]:
-    """All images in their order, or in random batches where they are too many."""
+    """All images in their order, or random batches if there are too many."""
     n_batches = -(-n_images // BATCH_SIZE)
     if n_batches == 1:
         return [slice(None)]
@@ -243,10 +243,10 @@ def _batches(n_images: int, generator: torch.Generator) -> Sequence[Tensor | sli
 
 
 def _scaled(features: np.ndarray) -> np.ndarray:
-    """Centered per lesion, then brought to a standard deviation of 1 by one common factor, as float32.
+    """Features centered per lesion, then scaled by one common factor to a standard deviation of 1, as float32.
 
-    What a lesion's images have in common would otherwise fill the outputs of its head: after the scaling to
-    length 1 all images would look alike. Eq. 2 without heads loses that offset in the clustering anyway.
+    What a lesion's images have in common would otherwise dominate the outputs of its head: once scaled to length 1, all
+    images would look alike. In Eq. 2 without heads, clustering removes that offset anyway.
     """
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 3 or features.shape[1] < 2:

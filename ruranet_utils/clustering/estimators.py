@@ -15,11 +15,11 @@ from sklearn_extra.cluster import CLARA, KMedoids
 
 from ruranet_utils.features.reduction import one_thread
 
-# For loops over arrays that were checked before: scikit-learn's checks take half the time of so small a clustering.
+# For loops over arrays that are already checked: in such small clusterings, scikit-learn's checks take half the time.
 unchecked = config_context(assume_finite=True, skip_parameter_validation=True)
 CLUSTERERS = ("kmedoids", "kmeans", "agglomerative")
 VARIANTS = ("default", "released")
-# Above this number of images PAM, whose time and memory grow with its square, sees samples (CLARA) instead of all.
+# Time and memory of PAM grow with the square of the number of images; above this number it sees samples (CLARA).
 PAM_LIMIT = 1000
 CLARA_SAMPLE, CLARA_DRAWS = 500, 5
 
@@ -32,19 +32,19 @@ class Clustering(ClusterMixin, BaseEstimator):
     Parameters
     ----------
     method : {"kmedoids", "kmeans", "agglomerative"}
-        K-medoids is PAM from its own start (``build``), and above ``PAM_LIMIT`` images CLARA: PAM on samples, of which
-        the best medoids count.
+            K-medoids is PAM from its own start (``build``); above ``PAM_LIMIT`` images it is CLARA: PAM on samples,
+            keeping the best medoids.
     n_clusters : int
     variant : {"default", "released"}
-        ``"released"``: settings of the code released beside the paper, which are k-medoids as an alternating iteration
-        from a random start and agglomerative clustering into 3 clusters whatever ``n_clusters`` says.
+            ``"released"``: settings of the code released with the paper: k-medoids alternates from a random start, and
+            agglomerative clustering makes 3 clusters whatever ``n_clusters`` is.
     random_state : int
-        Used by k-means, CLARA, and k-medoids in the released variant; the others draw nothing at random.
+            Used by k-means, CLARA, and k-medoids in the released variant; the others involve no randomness.
 
     Attributes
     ----------
     labels_ : ndarray of int64, shape (n_images,)
-        In [0, n_clusters); which cluster gets which number means nothing.
+            In [0, n_clusters); the numbering of the clusters is arbitrary.
     cluster_centers_ : ndarray of float64, shape (n_clusters, n_features)
         Medoids or means; agglomerative clustering has none.
     n_features_in_ : int
@@ -83,7 +83,7 @@ class Clustering(ClusterMixin, BaseEstimator):
         if len(X) > 1 and not np.ptp(X, axis=0).any():
             raise ValueError(f"the features are constant over {len(X)} images: nothing to cluster")
         with warnings.catch_warnings():
-            # where images are equally far, rounding lets PAM exchange equally good medoids until it is stopped
+            # if many images are equally far apart, rounding lets PAM swap equally good medoids until it hits its limit
             warnings.filterwarnings("ignore", "Maximum number of iteration", ConvergenceWarning)
             engine = self.engine(len(X)).fit(X)
         self.labels_ = engine.labels_.astype(np.int64)
@@ -92,7 +92,7 @@ class Clustering(ClusterMixin, BaseEstimator):
         return self
 
     def engine(self, n_images: int) -> ClusterMixin:
-        """The estimator of scikit-learn or scikit-learn-extra that does the work for so many images."""
+        """The scikit-learn or scikit-learn-extra estimator that does the work for this many images."""
         if self.variant not in VARIANTS:
             raise ValueError(f"unknown variant {self.variant!r}; valid variants: {', '.join(VARIANTS)}")
         if not isinstance(self.n_clusters, Integral) or self.n_clusters < 1:

@@ -23,10 +23,11 @@ class ProjectionHeads(nn.Module):
     generator : torch.Generator
         Draws the initial parameters, uniform in +-1/sqrt(fan-in).
     start : {"shared", "drawn", "identity"}
-        ``"shared"``: all heads start from the same draw, so what tells them apart is learned. On features of IDRiD
-        their similarity starts at 0.7, that of heads ``"drawn"`` one by one at 0.3, where with T = 0.5 Eq. 4 would
-        never act. ``"identity"``: nothing is drawn and the heads start by passing on their input, as the difference of
-        its positive and its negative part; ``hidden_dim`` and ``head_dim`` are then 2 and 1 times ``in_dim``.
+            ``"shared"``: all heads start from the same draw, so any difference between them is learned. On IDRiD's
+            features their similarity starts at 0.7; with ``"drawn"``, where each head has its own draw, it starts at
+            0.3, where Eq. 4 with T = 0.5 would never act. ``"identity"``: nothing is drawn, and the heads start by
+            passing on their input, as its positive part minus its negative part; ``hidden_dim`` and ``head_dim`` are
+            then 2 and 1 times ``in_dim``.
 
     Raises
     ------
@@ -76,9 +77,9 @@ class ProjectionHeads(nn.Module):
 def diversity_loss(outputs: Tensor, threshold: float) -> Tensor:
     """Penalty on pairs of heads that are more similar than the threshold (Eq. 4).
 
-    ``S_ij`` is read as the matrix of cosines between the outputs of heads i and j over all images,
-    ``S_ij^(n)`` as its row n; its maximum says how much image n, seen by head i, resembles the most similar
-    image seen by head j. With :func:`soft_clusters` for ``outputs`` it is DivClust's: rows are clusters then.
+    ``S_ij`` is read as the matrix of cosines between the outputs of heads i and j over all images, and ``S_ij^(n)`` as
+    its row n; the row's maximum tells how much image n, seen by head i, resembles the most similar image seen by head
+    j. With :func:`soft_clusters` as ``outputs``, this is DivClust's loss, and rows are clusters.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def clustering_loss(outputs: Tensor, medoids: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape ()
-        In [0, 2] for outputs of length 1. The gradient of an image that is its own medoid is 0.
+            In [0, 2] for outputs of length 1. The gradient is 0 for an image that is its own medoid.
 
     References
     ----------
@@ -181,7 +182,7 @@ def update_threshold(threshold: float, similarity: float, target: float, rule: s
 
 
 def _distances(outputs: Tensor, medoids: Tensor) -> Tensor:
-    """From every output to the medoids of its lesion: shape (n_images, n_lesions, n_clusters)."""
+    """Distance from every output to the medoids of its lesion: shape (n_images, n_lesions, n_clusters)."""
     return torch.linalg.vector_norm(outputs[:, :, None] - medoids, dim=-1)
 
 

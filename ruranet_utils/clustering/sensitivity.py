@@ -18,7 +18,7 @@ from ruranet_utils.statistics.intervals import accuracy_interval
 from ruranet_utils.statistics.metrics import match_clusters
 from ruranet_utils.storage.store import Store
 
-STEPS = (0, 5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, 1000)  # after which the heads are looked at
+STEPS = (0, 5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, 1000)  # after which the heads are evaluated
 SETTLED = {"epochs": None, "course": STEPS}
 VARIANTS = {
     "default": {},
@@ -31,22 +31,22 @@ VARIANTS = {
 
 
 def sensitivity(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
-    """DMH in several variants by ten seeds each, all lesion weights 1, against k-medoids without heads.
+    """Several variants of DMH with ten seeds each, all lesion weights 1, against k-medoids without heads.
 
     Parameters
     ----------
     reduced : ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
-        With labels, which only score.
+            With labels, used only for scoring.
 
     Returns
     -------
     DataFrame
-        ``variant``; ``epochs``, mean; ``accuracy``, mean over ``n_seeds`` seeds, with their ``accuracy_sd``,
-        ``accuracy_low`` and ``accuracy_high`` (95 %, over patients and seeds); ``agreement``, mean adjusted Rand index
-        between the seeds; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against
-        k-medoids; ``n``. The first row is that of k-medoids.
+            ``variant``; ``epochs``, mean; ``accuracy``, mean over ``n_seeds`` seeds, with ``accuracy_sd`` over them,
+            ``accuracy_low`` and ``accuracy_high`` (95 %, over patients and seeds); ``agreement``, mean adjusted Rand
+            index between the seeds; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return
+            against k-medoids; ``n``. The first row is k-medoids.
     """
     without = _right(_cluster(reduced), cohort)
     rows = [{"variant": "no heads: k-medoids", "accuracy": without.mean(), "n_seeds": 1}]
@@ -63,16 +63,16 @@ def sensitivity(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: St
 
 
 def course(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: Store) -> pd.DataFrame:
-    """What more training does: accuracy, silhouette and both losses after more and more epochs, seed by seed.
+    """The effect of longer training: accuracy, silhouette and both losses at more and more epochs, for each seed.
 
     The heads are those of :func:`sensitivity` that are trained until Eq. 3 stops falling.
 
     Returns
     -------
     DataFrame
-        ``seed``, ``epoch`` (of ``STEPS``, as far as the training went); ``accuracy`` of k-medoids, all weights 1;
-        ``silhouette`` of its clusters, for which no label is needed; ``loss_diversity`` (Eq. 4) and ``loss_cluster``
-        (Eq. 5) at that point, NaN after the last epoch.
+            ``seed``, ``epoch`` (of ``STEPS``, as far as training went); ``accuracy`` of k-medoids, all weights 1;
+            ``silhouette`` of its clusters, which needs no labels; ``loss_diversity`` (Eq. 4) and ``loss_cluster`` (Eq.
+            5) at that point, NaN after the last epoch.
     """
     rows = []
     for number, trained in enumerate(project_all({"": reduced}, profile, store, N_SEEDS, **SETTLED)[""]):

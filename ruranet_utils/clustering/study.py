@@ -23,25 +23,25 @@ _ESTIMATORS = ("features.reduction", "clustering.estimators", "clustering.weight
 HEADS = Step("projection_heads", 3, (*_ESTIMATORS, "clustering.heads", "clustering.dmh"))
 SEARCH, STABILITY = Step("weight_search", 2, _ESTIMATORS), Step("weight_stability", 1, _ESTIMATORS)
 SELECTIONS = ("equal", "silhouette", "held_out", "oracle")
-N_SEEDS = 10  # trainings of the heads in Tables 4 and 5
+N_SEEDS = 10  # times the heads are trained for Tables 4 and 5
 
 
 def project(reduced: np.ndarray, profile: Profile, store: Store) -> dmh.HeadsResult:
-    """Projection heads (Eq. 3 to 5) of the profile's seed, trained once per store; see :func:`project_all`."""
+    """Projection heads (Eq. 3 to 5) for the profile's seed, trained once per store; see :func:`project_all`."""
     return project_all({"": reduced}, profile, store, 1)[""][0]
 
 
 def project_all(
     spaces: Mapping[Hashable, np.ndarray], profile: Profile, store: Store, n_seeds: int = N_SEEDS, **variant
 ) -> dict[Hashable, list[dmh.HeadsResult]]:
-    """Projection heads for several features by several seeds, side by side, each trained once per store.
+    """Projection heads for several features and several seeds, trained in parallel, each once per store.
 
     Parameters
     ----------
     spaces : mapping to ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     profile : Profile
-        Its seed is the first one; its ``dmh_epochs`` and ``dmh_lambda``.
+            Its seed is the first; its ``dmh_epochs`` and ``dmh_lambda`` are used.
     store : Store
     n_seeds : int
     **variant
@@ -50,7 +50,8 @@ def project_all(
     Raises
     ------
     ValueError
-        As for that; it names the seed. A mean over the other seeds would be another number under the same name.
+            As for ``train_heads``; names the seed. Averaging the remaining seeds would put another number under the
+            same name.
     """
 
     def compute(reduced: np.ndarray, settings: dict) -> dict[str, np.ndarray]:
@@ -78,7 +79,7 @@ def project_all(
 def label_free_clusters(
     embedded: np.ndarray, method: str, profile: Profile, store: Store
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two clusters with all lesion weights 1; no label is needed.
+    """Two clusters with all lesion weights 1; no labels are needed.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def label_free_clusters(
     -------
     clusters : ndarray of int64, shape (n_images,)
     features : ndarray of float64, shape (n_images, k)
-        What was clustered: the mean over the lesions (Eq. 2).
+            What was clustered: the mean over lesions (Eq. 2).
     """
     search = weight_search_all({("", method, 0): embedded}, profile, store)["", method, 0]
     return search.labels[weighting.EQUAL], aggregate(embedded, WEIGHT_GRID[weighting.EQUAL])
@@ -100,16 +101,16 @@ def label_free_clusters(
 def diagnose(
     embedded: np.ndarray | Sequence[np.ndarray], method: str, cohort: Cohort, profile: Profile, store: Store
 ) -> list[dict[str, float | str | np.ndarray]]:
-    """Weight, cluster and score features in four ways of choosing the lesion weights (Eq. 2).
+    """Weight, cluster and score features with four ways of choosing the lesion weights (Eq. 2).
 
-    ``equal``: all 1. ``silhouette``: the largest one, no label seen. ``held_out``: the highest accuracy on the other
-    half of the patients. ``oracle``: the highest accuracy on the true labels, the paper's protocol and an upper bound
-    rather than an estimate.
+    ``equal``: all 1. ``silhouette``: the largest silhouette, no label used. ``held_out``: the highest accuracy on the
+    other half of the patients. ``oracle``: the highest accuracy on the true labels, which is the paper's protocol and
+    an upper bound rather than an estimate.
 
     Parameters
     ----------
     embedded : ndarray of float, shape (n_images, n_lesions, k), or a sequence of them
-        Reduced features, or for ``"dmh"`` the outputs of the heads, of each of several trainings.
+            Reduced features, or for ``"dmh"`` the outputs of the heads, one array per training.
     method : str
         One of ``profiles.METHODS``.
     cohort : Cohort
@@ -118,10 +119,11 @@ def diagnose(
     Returns
     -------
     list of four dict
-        ``method``, ``selection``; ``lesion_weights`` (in the order of ``profiles.LESIONS``), the most frequent of
-        several trainings; what :func:`score` returns, means over the trainings, with intervals over patients and
-        trainings; ``accuracy_sd`` over ``n_seeds`` trainings; and ``predicted``: the class of every image, shape
-        (n_seeds, n_images). ``held_out`` has two weightings, hence no score that looks at the features.
+            ``method``, ``selection``; ``lesion_weights`` (in the order of ``profiles.LESIONS``), the most frequent
+            choice over several trainings; what :func:`score` returns, averaged over the trainings, with intervals over
+            patients and trainings; ``accuracy_sd`` over ``n_seeds`` trainings; and ``predicted``: the class of every
+            image, shape (n_seeds, n_images). ``held_out`` uses two weightings, hence has no score that depends on the
+            features.
     """
     trainings = [embedded] if isinstance(embedded, np.ndarray) else embedded
     spaces = {("", method, number): training for number, training in enumerate(trainings)}
@@ -153,7 +155,7 @@ def diagnose(
 def _select(
     embedded: np.ndarray, search: WeightSearch, cohort: Cohort, profile: Profile
 ) -> dict[str, tuple[str, dict[str, float], np.ndarray]]:
-    """Of one training and each of ``SELECTIONS``: the weights, the scores, and the class of every image."""
+    """For one training and each of ``SELECTIONS``: the weights, the scores, and the class of every image."""
     chosen = {
         "equal": weighting.EQUAL,
         "silhouette": weighting.by_silhouette(search),
@@ -172,12 +174,12 @@ def _select(
 def weight_search_all(
     spaces: Mapping[tuple[Hashable, str, int], np.ndarray], profile: Profile, store: Store
 ) -> dict[tuple[Hashable, str, int], WeightSearch]:
-    """Clusterings under all 81 weightings, of several features, methods and trainings, each once per store.
+    """Clusterings under all 81 weightings, for several features, methods and trainings, each once per store.
 
     Parameters
     ----------
     spaces : mapping
-        What to cluster, by any name, the method and the number of the training.
+            What to cluster, by any name, the method and the number of the training.
     """
 
     def compute(embedded: np.ndarray, algorithm: str) -> dict[str, np.ndarray]:
@@ -226,7 +228,7 @@ def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort) -> dict[st
 
 
 def diagnose_images(features: np.ndarray, cohort: Cohort, profile: Profile) -> dict[str, float | str | np.ndarray]:
-    """K-Medoids on one vector per image, without lesions or weights (Table 5a); as a row of :func:`diagnose`."""
+    """K-medoids on one vector per image, without lesions or weights (Table 5a); as a row of :func:`diagnose`."""
     clusters = Clustering("kmedoids", random_state=profile.seed).fit_predict(features)
     row = {
         "method": "kmedoids",

@@ -17,7 +17,7 @@ from ruranet_utils.storage.progress import progress
 
 WEIGHT_GRID = np.array(list(product(LESION_WEIGHTS, repeat=len(LESIONS))))
 EQUAL = 0  # row of the grid in which all weights are 1
-N_DRAWS, SHARE = 10, 0.8  # of the patients, whose clusters should be those of all
+N_DRAWS, SHARE = 10, 0.8  # draws, and the share of the patients in each
 CRITERIA = ("silhouette", "calinski_harabasz", "davies_bouldin")
 
 
@@ -65,10 +65,10 @@ class WeightSearch:
     ----------
     labels : ndarray of int64, shape (81, n_images)
     criteria : dict of str to ndarray of float64, shape (81,)
-        By ``CRITERIA``, of each clustering in its own aggregated features: the mean silhouette, in [-1, 1], of a sample
-        of ``PAM_LIMIT`` images where there are more; the Calinski-Harabasz index, larger for clusters further apart;
-        the Davies-Bouldin index, smaller for them. NaN where all images fell into one cluster or every image is its
-        own. None changes when all weights are doubled, so they can be compared across weightings.
+            By ``CRITERIA``, for each clustering in its own aggregated features: the mean silhouette, in [-1, 1], of a
+            sample of ``PAM_LIMIT`` images if there are more; the Calinski-Harabasz index, larger for better separated
+            clusters; the Davies-Bouldin index, smaller for them. NaN if all images fell into one cluster or every image
+            is its own cluster. None changes when all weights are doubled, so they are comparable across weightings.
 
     References
     ----------
@@ -84,7 +84,7 @@ class WeightSearch:
 @one_thread
 @unchecked
 def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> WeightSearch:
-    """Cluster under every weighting of ``WEIGHT_GRID``, from features that are computed once.
+    """Cluster under every weighting of ``WEIGHT_GRID``; the features are computed only once.
 
     :func:`by_silhouette`, :func:`oracle` and :func:`held_out` choose one.
 
@@ -111,7 +111,7 @@ def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> W
 
 
 def by_silhouette(search: WeightSearch) -> int:
-    """Index of the weighting with the largest silhouette; no label is seen. Of equal scores the first counts.
+    """Index of the weighting with the largest silhouette; no label is used. The first one wins ties.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def by_silhouette(search: WeightSearch) -> int:
 
 
 def best(criterion: np.ndarray) -> int:
-    """Index of the largest value, the first of equals.
+    """Index of the largest value; the first one wins ties.
 
     Raises
     ------
@@ -131,23 +131,25 @@ def best(criterion: np.ndarray) -> int:
     """
     if np.isnan(criterion).all():
         raise ValueError(f"none of the {len(criterion)} weightings split the images into clusters")
-    # Proportional weightings, (1, 1, 1, 1) and (5, 5, 5, 5), score equally but for the last bits.
+    # Proportional weightings, such as (1, 1, 1, 1) and (5, 5, 5, 5), have equal scores except for the last bits.
     scale = np.nanmax(np.abs(criterion)) or 1.0
     return int(np.nanargmax((criterion / scale).round(9)))
 
 
 def oracle(search: WeightSearch, y_true: np.ndarray) -> int:
-    """Index of the weighting whose clustering agrees best with the true labels; the first of equals.
+    """Index of the weighting whose clustering agrees best with the true labels; the first one wins ties.
 
-    This is the paper's protocol ("maximizing clustering accuracy"). It uses the labels, so the score it leads
-    to is an upper bound over the grid and no estimate for new images.
+    This is the paper's protocol ("maximizing clustering accuracy"). It uses the labels, so the resulting score is an
+    upper bound over the grid, not an estimate for new images.
 
     Parameters
     ----------
     search : WeightSearch
     y_true : ndarray of int, shape (n_images,)
     """
-    clusterings, of_weighting = np.unique(search.labels, axis=0, return_inverse=True)  # most weightings share one
+    clusterings, of_weighting = np.unique(
+        search.labels, axis=0, return_inverse=True
+    )  # many weightings give the same one
     accuracies = np.array([matched_accuracy(y_true, labels) for labels in clusterings])
     return int(np.argmax(accuracies[of_weighting.ravel()]))
 
@@ -162,14 +164,14 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
     patients : ndarray, shape (n_images,)
         The patient of each image; both eyes go to one half.
     seed : int
-        Of the halves, in which the classes have the same shares as far as possible.
+            For the halves, in which the classes have the same shares as far as possible.
 
     Returns
     -------
     indices : list of two int
-        The weighting that each half is given.
+            The weighting used on each half.
     predicted : ndarray of int, shape (n_images,)
-        Class of every image, its cluster named by the other half: 0 or 1, or -1 in a cluster without a name.
+            Class of every image, its cluster named by the other half: 0 or 1, or -1 in an unnamed cluster.
 
     Raises
     ------
@@ -190,7 +192,7 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
 
 @one_thread
 def stability(lesion_features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
-    """How well k-medoids finds its clusters again in ``SHARE`` of the patients, under each weighting of the grid.
+    """How well k-medoids recovers its clusters from ``SHARE`` of the patients, under each weighting of the grid.
 
     Parameters
     ----------
@@ -199,12 +201,12 @@ def stability(lesion_features: np.ndarray, labels: np.ndarray, patients: np.ndar
         Clusters of all images.
     patients : ndarray, shape (n_images,)
     seed : int
-        Of the ``N_DRAWS`` draws.
+            For the ``N_DRAWS`` draws.
 
     Returns
     -------
     ndarray of float, shape (81,)
-        Mean adjusted Rand index with the clusters of all images, in [-0.5, 1].
+            Mean adjusted Rand index against the clusters of all images, in [-0.5, 1].
 
     References
     ----------

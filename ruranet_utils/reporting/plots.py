@@ -355,7 +355,7 @@ def confusions(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             shown = ConfusionMatrixDisplay(matrix, display_labels=["no", "yes"])
             shown.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": matrix.sum(axis=1).max()})
             ax.set(xlabel="", ylabel="")
-            ax.set_title(DISPLAY[backbone] if line is axes[0] else "", fontsize=11)
+            ax.set_title(DISPLAY[backbone] if ax in axes[0] else "", fontsize=11)
         line[0].set_ylabel(source, fontsize=11)
     fig.supxlabel("predicted DME")
     fig.supylabel("true DME")

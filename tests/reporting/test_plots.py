@@ -124,6 +124,7 @@ def test_draws_calibration_and_confusions():
     fig = plots.confusions({"paper": {"vgg16": matrix}, "ours": {"vgg16": matrix.T}})
     shown = [ax.images[0].get_array().tolist() for ax in fig.axes]
     assert shown == [matrix.tolist(), matrix.T.tolist()]
+    assert [ax.get_title() for ax in fig.axes] == ["VGG16", ""]
 
 
 def test_ablation_leaves_the_paper_without_a_plus():
