@@ -30,11 +30,11 @@ class Groups:
     Attributes
     ----------
     more : ndarray of bool, shape (n,)
-            Whether each photograph is in the group with more lesions.
+        Whether each photograph is in the group with more lesions.
     certainty : ndarray of float, shape (n,)
-            Its silhouette, in [-1, 1]: 1 deep in its group, 0 between the two, below 0 nearer to the other group.
+        Its silhouette, in [-1, 1]: 1 deep in its group, 0 between the two, below 0 nearer to the other group.
     severity : ndarray of float, shape (n,)
-            Mean of the standardized log areas, in standard deviations; it orders the photographs.
+        Mean of the standardized log areas, in standard deviations; it orders the photographs.
     """
 
     more: np.ndarray
@@ -72,7 +72,7 @@ def group_by_areas(area: np.ndarray) -> Groups:
     Parameters
     ----------
     area : ndarray of float, shape (n, n_lesions)
-            From :func:`log_areas`. If no area varies, all photographs go to the group with fewer lesions.
+        From :func:`log_areas`. If no area varies, all photographs go to the group with fewer lesions.
     """
     if not area.any():
         return Groups(np.zeros(len(area), bool), np.full(len(area), np.nan), np.zeros(len(area)))
@@ -102,10 +102,10 @@ def lesion_channel(
     Returns
     -------
     DataFrame
-            ``clustered``: what k-medoids saw; the last row is the clinical rule, which clusters nothing. ``accuracy``,
-            ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
-            :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Areas that do
-            not vary get no row.
+        ``clustered``: what k-medoids saw; the last row is the clinical rule, which clusters nothing. ``accuracy``,
+        ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
+        :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Areas that do not
+        vary get no row.
     """
     classes = {"whole image, features": diagnose_images(whole, cohort, profile)["predicted"][0]}
     classes["lesions, features"] = predicted
@@ -158,9 +158,8 @@ def feature_aucs(masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile
     Returns
     -------
     DataFrame
-            ``feature``; ``auc`` with ``auc_low`` and ``auc_high`` (95 %, bootstrap over patients) and ``n``, against
-            all others; the same with the prefix ``dr_``, without the images graded free of retinopathy: NaN if there
-            are none.
+        ``feature``; ``auc`` with ``auc_low`` and ``auc_high`` (95 %, bootstrap over patients) and ``n``, against all
+        others; the same with the prefix ``dr_``, without the images graded free of retinopathy: NaN if there are none.
     """
     features = {f"{lesion} area": masks[:, LESIONS.index(lesion)].mean(axis=(1, 2)) for lesion in SORTED_BY}
     features |= {f"{lesion} within 1 DD": within_1_dd(zones, lesion).fillna(0).to_numpy() for lesion in SORTED_BY}

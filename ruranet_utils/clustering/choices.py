@@ -27,15 +27,14 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
     reduced : ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
-            The images' labels, used only for scoring, and patients.
+        The images' labels, used only for scoring, and patients.
 
     Returns
     -------
     DataFrame
-            ``choice``, as in :func:`choose`, and last ``"oracle"``, the labels' choice; ``lesion_weights`` in the order
-            of ``profiles.LESIONS``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (95 %, over patients),
-            ``n``; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal
-            weights.
+        ``choice``, as in :func:`choose`, and last ``"oracle"``, the labels' choice; ``lesion_weights`` in the order of
+        ``profiles.LESIONS``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (95 %, over patients), ``n``;
+        what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal weights.
     """
     methods = ("kmedoids", *OTHERS)
     searches = weight_search_all({("", method, 0): reduced for method in methods}, profile, store)

@@ -55,10 +55,10 @@ class HeadsResult:
         Outputs of the trained heads, each of length 1.
     history : DataFrame, one row per epoch
         ``epoch`` from 1, ``loss_diversity`` (Eq. 4), ``loss_cluster`` (Eq. 5, before lambda), ``threshold``
-            (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`), all
-            before that epoch's step, averaged over its batches if there are several.
+        (T used in that epoch), ``similarity`` (:func:`ruranet_utils.clustering.heads.inter_head_similarity`), all
+        before that epoch's step, averaged over its batches if there are several.
     course : dict of int to ndarray
-            The outputs after selected epochs, shaped like ``embedding``; 0: before the first.
+        The outputs after selected epochs, shaped like ``embedding``; 0: before the first.
     """
 
     embedding: np.ndarray
@@ -91,30 +91,30 @@ def train_heads(
     features : ndarray of float, shape (n_images, n_lesions, k)
         Reduced features (:func:`ruranet_utils.features.reduction.reduce`).
     epochs : int or None
-            Each epoch re-estimates the medoids and takes one step of Adam on all images, or on each random batch of at
-            most ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, that is, until its mean over 20 epochs is less
-            than 1 % of its first value below that of the previous 20 epochs; at most 1000.
+        Each epoch re-estimates the medoids and takes one step of Adam on all images, or on each random batch of at most
+        ``BATCH_SIZE``. ``None``: until Eq. 3 stops falling, that is, until its mean over 20 epochs is less than 1 % of
+        its first value below that of the previous 20 epochs; at most 1000.
     lam : float
         Lambda of Eq. 3; the paper's is 0.3.
     seed : int
-            For the initial parameters and the batches.
+        For the initial parameters and the batches.
     head_dim, hidden_dim : int
-            Widths of the heads; by default 50 components pass through 64 units and come out in fewer dimensions than
-            there are components.
+        Widths of the heads; by default 50 components pass through 64 units and come out in fewer dimensions than there
+        are components.
     learning_rate : float
         Adam's own default.
     target_similarity : float
-            What the controller steers to, and the initial T. 0.5, a cosine of 60 degrees, lies halfway between
-            unrelated and identical heads.
+        What the controller steers to, and the initial T. 0.5, a cosine of 60 degrees, lies halfway between unrelated
+        and identical heads.
     rule : str
         As for :func:`ruranet_utils.clustering.heads.update_threshold`.
     reading : {"images", "clusters"}
         What Eq. 4 compares: the heads' outputs, image by image, or their
         :func:`ruranet_utils.clustering.heads.soft_clusters`.
     start : {"shared", "drawn", "identity"}
-            As for :class:`ruranet_utils.clustering.heads.ProjectionHeads`; ``"identity"`` ignores the widths.
+        As for :class:`ruranet_utils.clustering.heads.ProjectionHeads`; ``"identity"`` ignores the widths.
     course : collection of int
-            Epochs after which to keep the outputs.
+        Epochs after which to keep the outputs.
 
     Raises
     ------
@@ -178,7 +178,7 @@ class DMH(ClusterMixin, BaseEstimator):
     Parameters
     ----------
     weights : sequence of float, optional
-            One per lesion, each in [1, 10]; all 1 by default.
+        One per lesion, each in [1, 10]; all 1 by default.
     epochs, lam, rule, reading, start
         As for :func:`train_heads`.
     random_state : int
@@ -186,7 +186,7 @@ class DMH(ClusterMixin, BaseEstimator):
     Attributes
     ----------
     labels_ : ndarray of int64, shape (n_images,)
-            0 or 1; the numbering of the clusters is arbitrary.
+        0 or 1; the numbering of the clusters is arbitrary.
     embedding_ : ndarray of float32, shape (n_images, n_lesions, 32)
         Outputs of the heads.
     history_ : DataFrame

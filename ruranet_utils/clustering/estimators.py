@@ -32,19 +32,19 @@ class Clustering(ClusterMixin, BaseEstimator):
     Parameters
     ----------
     method : {"kmedoids", "kmeans", "agglomerative"}
-            K-medoids is PAM from its own start (``build``); above ``PAM_LIMIT`` images it is CLARA: PAM on samples,
-            keeping the best medoids.
+        K-medoids is PAM from its own start (``build``); above ``PAM_LIMIT`` images it is CLARA: PAM on samples, keeping
+        the best medoids.
     n_clusters : int
     variant : {"default", "released"}
-            ``"released"``: settings of the code released with the paper: k-medoids alternates from a random start, and
-            agglomerative clustering makes 3 clusters whatever ``n_clusters`` is.
+        ``"released"``: settings of the code released with the paper: k-medoids alternates from a random start, and
+        agglomerative clustering makes 3 clusters whatever ``n_clusters`` is.
     random_state : int
-            Used by k-means, CLARA, and k-medoids in the released variant; the others involve no randomness.
+        Used by k-means, CLARA, and k-medoids in the released variant; the others involve no randomness.
 
     Attributes
     ----------
     labels_ : ndarray of int64, shape (n_images,)
-            In [0, n_clusters); the numbering of the clusters is arbitrary.
+        In [0, n_clusters); the numbering of the clusters is arbitrary.
     cluster_centers_ : ndarray of float64, shape (n_clusters, n_features)
         Medoids or means; agglomerative clustering has none.
     n_features_in_ : int

@@ -23,11 +23,10 @@ class ProjectionHeads(nn.Module):
     generator : torch.Generator
         Draws the initial parameters, uniform in +-1/sqrt(fan-in).
     start : {"shared", "drawn", "identity"}
-            ``"shared"``: all heads start from the same draw, so any difference between them is learned. On IDRiD's
-            features their similarity starts at 0.7; with ``"drawn"``, where each head has its own draw, it starts at
-            0.3, where Eq. 4 with T = 0.5 would never act. ``"identity"``: nothing is drawn, and the heads start by
-            passing on their input, as its positive part minus its negative part; ``hidden_dim`` and ``head_dim`` are
-            then 2 and 1 times ``in_dim``.
+        ``"shared"``: all heads start from the same draw, so any difference between them is learned. On IDRiD's features
+        their similarity starts at 0.7; with ``"drawn"``, where each head has its own draw, it starts at 0.3, where Eq.
+        4 with T = 0.5 would never act. ``"identity"``: nothing is drawn, and the heads start by passing on their input,
+        as its positive part minus its negative part; ``hidden_dim`` and ``head_dim`` are then 2 and 1 times ``in_dim``.
 
     Raises
     ------
@@ -132,7 +131,7 @@ def clustering_loss(outputs: Tensor, medoids: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape ()
-            In [0, 2] for outputs of length 1. The gradient is 0 for an image that is its own medoid.
+        In [0, 2] for outputs of length 1. The gradient is 0 for an image that is its own medoid.
 
     References
     ----------

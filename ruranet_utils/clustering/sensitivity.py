@@ -38,15 +38,15 @@ def sensitivity(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: St
     reduced : ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
-            With labels, used only for scoring.
+        With labels, used only for scoring.
 
     Returns
     -------
     DataFrame
-            ``variant``; ``epochs``, mean; ``accuracy``, mean over ``n_seeds`` seeds, with ``accuracy_sd`` over them,
-            ``accuracy_low`` and ``accuracy_high`` (95 %, over patients and seeds); ``agreement``, mean adjusted Rand
-            index between the seeds; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return
-            against k-medoids; ``n``. The first row is k-medoids.
+        ``variant``; ``epochs``, mean; ``accuracy``, mean over ``n_seeds`` seeds, with ``accuracy_sd`` over them,
+        ``accuracy_low`` and ``accuracy_high`` (95 %, over patients and seeds); ``agreement``, mean adjusted Rand index
+        between the seeds; what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against
+        k-medoids; ``n``. The first row is k-medoids.
     """
     without = _right(_cluster(reduced), cohort)
     rows = [{"variant": "no heads: k-medoids", "accuracy": without.mean(), "n_seeds": 1}]
@@ -70,9 +70,9 @@ def course(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: Store) 
     Returns
     -------
     DataFrame
-            ``seed``, ``epoch`` (of ``STEPS``, as far as training went); ``accuracy`` of k-medoids, all weights 1;
-            ``silhouette`` of its clusters, which needs no labels; ``loss_diversity`` (Eq. 4) and ``loss_cluster`` (Eq.
-            5) at that point, NaN after the last epoch.
+        ``seed``, ``epoch`` (of ``STEPS``, as far as training went); ``accuracy`` of k-medoids, all weights 1;
+        ``silhouette`` of its clusters, which needs no labels; ``loss_diversity`` (Eq. 4) and ``loss_cluster`` (Eq. 5)
+        at that point, NaN after the last epoch.
     """
     rows = []
     for number, trained in enumerate(project_all({"": reduced}, profile, store, N_SEEDS, **SETTLED)[""]):

@@ -41,7 +41,7 @@ def project_all(
     spaces : mapping to ndarray of float, shape (n_images, n_lesions, k)
         From :func:`ruranet_utils.features.reduction.reduce`.
     profile : Profile
-            Its seed is the first; its ``dmh_epochs`` and ``dmh_lambda`` are used.
+        Its seed is the first; its ``dmh_epochs`` and ``dmh_lambda`` are used.
     store : Store
     n_seeds : int
     **variant
@@ -50,8 +50,8 @@ def project_all(
     Raises
     ------
     ValueError
-            As for ``train_heads``; names the seed. Averaging the remaining seeds would put another number under the
-            same name.
+        As for ``train_heads``; names the seed. Averaging the remaining seeds would put another number under the same
+        name.
     """
 
     def compute(reduced: np.ndarray, settings: dict) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def label_free_clusters(
     -------
     clusters : ndarray of int64, shape (n_images,)
     features : ndarray of float64, shape (n_images, k)
-            What was clustered: the mean over lesions (Eq. 2).
+        What was clustered: the mean over lesions (Eq. 2).
     """
     search = weight_search_all({("", method, 0): embedded}, profile, store)["", method, 0]
     return search.labels[weighting.EQUAL], aggregate(embedded, WEIGHT_GRID[weighting.EQUAL])
@@ -110,7 +110,7 @@ def diagnose(
     Parameters
     ----------
     embedded : ndarray of float, shape (n_images, n_lesions, k), or a sequence of them
-            Reduced features, or for ``"dmh"`` the outputs of the heads, one array per training.
+        Reduced features, or for ``"dmh"`` the outputs of the heads, one array per training.
     method : str
         One of ``profiles.METHODS``.
     cohort : Cohort
@@ -119,11 +119,10 @@ def diagnose(
     Returns
     -------
     list of four dict
-            ``method``, ``selection``; ``lesion_weights`` (in the order of ``profiles.LESIONS``), the most frequent
-            choice over several trainings; what :func:`score` returns, averaged over the trainings, with intervals over
-            patients and trainings; ``accuracy_sd`` over ``n_seeds`` trainings; and ``predicted``: the class of every
-            image, shape (n_seeds, n_images). ``held_out`` uses two weightings, hence has no score that depends on the
-            features.
+        ``method``, ``selection``; ``lesion_weights`` (in the order of ``profiles.LESIONS``), the most frequent choice
+        over several trainings; what :func:`score` returns, averaged over the trainings, with intervals over patients
+        and trainings; ``accuracy_sd`` over ``n_seeds`` trainings; and ``predicted``: the class of every image, shape
+        (n_seeds, n_images). ``held_out`` uses two weightings, hence has no score that depends on the features.
     """
     trainings = [embedded] if isinstance(embedded, np.ndarray) else embedded
     spaces = {("", method, number): training for number, training in enumerate(trainings)}
@@ -179,7 +178,7 @@ def weight_search_all(
     Parameters
     ----------
     spaces : mapping
-            What to cluster, by any name, the method and the number of the training.
+        What to cluster, by any name, the method and the number of the training.
     """
 
     def compute(embedded: np.ndarray, algorithm: str) -> dict[str, np.ndarray]:

@@ -65,10 +65,10 @@ class WeightSearch:
     ----------
     labels : ndarray of int64, shape (81, n_images)
     criteria : dict of str to ndarray of float64, shape (81,)
-            By ``CRITERIA``, for each clustering in its own aggregated features: the mean silhouette, in [-1, 1], of a
-            sample of ``PAM_LIMIT`` images if there are more; the Calinski-Harabasz index, larger for better separated
-            clusters; the Davies-Bouldin index, smaller for them. NaN if all images fell into one cluster or every image
-            is its own cluster. None changes when all weights are doubled, so they are comparable across weightings.
+        By ``CRITERIA``, for each clustering in its own aggregated features: the mean silhouette, in [-1, 1], of a
+        sample of ``PAM_LIMIT`` images if there are more; the Calinski-Harabasz index, larger for better separated
+        clusters; the Davies-Bouldin index, smaller for them. NaN if all images fell into one cluster or every image is
+        its own cluster. None changes when all weights are doubled, so they are comparable across weightings.
 
     References
     ----------
@@ -147,9 +147,7 @@ def oracle(search: WeightSearch, y_true: np.ndarray) -> int:
     search : WeightSearch
     y_true : ndarray of int, shape (n_images,)
     """
-    clusterings, of_weighting = np.unique(
-        search.labels, axis=0, return_inverse=True
-    )  # many weightings give the same one
+    clusterings, of_weighting = np.unique(search.labels, axis=0, return_inverse=True)  # most weightings share one
     accuracies = np.array([matched_accuracy(y_true, labels) for labels in clusterings])
     return int(np.argmax(accuracies[of_weighting.ravel()]))
 
@@ -164,14 +162,14 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
     patients : ndarray, shape (n_images,)
         The patient of each image; both eyes go to one half.
     seed : int
-            For the halves, in which the classes have the same shares as far as possible.
+        For the halves, in which the classes have the same shares as far as possible.
 
     Returns
     -------
     indices : list of two int
-            The weighting used on each half.
+        The weighting used on each half.
     predicted : ndarray of int, shape (n_images,)
-            Class of every image, its cluster named by the other half: 0 or 1, or -1 in an unnamed cluster.
+        Class of every image, its cluster named by the other half: 0 or 1, or -1 in an unnamed cluster.
 
     Raises
     ------
@@ -201,12 +199,12 @@ def stability(lesion_features: np.ndarray, labels: np.ndarray, patients: np.ndar
         Clusters of all images.
     patients : ndarray, shape (n_images,)
     seed : int
-            For the ``N_DRAWS`` draws.
+        For the ``N_DRAWS`` draws.
 
     Returns
     -------
     ndarray of float, shape (81,)
-            Mean adjusted Rand index against the clusters of all images, in [-0.5, 1].
+        Mean adjusted Rand index against the clusters of all images, in [-0.5, 1].
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a reader's folder, at once and before anything is computed."""
+"""Everything that is wrong with a reader's folder, all at once and before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ruranet_utils.data.splits import SPLITS, assign_splits, balance
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.progress import progress
 
-LONGEST_NAME_BYTES = 220  # results append as many as 35 to it, and file systems end at 255
+LONGEST_NAME_BYTES = 220  # results append up to 35 more, and file systems stop at 255
 END_OF_IMAGE = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-TAIL_BYTES = 4096  # what cameras append after the end of an image is shorter
+TAIL_BYTES = 4096  # cameras append less than this after the end of an image
 START_OF_SCAN = b"\xff\xda"
 SMALL_PX = 100  # photographs with a shorter side are named
 GLANCE_PX = 128
-MOST_GLANCES = 500  # photographs of which a reduced copy is read, about 20 milliseconds each
+MOST_GLANCES = 500  # photographs read as reduced copies, about 20 milliseconds each
 EACH_PART = f"at least {len(SPLITS)}: training, validation and test need one each"
-MOST_ROWS = 40  # of the table that is printed
+MOST_ROWS = 40  # of the printed table
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Checked:
     ----------
     root : Path
     problems : list of Refused
-        Nothing is computed while there is one.
+        Nothing is computed if there are any.
     notes : list of str
-        What was passed over or guessed, and what follows from it.
+        What was skipped or guessed, and what follows from it.
     reads : dict
-        What will be read: ``photographs``, ``patients``, ``labels`` (photographs by label, or None) and ``masks``: of
-        each lesion the number of ``masks``, of those that are ``empty``, and the mean ``share`` that they cover of
-        their photographs, in [0, 1].
+        What will be read: ``photographs``, ``patients``, ``labels`` (photographs by label, or None) and ``masks``: for
+        each lesion the number of ``masks``, how many are ``empty``, and the mean ``share`` of their photographs that
+        they cover, in [0, 1].
     """
 
     root: Path
@@ -71,7 +71,7 @@ class Checked:
         return pd.DataFrame(rows, columns=["file", "found", "expected", "remedy"])
 
     def as_dict(self) -> dict:
-        """``folder``, ``usable``, ``problems``, ``notes`` and ``reads``, as JSON takes them."""
+        """``folder``, ``usable``, ``problems``, ``notes`` and ``reads``, ready for JSON."""
         problems, about = self.table.to_dict("records"), {"folder": str(self.root), "usable": self.usable}
         return {**about, "problems": problems, "notes": self.notes, "reads": self.reads}
 
@@ -98,10 +98,10 @@ class Checked:
 
 
 def check(root: Path, profile: Profile) -> Checked:
-    """Check a folder that is laid out as ``docs/own_images.md`` says.
+    """Check a folder laid out as ``docs/own_images.md`` describes.
 
-    Of photographs only the headers and the ends are read where there are more than ``MOST_GLANCES``; else, and of those
-    with masks, a reduced copy, too. Masks are read whole.
+    If there are more than ``MOST_GLANCES`` photographs, only their headers and ends are read, plus a reduced copy of
+    those with masks; otherwise a reduced copy of every one. Masks are read whole.
 
     Parameters
     ----------
@@ -148,14 +148,14 @@ def _masked(folder: Folder) -> set[str]:
 
 @dataclass(frozen=True)
 class Headers:
-    """Of each photograph that could be read the upright size in pixels, height first; and the problems."""
+    """The upright size in pixels of each photograph that could be read, height first; and the problems."""
 
     shapes: dict[str, tuple[int, int]]
     problems: list[Refused]
 
 
 def check_photographs(images: Mapping[str, Path], profile: Profile, glanced: Container[str] = ()) -> Headers:
-    """Read the headers and the ends of photographs; one that seems cut off is decoded to be sure.
+    """Read the headers and ends of photographs; one that looks cut off is decoded to be sure.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def check_photographs(images: Mapping[str, Path], profile: Profile, glanced: Con
     profile : Profile
         Its ``workers`` and ``crop_field``.
     glanced : container of str
-        Of which photographs a reduced copy is read, too.
+        Photographs to read a reduced copy of, too.
     """
     crop_field = profile.crop_field
     jobs = (delayed(_shape_or_problem)(path, name in glanced, crop_field) for name, path in images.items())
@@ -195,14 +195,15 @@ def _shape_or_problem(path: Path, glance: bool, crop_field: bool) -> tuple[int, 
 
 
 def _is_whole(path: Path, kind: str | None) -> bool:
-    """Whether a file holds the mark at the end of its image; of formats without one, that it must be decoded."""
+    """Whether a file holds the mark at the end of its image; False also for formats without one, which must be
+    decoded."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         if kind in END_OF_IMAGE and END_OF_IMAGE[kind] in file.read():
             return True
     if kind not in ("JPEG", "MPO"):
         return False
-    data = path.read_bytes()  # what cameras append behind the end may be long
+    data = path.read_bytes()  # what cameras append after the end may be long
     if data.rfind(END_OF_IMAGE[kind]) < data.rfind(START_OF_SCAN):
         raise Refused(path, "is cut off", "a whole file", EXPORT)
     return True
@@ -210,7 +211,7 @@ def _is_whole(path: Path, kind: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Masks:
-    """Of each lesion what :attr:`Checked.reads` says of it; the patients of masks that show it; and the problems."""
+    """For each lesion, what :attr:`Checked.reads` says of it; the patients whose masks show it; and the problems."""
 
     reads: dict[str, dict]
     problems: list[Refused]

@@ -1,4 +1,4 @@
-"""Cohort: the images, masks, labels, patients and splits of a run, whichever source they come from."""
+"""Cohort: the images, masks, labels, patients and splits of a run, whatever source they come from."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ PHANTOMS = Step(
     ),
 )
 COLUMNS = ("image_id", "source", "camera", "patient_id", "eye", "label", "label_rule", "split", "sha256")
-LANDMARKS = ("disc_row", "disc_column", "fovea_row", "fovea_column", "disc_diameter_px")  # known of phantoms alone
+LANDMARKS = ("disc_row", "disc_column", "fovea_row", "fovea_column", "disc_diameter_px")  # known only for phantoms
 AUDIT = ("assumed", "healthy", *FRAME, "retina_score", "field_of_view", "duplicate_of", "dropped")
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Photographs with everything that is known about them, row by row.
+    """Photographs with everything known about them, row by row.
 
     Attributes
     ----------
     table : DataFrame
         One row per image with the columns ``COLUMNS`` and the :class:`Frame` of the photograph that its image shows
-        (``FRAME``), of photographs ``AUDIT``, and of phantoms ``LANDMARKS``, in pixels of the image. ``label`` is
+        (``FRAME``); for photographs also ``AUDIT``, for phantoms ``LANDMARKS``, in pixels of the image. ``label`` is
         ``Int64``, missing where not graded; ``sha256`` is that of the file (photographs) or of the pixels (synthetic
-        images). ``camera`` of a photograph is its source.
+        images). The ``camera`` of a photograph is its source.
     images : ndarray of uint8, shape (n, 3, h, w)
-        Read-only and mapped from the store, so that a cohort may be larger than memory, until a part is taken.
+        Read-only and memory-mapped from the store until a part is taken, so a cohort may be larger than memory.
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
-        The same; in the order of ``profiles.ANNOTATIONS``; ``None`` where nothing is annotated.
+        As ``images``; in the order of ``profiles.ANNOTATIONS``; ``None`` where nothing is annotated.
     lesion_notes : dict of str to str
-        What a lesion's masks show where that is not the lesion itself.
+        What a lesion's masks show if that is not the lesion itself.
     audit : DataFrame or None
-        One row per photograph that was looked at, whether it entered or not, with the same columns: ``dropped`` is
+        One row per photograph examined, whether or not it was kept, with the same columns: ``dropped`` is
         ``"duplicate"``, ``"conflict"`` or empty, ``duplicate_of`` the photograph that stays.
     healthy : Cohort or None
-        Photographs graded free of retinopathy, of patients of neither cohort, from which a network may learn how an
-        eye without lesions looks.
+        Photographs graded free of retinopathy, of patients in neither cohort, from which a network may learn what an
+        eye without lesions looks like.
     """
 
     table: pd.DataFrame
@@ -85,7 +85,7 @@ class Cohort:
 
     @property
     def annotated(self) -> tuple[str, ...]:
-        """The lesions of which any image has a mask with a pixel set."""
+        """The lesions for which at least one mask has a pixel set."""
         return tuple(name for name, area in zip(ANNOTATIONS, AREAS, strict=True) if self.manifest()[area].sum() > 0)
 
     @property
@@ -102,7 +102,7 @@ class Cohort:
 
     @property
     def aspect(self) -> np.ndarray:
-        """Width divided by height of what each image shows, before it was made square: float, shape (n,)."""
+        """Width divided by height of what each image shows, before it was squeezed to a square: float, shape (n,)."""
         left, top, right, bottom = self.table[list(FRAME[2:])].to_numpy(dtype=float).T
         return (right - left) / (bottom - top)
 
@@ -127,7 +127,7 @@ class Cohort:
     def manifest(self) -> pd.DataFrame:
         """The table with the annotated area of each lesion in ``<lesion>_px``, missing where nothing is annotated.
 
-        With masks it also says which share of that area scaling has lost, ``<lesion>_lost``.
+        With masks it also gives the share of that area lost to scaling, ``<lesion>_lost``.
         """
         unknown = pd.array([pd.NA] * len(self), "Int64")
         return self.table.assign(**{name: unknown for name in AREAS if name not in self.table})
@@ -145,9 +145,9 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
     Returns
     -------
     segmentation, diagnosis : Cohort
-        Images with masks, and images with labels, half of them of each class; both have ``split`` filled. On the
-        synthetic profile they are the same object. Of the reader's own folder the first is the second where there are
-        no masks, and the second holds all images where there are no labels.
+        Images with masks, and images with labels, half of them of each class; both have ``split`` filled in. On the
+        synthetic profile they are the same object. For the reader's own folder, the first is the second if there are no
+        masks, and the second holds all images if there are no labels.
 
     Raises
     ------
@@ -167,9 +167,9 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
 
 
 def all_labeled(profile: Profile, store: Store) -> Cohort:
-    """Every labeled photograph of the profile's diagnosis, whatever the shares of the classes, without a split.
+    """Every labeled photograph for the profile's diagnosis, regardless of class balance, without a split.
 
-    On the profiles without real photographs of one source the cohort of :func:`load_cohorts`.
+    For profiles without real photographs from a single source, this is the cohort of :func:`load_cohorts`.
     """
     if profile.name != "open":
         return load_cohorts(profile, store)[1]
@@ -179,7 +179,7 @@ def all_labeled(profile: Profile, store: Store) -> Cohort:
 
 
 def synthetic_cohort(profile: Profile, store: Store, camera: str | None = None, lesions: bool = True) -> Cohort:
-    """Phantoms, half of them of each class, in the order of their patients: the same eyes for every camera.
+    """Phantoms, half of them of each class, ordered by patient: the same eyes for every camera.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def _folder(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
 
 
 def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.DataFrame, Photographs]:
-    """Every photograph, decoded, with what the audit says of it; none is left out yet."""
+    """Every photograph, decoded, with what the audit says of it; none is dropped yet."""
     photographs = decode(records, profile, store)
     shared = ("image_id", "source", "patient_id", "eye", "label", "label_rule", "split", "disputed_by", "healthy")
     table = pd.DataFrame([{name: getattr(record, name) for name in shared} for record in records])
@@ -306,10 +306,10 @@ def _merge(records: list[Record], profile: Profile, store: Store) -> tuple[pd.Da
 def _with_masks(
     audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store, diagnosis: Cohort | None = None
 ) -> Cohort:
-    """The segmentation cohort: every photograph with masks, official splits kept, a validation set out of the rest.
+    """The segmentation cohort: every photograph with masks; official splits are kept, validation comes out of the rest.
 
-    A file with masks takes part even if the diagnosis cohort prefers a copy of it that has a label. A patient of the
-    diagnosis cohort lies on the same side here.
+    A photograph with masks takes part even if the diagnosis cohort prefers a labeled copy of it. Patients of the
+    diagnosis cohort stay on the same side of the split.
     """
     masked = audit[audit[AREAS[0]].notna() & (audit["dropped"] != "conflict")]
     photograph = masked["duplicate_of"].where(masked["duplicate_of"] != "", masked["source"] + "/" + masked["image_id"])
@@ -322,7 +322,7 @@ def _with_masks(
 
 
 def _with_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
-    """The diagnosis cohort: labeled photographs, equally many of each class."""
+    """The diagnosis cohort: labeled photographs, the same number of each class."""
     table = balance(audit[audit["label"].notna() & (audit["dropped"] == "")], profile.n_images, profile.seed)
     official = audit[audit["split"].notna()].drop_duplicates("patient_id").set_index("patient_id")["split"]
     table["split"] = assign_splits(table, profile.split, profile.seed, official.to_dict())
@@ -337,14 +337,14 @@ def _healthy(audit: pd.DataFrame, photographs: Photographs, store: Store, *cohor
 
 
 def _without_labels(audit: pd.DataFrame, photographs: Photographs, profile: Profile, store: Store) -> Cohort:
-    """All photographs that are no duplicates."""
+    """All photographs except duplicates."""
     table = audit[audit["dropped"] == ""]
     table["split"] = deal_patients(table, profile.split, profile.seed)
     return _cohort(table, audit, photographs, store)
 
 
 def _cohort(table: pd.DataFrame, audit: pd.DataFrame, photographs: Photographs, store: Store, notes=None) -> Cohort:
-    """The rows of the audit that a table has kept."""
+    """The rows of the audit kept in a table."""
     chosen = photographs.choose(table.index.to_numpy(), store)
     return Cohort(table.reset_index(drop=True), chosen.images, chosen.masks, notes or {}, audit)
 

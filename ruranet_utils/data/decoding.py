@@ -1,4 +1,4 @@
-"""Every photograph and mask is decoded once per store: pixels at the target size, and what an audit must know."""
+"""Decode every photograph and mask once per store: pixels at the target size, and the facts an audit needs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ruranet_utils.storage.store import Arrays, Store, digest_file, release
 DECODING = Step("photographs", 3, ("data.field", "data.refusal", "data.reading", "data.masks", "data.decoding"))
 CHOICE = Step("chosen_photographs", 1, ())
 HASH_SIDE = 16
-GROUND = 20  # of 255; the brightest channel of the black around the field of view
-RIM = 0.02  # share of a row or column that is bright where the field begins
+GROUND = 20  # of 255; brightest channel of the black around the field of view, at most
+RIM = 0.02  # share of bright pixels in a row or column where the field begins
 # Below these an image is named in a warning; both are shares of pixels, of the center and of the whole image. IDRiD and
 # SRahim have at least 0.95 and 0.65 (columns of cohort_*.csv).
 RETINA_SCORE, FIELD_OF_VIEW = 0.5, 0.4
@@ -43,14 +43,14 @@ class Photographs:
     ----------
     facts : DataFrame
         ``sha256`` of the file, the :class:`Frame` that was scaled (``FRAME``), ``phash`` (perceptual hash, 256 bits in
-        hexadecimal), ``retina_score`` and ``field_of_view`` in [0, 1]. If any photograph has masks also each lesion's
-        area after scaling, ``<lesion>_px``, and the share of its area lost by that, ``<lesion>_lost``, missing for
+        hexadecimal), ``retina_score`` and ``field_of_view`` in [0, 1]. If any photograph has masks, also each lesion's
+        area after scaling, ``<lesion>_px``, and the share of its area lost by scaling, ``<lesion>_lost``, missing for
         photographs without masks.
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, n_lesions, h, w), or None
-        Both are mapped from the store, read-only.
+        Like ``images``, memory-mapped from the store, read-only.
     key : str
-        Name of the artefact that holds them.
+        Name of the artifact that holds them.
     """
 
     facts: pd.DataFrame
@@ -59,7 +59,7 @@ class Photographs:
     key: str
 
     def choose(self, rows: np.ndarray, store: Store) -> Photographs:
-        """Some of the rows, in the order given; without masks if none of them has any."""
+        """Some of the rows, in the given order; without masks if none of them has any."""
         facts = self.facts.iloc[rows].reset_index(drop=True)
         names = ["images"] if self.masks is None or facts[AREAS[0]].isna().all() else ["images", "masks"]
         arrays = {name: getattr(self, name) for name in names}
@@ -71,14 +71,14 @@ class Photographs:
 
 
 def decode(records: list[Record], profile: Profile, store: Store) -> Photographs:
-    """Read all files of some records, side by side, once per store.
+    """Read all files of some records in parallel, once per store.
 
     Parameters
     ----------
     records : list of Record
     profile : Profile
-        Its ``image_size_px``, ``crop_field``, ``max_mask_share`` and ``workers`` (threads, since decoding leaves the
-        interpreter free).
+        Its ``image_size_px``, ``crop_field``, ``max_mask_share`` and ``workers`` (threads, since decoding releases the
+        interpreter lock).
     store : Store
 
     Returns
@@ -90,7 +90,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
     Raises
     ------
     ValueError
-        If files cannot be read, or masks have another size than their images or cover more of the field of view than
+        If files cannot be read, or masks differ in size from their images or cover more of the field of view than
         ``max_mask_share``; the message names all of them.
     """
     contents = list(Parallel(profile.workers, prefer="threads")(delayed(_digests)(record) for record in records))
@@ -102,7 +102,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
         problems = []
         for row in progress(done, desc="decoding", total=len(records), unit="image"):
             if isinstance(row, ValueError):
-                problems.append(row)  # the others are read to name all that cannot be
+                problems.append(row)  # keep reading, to name every file that cannot be read
             elif not problems:
                 yield row
         refuse(problems)
@@ -123,7 +123,7 @@ def decode(records: list[Record], profile: Profile, store: Store) -> Photographs
 
 
 def _rows(arrays: Arrays, rows: np.ndarray) -> Iterator[Arrays]:
-    """Copies of some rows, without holding more than a few of them in memory."""
+    """Copies of some rows, holding only a few of them in memory at a time."""
     for number, row in enumerate(rows, start=1):
         yield {name: array[row] for name, array in arrays.items()}
         if number % 64 == 0:
@@ -167,7 +167,7 @@ def _read(record: Record, profile: Profile, masked: bool) -> Arrays:
 
 
 def read_mask_of(photograph: Path, shape: tuple[int, int], path: Path, unjudged: int = 0) -> np.ndarray:
-    """A mask as its upright photograph shows the lesion: bool, of the photograph's ``shape``, or :class:`Refused`."""
+    """A mask as its upright photograph shows the lesion: bool, of the photograph's ``shape``; else :class:`Refused`."""
     mask = turn_mask(read_mask(path, unjudged), photograph, shape)
     if mask.shape != shape:
         found, expected = (f"{width}x{height} pixels" for height, width in (mask.shape, shape))
@@ -205,7 +205,7 @@ def check_mask(mask: np.ndarray, image: np.ndarray, frame: Frame, path: Path, la
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
     """DCT hash of the gray image without the black around it: bool, shape (256,).
 
-    A copy that was cropped or squeezed so has the hash of its original.
+    So a cropped or squeezed copy has the hash of its original.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     ----------
     Zauner (2010), Implementation and benchmarking of perceptual image hash functions, Section 3.2.1.
     """
-    import imagehash  # nearly a second, and needed here alone
+    import imagehash  # takes nearly a second, and only needed here
 
     bright = image.max(axis=0) > GROUND
     rows, columns = (np.flatnonzero(bright.mean(axis=axis) > RIM) for axis in (1, 0))
@@ -238,7 +238,8 @@ def retina_score(image: np.ndarray) -> float:
 
 
 def field_of_view(image: np.ndarray) -> float:
-    """Share of the pixels that are not black, their brightest channel above ``GROUND``: what the aperture lets through.
+    """Share of pixels that are not black, i.e., whose brightest channel is above ``GROUND``: what the aperture lets
+    through.
 
     Parameters
     ----------

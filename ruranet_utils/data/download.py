@@ -21,27 +21,28 @@ from ruranet_utils.storage import paths
 
 REMOTE = {source.name: source for source in (*PAPER, srahim.SOURCE)}
 MAX_UNPACKED_BYTES = 50 * 2**30
-MAX_RATIO = 200  # of the unpacked to the packed size; photographs hardly shrink at all, empty masks do
-HARMLESS_BYTES = 256 * 2**20  # a member or an archive that unpacks to less may shrink as it likes
+MAX_RATIO = 200  # unpacked to packed size; photographs hardly shrink at all, empty masks do
+HARMLESS_BYTES = 256 * 2**20  # a member or archive that unpacks to less may have any ratio
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-ENCRYPTED = 1  # flag of a member
+ENCRYPTED = 1  # flag bit of a member
 
 
 def fetch(source: Source, folder: Path) -> None:
     """Download one data set into a folder, which appears complete or not at all.
 
-    What an interruption leaves in ``.<name>.download`` beside it is used by the next attempt (Kaggle) or replaced
+    What an interruption leaves in ``.<name>.download`` beside it is reused by the next attempt (Kaggle) or replaced
     (git).
 
     Raises
     ------
     ConnectionError
-        If it cannot be had, with everything needed to fetch it by hand.
+        If it cannot be downloaded; the message says how to fetch it by hand.
     """
     unfinished = folder.with_name(f".{folder.name}.download")
     try:
         if source.kaggle:
-            # Only downloads into kagglehub's cache are resumed; lying beside the folder, its content can be renamed.
+            # Only downloads into kagglehub's cache can be resumed; it sits beside the folder, so that its content can
+            # be renamed.
             os.environ["KAGGLEHUB_CACHE"] = str(unfinished)
             import kagglehub  # slow to load
 
@@ -69,16 +70,16 @@ def by_hand(source: Source, folder: Path) -> str:
 
 
 def unpack(archives: Sequence[Path], folder: Path) -> None:
-    """Unpack zip archives that were downloaded by hand into one folder, which appears complete or not at all.
+    """Unpack zip archives downloaded by hand into one folder, which appears complete or not at all.
 
     Raises
     ------
     FileExistsError
         If the folder exists.
     ValueError
-        If a file is no zip archive, or is encrypted or compressed by a method that Python does not read; a member
-        would lie outside the folder or is a link; an archive unpacks to more than ``MAX_UNPACKED_BYTES``, or it or a
-        member of more than ``HARMLESS_BYTES`` to more than ``MAX_RATIO`` times its size.
+        If a file is not a zip archive, is encrypted or is compressed by a method that Python does not read; if a member
+        would land outside the folder or is a link; if an archive unpacks to more than ``MAX_UNPACKED_BYTES``; if an
+        archive or member of more than ``HARMLESS_BYTES`` unpacks to more than ``MAX_RATIO`` times its size.
     OSError
         If the folder cannot be written to or the disk is full.
     """
@@ -160,7 +161,7 @@ def _clone(url: str, commit: str, folder: Path) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(names: tuple[str, ...], archives: tuple[Path, ...], as_json: bool) -> None:
-    """Download data sets into RURANET_DATA_ROOT (else data/raw). Without --source, say what is there."""
+    """Download data sets into RURANET_DATA_ROOT (else data/raw). Without --source, list what is there."""
     root = paths.data_root()
     if archives and len(names) != 1:
         raise click.UsageError("--archive needs exactly one --source")

@@ -1,4 +1,4 @@
-"""The audit of a merge: which photographs occur twice, which contradict each other, and what tells the label."""
+"""Audit of a merge: which photographs occur twice, which contradict each other, and what gives the label away."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import warnings
 import numpy as np
 import pandas as pd
 
-# Of 256 bits of the perceptual hash. Copies of IDRiD's and SRahim's photographs, scaled and compressed again, and their
-# different photographs are compared in `make bench`.
+# Of 256 bits of the perceptual hash. `make bench` compares IDRiD's and SRahim's photographs with each other and with
+# scaled, recompressed copies of themselves.
 NEAR_BITS = 16
 BLOCK = 512  # rows compared with all others at a time
 
 
 def duplicates(facts: pd.DataFrame) -> np.ndarray:
-    """Find photographs that occur twice, by their perceptual hashes.
+    """Find photographs that occur more than once, by their perceptual hashes.
 
-    Each photograph is compared with those that stay. Of a burst, in which each frame is near to the next one but the
-    last is far from the first, so several stay.
+    Each photograph is compared with those kept so far. So of a burst, where each frame is near the next but the last is
+    far from the first, several stay.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def duplicates(facts: pd.DataFrame) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (n,)
-        For each row the first row that stays and shows the same photograph; its own number where there is none.
+        For each row, the first row kept that shows the same photograph; its own number if there is none.
     """
     bits = np.unpackbits(np.array([list(bytes.fromhex(text)) for text in facts["phash"]], np.uint8), axis=1)
     signs, first = bits.astype(np.float32) * 2 - 1, np.arange(len(facts))
@@ -40,7 +40,7 @@ def duplicates(facts: pd.DataFrame) -> np.ndarray:
 
 
 def join_patients(patients: pd.Series, first: np.ndarray) -> pd.Series:
-    """One name for patients of whom the same photograph is there, under whichever of them it is filed.
+    """One name for patients who share a photograph, whichever of them it is filed under.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def join_patients(patients: pd.Series, first: np.ndarray) -> pd.Series:
     Returns
     -------
     Series of str
-        Of each group of patients the name that comes first in the table.
+        For each group of patients, the name that comes first in the table.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -63,11 +63,11 @@ def join_patients(patients: pd.Series, first: np.ndarray) -> pd.Series:
 
 
 def settle(table: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:
-    """Decide which photograph of each group of duplicates stays.
+    """Decide which photograph of each group of duplicates to keep.
 
-    Graded labels count before assumed ones, and those before none; among equals the first row. Photographs of one
-    group with different graded labels are all dropped: none of them can be trusted. So are those of which the source
-    itself says that another file of it shows the same with another label.
+    Graded labels take precedence over assumed ones, and those over none; among equals the first row wins. If
+    photographs of one group have different graded labels, all are dropped: none of them can be trusted. So is any
+    photograph that, according to its own source, another file shows with a different label.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def settle(table: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The table with two more columns: ``duplicate_of`` (``source/image_id`` of the photograph that stays or
-        contradicts, empty for that one itself) and ``dropped`` (``""``, ``"duplicate"`` or ``"conflict"``). A warning
-        names conflicts.
+        The table with two more columns: ``duplicate_of`` (``source/image_id`` of the photograph that is kept or
+        contradicts; empty for a kept photograph itself) and ``dropped`` (``""``, ``"duplicate"`` or ``"conflict"``). A
+        warning names conflicts.
     """
     names = table["source"] + "/" + table["image_id"]
     disputed = table["disputed_by"] != ""
@@ -106,26 +106,26 @@ def settle(table: pd.DataFrame, first: np.ndarray) -> pd.DataFrame:
 
 
 def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera")) -> pd.DataFrame:
-    """How well the label is told by what has nothing to do with the retina.
+    """How well the label can be guessed from things that have nothing to do with the retina.
 
     Parameters
     ----------
     table : DataFrame
-        With ``label`` (0 or 1; rows where it is missing do not count) and the columns.
+        With ``label`` (0 or 1; rows without one do not count) and the columns.
     columns : tuple of str
 
     Returns
     -------
     DataFrame
-        For each column ``known``: its number of ``groups``; ``accuracy`` of saying of every image what most images of
-        its group are; ``guessing``, that of saying of all images what most of them are; ``cramers_v`` in [0, 1], 0
-        where the column says nothing, and its ``p_value`` (chi-squared test of independence).
+        For each column ``known``: its number of ``groups``; ``accuracy`` of giving every image the majority label of
+        its group; ``guessing``, that of giving every image the overall majority label; ``cramers_v`` in [0, 1], 0 if
+        the column says nothing, and its ``p_value`` (chi-squared test of independence).
 
     References
     ----------
     Cramer (1946), Mathematical Methods of Statistics, Section 21.9.
     """
-    from scipy.stats import chi2_contingency  # most of a second, and needed here alone
+    from scipy.stats import chi2_contingency  # takes most of a second, and only needed here
     from scipy.stats.contingency import association
 
     rows, table = [], table[table["label"].notna()]

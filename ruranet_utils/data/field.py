@@ -7,14 +7,14 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from PIL import Image
 
-SEARCH_PX = 256  # longest side at which the field is looked for
-DARK = 0.12  # share of the brightest values below which a pixel belongs to the ground
-NOISE = 5  # of 255; darker pixels are ground in any case
-LEAST_FIELD = 0.03  # share of the photograph; where nothing as large is bright, all of it is taken
+SEARCH_PX = 256  # longest side of the copy in which the field is searched
+DARK = 0.12  # share of the brightest values; darker pixels are background
+NOISE = 5  # of 255; darker pixels are background in any case
+LEAST_FIELD = 0.03  # share of the photograph; if no bright part is this large, the whole is taken
 
-# A target pixel belongs to a lesion if at least this part of it is covered. From IDRiD's 4288x2848 to 512x512 this
-# loses 4 of 3497 microaneurysms, 41 of 11642 hard exudates and no hemorrhage or disc; 0.5 loses 48, 536, 1 and 0.
-# The price is area: microaneurysms grow by 31 %, hard exudates by 19 %, hemorrhages by 8 %, discs by 1 %.
+# A target pixel belongs to a lesion if at least this share of it is covered. From IDRiD's 4288x2848 to 512x512 this
+# loses 4 of 3497 microaneurysms, 41 of 11642 hard exudates and no hemorrhage or disc; 0.5 loses 48, 536, 1 and 0. The
+# price is area: microaneurysms grow by 31 %, hard exudates by 19 %, hemorrhages by 8 %, discs by 1 %.
 MASK_COVERAGE = 0.25
 
 
@@ -30,7 +30,7 @@ class Frame:
     height_px, width_px : int
         Of the upright photograph.
     left, top, right, bottom : int
-        In its pixels; may lie outside of it.
+        In its pixels; may lie outside it.
     """
 
     height_px: int
@@ -46,21 +46,21 @@ class Frame:
         return cls(height_px, width_px, 0, 0, width_px, height_px)
 
     def as_array(self) -> np.ndarray:
-        """The six numbers, in the order of ``FRAME``; ``Frame(*array.tolist())`` is the way back."""
+        """The six numbers, in the order of ``FRAME``; ``Frame(*array.tolist())`` converts back."""
         return np.array(astuple(self))
 
     @property
     def share(self) -> float:
-        """Its area in areas of the photograph, above 1 where it leaves it."""
+        """Its area relative to the photograph's, above 1 where it extends beyond it."""
         return (self.right - self.left) * (self.bottom - self.top) / (self.height_px * self.width_px)
 
     def cut(self, image: Image.Image, size_px: int, resample: Image.Resampling) -> Image.Image:
-        """Scale the frame's part of an image to a square, black where it leaves the image.
+        """Scale the frame's part of an image to a square, black where it extends beyond the image.
 
         Parameters
         ----------
         image : Image
-            The photograph or its mask, at whatever scale.
+            The photograph or its mask, at any scale.
         size_px : int
         resample : Image.Resampling
         """
@@ -97,7 +97,7 @@ class Frame:
         return found
 
     def _inside(self, size_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Columns and rows of the square that show the photograph, first and past the last."""
+        """Columns and rows of the square that show the photograph, each as first and past-the-last."""
         spans = []
         for first, last, length in ((self.left, self.right, self.width_px), (self.top, self.bottom, self.height_px)):
             scale = size_px / (last - first)
@@ -109,9 +109,9 @@ class Frame:
 def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     """Find the square around the field of view.
 
-    The field is the largest connected part that is brighter than ``DARK`` times the brightest percent: a date stamp or
-    a label beside it does not count. Where the sensor clips the circle the square is as wide as the field and leaves
-    the photograph.
+    The field is the largest connected part brighter than ``DARK`` times the brightest percent: a date stamp or a label
+    beside it does not count. If the sensor clips the circle, the square is as wide as the field and extends beyond the
+    photograph.
 
     Parameters
     ----------
@@ -120,14 +120,14 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
     Returns
     -------
     left, top, right, bottom : float
-        In pixels of the image. The square around all of it where no part is large enough.
+        In pixels of the image. If no part is large enough, the square around the whole image.
 
     Raises
     ------
     ValueError
         If there are two fields side by side.
     """
-    from scipy import ndimage  # a tenth of a second, and needed here alone
+    from scipy import ndimage  # takes a tenth of a second, and only needed here
 
     factor = max(1, -(-max(image.size) // SEARCH_PX))
     brightest = np.asarray(image.reduce(factor)).max(axis=2)
@@ -146,7 +146,7 @@ def find_field(image: Image.Image) -> tuple[float, float, float, float]:
 
 
 def _rounds(numbered: np.ndarray) -> list[int]:
-    """Numbers of the parts that are as round as a field of view, and at least half as large as the largest of them."""
+    """Numbers of the parts that are as round as a field of view, and at least half the size of the largest of them."""
     from scipy import ndimage
 
     found = {}
@@ -162,7 +162,7 @@ def _rounds(numbered: np.ndarray) -> list[int]:
 
 
 def frame_of(upright: Image.Image, shape: tuple[int, int], crop_field: bool) -> Frame:
-    """What is cut from a photograph of that height and width, of which the image may be a smaller copy."""
+    """The frame to cut from a photograph of that height and width; ``upright`` may be a smaller copy of it."""
     if not crop_field:
         return Frame.whole(*shape)
     scale = shape[1] / upright.width

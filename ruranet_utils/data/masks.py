@@ -1,4 +1,4 @@
-"""Reading masks: every encoding in which one lesion can be told from the ground, and no other."""
+"""Reading masks: every encoding in which one lesion can be told from the background, and no other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ruranet_utils.data.refusal import Refused
 
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
-FULL = (1, 255, 65280, 65535)  # brightest values of an image with soft edges: 65280 is 255 in the upper byte
-MOST_NUMBERS = 20  # 2 and more, but less than this, is the number of a kind of lesion rather than a brightness
+FULL = (1, 255, 65280, 65535)  # peak values of an image with soft edges: 65280 is 255 in the upper byte
+MOST_NUMBERS = 20  # values from 2 to below this number a kind of lesion rather than give a brightness
 SPLIT_UP = "save each kind in a mask of its own, white on black"
-BLURRED_PX = 5  # areas of a lossy file that are larger than this are no blurred edges
+BLURRED_PX = 5  # larger areas of a lossy file are not blurred edges
 WHITE_IS_ZERO = {262: 0}  # TIFF's photometric interpretation
 
 
@@ -27,7 +27,7 @@ def read_mask(path: Path, unjudged: int = 0) -> np.ndarray:
     ============================================  =====================================================================
     file                                          lesion
     ============================================  =====================================================================
-    gray of 1, 8, 16 or 32 bits or float          the one value above 0; ``unjudged`` is none
+    gray of 1, 8, 16 or 32 bits or float          the one value above 0; ``unjudged`` does not count
     one value from 2 to 19                        refused: a label map that shows one lesion here
     palette                                       as its colors
     one color on black                            that color (IDRiD's are red)
@@ -38,15 +38,15 @@ def read_mask(path: Path, unjudged: int = 0) -> np.ndarray:
                                                   another color
     TIFF in which white is zero                   as shown
     several values or colors, several pages,      refused, naming them
-    a ground that is not black, NaN, negative,
-    turned by EXIF
+    a background that is not black, NaN,
+    negative, turned by EXIF
     ============================================  =====================================================================
 
     Parameters
     ----------
     path : Path
     unjudged : int
-        A value that says that a pixel is not to be judged: 127 in Retinal Lesions, 0 where there is none.
+        The value of pixels that are not to be judged: 127 in Retinal Lesions, 0 if there is none.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def _colors(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         palette = np.asarray(image.getpalette("RGB"), float).reshape(-1, 3)
         palette = np.concatenate([palette, np.zeros((256 - len(palette), 3))])
         used = np.bincount(numbers.ravel(), minlength=256) > 0
-        if len(np.unique(palette[used], axis=0)) < used.sum():  # not drawn to be looked at
+        if len(np.unique(palette[used], axis=0)) < used.sum():  # not meant to be looked at
             palette = np.arange(256.0)[:, None]
         return palette[used], (np.cumsum(used) - 1)[numbers]
     values = np.asarray(image)
@@ -120,19 +120,19 @@ def _colors(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _on_black(colors: np.ndarray) -> np.ndarray:
-    """Colors without transparency: its ground is black."""
+    """Colors without transparency, put on a black background."""
     if colors.shape[1] in (1, 3):
         return colors
     colors, opaque = colors[:, :-1], colors[:, -1] >= max(1, colors[:, -1].max() / 2)
     if opaque.all():
         return colors
-    if not colors[opaque].any():  # the lesion is drawn by transparency alone
+    if not colors[opaque].any():  # the lesion is drawn only by transparency
         return opaque[:, None] * 255.0
     return colors * opaque[:, None]
 
 
 def _levels(colors: np.ndarray, path: Path) -> np.ndarray:
-    """Gray values; of colors the share of the brightest one, times 255, if all are shades of it."""
+    """Gray values; for colors the share of the brightest one, times 255, if all are shades of it."""
     if colors.shape[1] == 1 or (colors == colors[:, :1]).all():
         return colors[:, 0]
     share, off = _shades(colors, colors[colors.sum(axis=1).argmax()])
@@ -142,13 +142,13 @@ def _levels(colors: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _shades(colors: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each color its share of one of them, and how far it is from being a shade of it (of 255)."""
+    """For each color, its share of one of them, and how far it is from being a shade of it (of 255)."""
     share = colors @ of / (of @ of)
     return share, np.abs(colors - share[:, None] * of).max(axis=1)
 
 
 def _lossy_lesion(colors: np.ndarray, index: np.ndarray, path: Path) -> np.ndarray:
-    """The lesion of a file that compression has blurred: bool, shape (h, w)."""
+    """The lesion in a file blurred by compression: bool, shape (h, w)."""
     if not colors.any():
         return np.zeros(index.shape, bool)
     brightness, n_pixels = colors.sum(axis=1), np.bincount(index.ravel(), minlength=len(colors))
@@ -163,7 +163,7 @@ def _lossy_lesion(colors: np.ndarray, index: np.ndarray, path: Path) -> np.ndarr
 
 
 def _lesion(levels: np.ndarray, index: np.ndarray, path: Path, unjudged: int) -> np.ndarray:
-    """Which of the levels are lesion, shape (n_levels,)."""
+    """Which of the levels are part of the lesion, shape (n_levels,)."""
     top = levels.max()
     if top == 0:
         return levels > 0
@@ -183,7 +183,7 @@ def _lesion(levels: np.ndarray, index: np.ndarray, path: Path, unjudged: int) ->
 
 
 def _is_flat(index: np.ndarray, between: np.ndarray) -> bool:
-    """Whether 2x2 pixels share a value that is neither ground nor brightest: soft edges do not, label maps do."""
+    """Whether 2x2 pixels share a value between background and brightest: label maps do, soft edges do not."""
     first = index[:-1, :-1]
     same = (first == index[1:, :-1]) & (first == index[:-1, 1:]) & (first == index[1:, 1:])
     return bool((same & between[first]).any())

@@ -1,4 +1,4 @@
-"""Reading photographs: what is accepted, what is refused, and which square of them is scaled to the target size."""
+"""Reading photographs: what is accepted, what is rejected, and which square is scaled to the target size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "YCbCr")
 GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 MAX_PIXELS = 100_000_000
 BITS_PER_SAMPLE = 258  # a tag of TIFF
-ORIENTATION = 0x0112  # EXIF: 1, or 0 where it is not stated, is upright
+ORIENTATION = 0x0112  # EXIF: 1 is upright, and so is 0, not stated
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,21 +33,21 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 GLANCE_PX = 128
-DARKEST, BRIGHTEST = 12, 235  # of 255: what counts as a black image, and as a white ground
-GRAY_LEVELS = 2  # of 255; channels that are on average no further apart than this show no color
+DARKEST, BRIGHTEST = 12, 235  # of 255: what counts as a black image, and as a white background
+GRAY_LEVELS = 2  # of 255; channels that differ by less than this on average show no color
 DAMAGE = (OSError, EOFError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 EXPORT = "copy it again, or export it as JPEG or PNG"
 NO_COLOR = "use the color original; gray and red-free photographs cannot be used"
-DEPTHS = (8, 10, 12, 16)  # bits that cameras fill of the 16 of a channel
+DEPTHS = (8, 10, 12, 16)  # bits that cameras use of the 16 in a channel
 
 
 def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.ndarray, Frame]:
-    """Read a photograph and scale it, or the square around its field of view, to a square.
+    """Read a photograph and scale it, or the square around its field of view, to the target size.
 
     ============================================  =====================================================================
     file                                          read as
     ============================================  =====================================================================
-    JPEG, PNG, TIFF, PPM, BMP, GIF, WebP,         by its content, whatever its suffix; ``.gz`` around it is undone
+    JPEG, PNG, TIFF, PPM, BMP, GIF, WebP,         by content, whatever the suffix; also gzipped (``.gz``)
     JPEG 2000, AVIF
     MPO, as cameras write it                      its first frame
     turned by EXIF                                upright
@@ -67,13 +67,13 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     size_px : int
         Side of the result.
     crop_field : bool
-        Cut the square around the field of view, black where it leaves the photograph; else scale the whole photograph,
-        whose aspect ratio is not kept, as in the paper (section 3.1).
+        Cut the square around the field of view, black where it extends beyond the photograph; otherwise scale the whole
+        photograph without keeping its aspect ratio, as in the paper (section 3.1).
 
     Returns
     -------
     image : ndarray of uint8, shape (3, size_px, size_px)
-        Bicubic with antialiasing. A JPEG of at least four times that side is decoded at a reduced scale, which changes
+        Bicubic with antialiasing. A JPEG at least four times that size is decoded at a reduced scale, which changes
         values by at most 3 of 255 (IDRiD, 512 px).
     frame : Frame
         The part of the upright photograph that was scaled.
@@ -81,7 +81,7 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
     Raises
     ------
     Refused
-        If the file is not one color photograph of at most ``MAX_PIXELS``, or cannot be decoded to its end.
+        If the file is not a single color photograph of at most ``MAX_PIXELS``, or cannot be decoded to its end.
     """
     upright, frame = read_upright(path, size_px, crop_field)
     pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
@@ -90,19 +90,19 @@ def read_image(path: Path, size_px: int, crop_field: bool = True) -> tuple[np.nd
 
 
 def read_upright(path: Path, size_px: int, crop_field: bool) -> tuple[Image.Image, Frame]:
-    """A photograph as RGB image, maybe at a reduced scale of at least twice ``size_px``, and its frame.
+    """A photograph as an RGB image, possibly reduced to no less than twice ``size_px``, and its frame.
 
-    It is what :func:`read_image` scales; parameters and errors are the same.
+    This is what :func:`read_image` scales; parameters and errors are the same.
     """
     with opened(path) as image:
         check_header(image, path)
-        is_deep = _is_deep(image)  # before the EXIF of a PNG is read, with which Pillow decodes it
+        is_deep = _is_deep(image)  # before reading the EXIF of a PNG, which makes Pillow decode it
         shape = upright_shape(image)
         turned = orientation(image)
         # JPEG decodes straight to 1/2, 1/4 or 1/8; twice the target leaves the last step to the better filter.
         image.draft("RGB", (2 * size_px, 2 * size_px))
         stored = _eight_bits(path) if is_deep else image
-        is_upright = image.format == "TIFF" and not is_deep  # Pillow turns it
+        is_upright = image.format == "TIFF" and not is_deep  # Pillow has turned it
         upright = _on_black(stored if is_upright else turn(stored, turned))
     _check_pixels(upright, path)
     try:
@@ -118,7 +118,7 @@ def _open(path: Path) -> IO[bytes]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A photograph's file of which the header is read; whatever is wrong with it is a ValueError that names it."""
+    """A photograph's file with its header read; anything wrong with it becomes a ValueError that names it."""
     try:
         with _open(path) as file, Image.open(file, formats=FORMATS) as image:
             yield image
@@ -134,7 +134,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def without_bomb_warnings() -> warnings.catch_warnings:
-    """A context in which Pillow does not warn of photographs that are large and below ``MAX_PIXELS``."""
+    """A context in which Pillow does not warn about photographs that are large but below ``MAX_PIXELS``."""
     return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
 
 
@@ -143,7 +143,7 @@ def _damaged(path: Path, error: Exception) -> Refused:
 
 
 def check_header(image: Image.Image, path: Path) -> None:
-    """Raise :class:`Refused` if the header alone shows that a file is no photograph that can be read."""
+    """Raise :class:`Refused` if the header alone shows that a file is not a readable photograph."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         found = f"has {width * height:,} pixels ({width}x{height})"
@@ -152,14 +152,14 @@ def check_header(image: Image.Image, path: Path) -> None:
         is_gray = image.mode in GRAY
         found = f"is gray (color mode {image.mode})" if is_gray else f"has the color mode {image.mode}"
         raise Refused(path, found, "a color photograph (RGB)", NO_COLOR if is_gray else "save it as RGB")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # of which the first is the photograph
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose first frame is the photograph
         raise Refused(
             path, f"holds {image.n_frames} frames", "one photograph", "save the one you mean as a file of its own"
         )
 
 
 def _check_pixels(image: Image.Image, path: Path) -> None:
-    """Refuse what a header does not show: a black photograph, one on white, one of which the end is missing."""
+    """Refuse what a header does not show: a photograph that is black, on a white background, or missing its end."""
     pixels = np.asarray(image.reduce(max(1, max(image.size) // GLANCE_PX)))
     if pixels.max() <= DARKEST:
         raise Refused(path, "is black", "a photograph", EXPORT)
@@ -173,7 +173,7 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
 
 
 def check_color(pixels: np.ndarray, path: Path) -> None:
-    """Refuse gray photographs that are stored as color ones, and those with one channel exposed."""
+    """Refuse gray photographs stored as color, and those with only one channel exposed."""
     red, green, blue = pixels.reshape(-1, 3).astype(np.int16).T
     if max(np.abs(red - green).mean(), np.abs(green - blue).mean()) < GRAY_LEVELS and pixels.any():
         raise Refused(path, "shows only shades of gray", "a color photograph", NO_COLOR)
@@ -190,8 +190,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _eight_bits(path: Path) -> Image.Image:
-    """An image with 16 bits per channel by its upper 8; cameras often fill 10 or 12 bits alone."""
-    import imagecodecs  # a tenth of a second, and needed here alone
+    """The upper 8 bits of an image with 16 per channel; many cameras fill only 10 or 12 of them."""
+    import imagecodecs  # takes a tenth of a second, and only needed here
 
     try:
         with _open(path) as file:
@@ -213,15 +213,15 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 is upright, from 5 on height and width are exchanged."""
+    """EXIF orientation, 1 to 8; 1 is upright; from 5 on, height and width are swapped."""
     stated = image.getexif().get(ORIENTATION, 1)
     return stated if stated in range(1, 9) else 1
 
 
 def upright_shape(image: Image.Image) -> tuple[int, int]:
-    """Height and width of an image that was opened but not decoded, once it is turned upright."""
+    """Height and width of an image once it is turned upright; it was opened but not decoded."""
     width, height = image.size
-    exchanged = orientation(image) >= 5 and image.format != "TIFF"  # of which Pillow has exchanged them
+    exchanged = orientation(image) >= 5 and image.format != "TIFF"  # Pillow has already swapped those of a TIFF
     return (width, height) if exchanged else (height, width)
 
 
@@ -231,7 +231,7 @@ def turn(image: Image.Image, stated: int) -> Image.Image:
 
 
 def turn_mask(mask: np.ndarray, photograph: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Turn a mask as its photograph is turned, if it was drawn on the file as it is stored.
+    """Turn a mask like its photograph, if it was drawn on the file as stored.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def turn_mask(mask: np.ndarray, photograph: Path, shape: tuple[int, int]) -> np.
     Raises
     ------
     Refused
-        If the size of the mask does not tell how it was drawn.
+        If the mask's size does not tell which way it was drawn.
     """
     with opened(photograph) as image:
         turned = orientation(image)

@@ -1,4 +1,4 @@
-"""What is wrong with a file: always which file, what was found in it, what was expected, and what to do."""
+"""What is wrong with a file: always which file, what was found in it, what was expected, and how to fix it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Refused(Unusable):
 
 
 def refuse(problems: Sequence[ValueError]) -> None:
-    """Raise the problem, or :class:`Unusable` with every problem, if there is any."""
+    """Raise the problem, or :class:`Unusable` with every problem if there are several; return if there are none."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -37,5 +37,5 @@ def refuse(problems: Sequence[ValueError]) -> None:
 
 
 def printable(path: object) -> str:
-    """A path that every terminal can print: bytes that are no UTF-8 as numbers."""
+    """A path that every terminal can print: bytes that are not UTF-8 appear as numbers."""
     return str(path).encode("utf-8", "backslashreplace").decode()

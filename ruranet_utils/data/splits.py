@@ -1,4 +1,4 @@
-"""Which images take part, and on which side of the split they lie: decided by patient, seeded."""
+"""Which images take part, and which side of the split they go to: decided by patient, seeded."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 SPLITS = ("train", "val", "test")
 CLASSES = (0, 1)
 MOST_FOLDS = 20
-# Of few patients the stratified folds may leave a side without a class where drawn ones do not.
+# With few patients, stratified folds may leave a side without one class where random ones do not.
 ATTEMPTS = 50
 
 
 def assign_splits(
     table: pd.DataFrame, fractions: Sequence[float], seed: int, sides: Mapping[str, str] | None = None
 ) -> pd.Series:
-    """Cut a cohort by patient, each class in the same proportions as far as whole patients allow.
+    """Split a cohort by patient, each class in the same proportions as far as whole patients allow.
 
-    Each side is so many folds of scikit-learn's ``StratifiedGroupKFold``, at most as many as the smaller class has
-    patients: with three of them all sides are equally large.
+    Each side is made of folds from scikit-learn's ``StratifiedGroupKFold``, at most as many in all as the smaller class
+    has patients: with three of them, all sides have the same size.
 
     Parameters
     ----------
     table : DataFrame
         With the columns ``image_id``, ``patient_id`` and ``label`` (0 or 1); the order of the rows does not matter.
     fractions : sequence of float, shape (3,)
-        Of training, validation and test images; they add up to 1.
+        Of training, validation and test images; they sum to 1.
     seed : int
     sides : mapping of str to str, optional
-        Of patients whose side is given; the others are dealt.
+        Of patients whose side is fixed; the others are assigned.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def assign_splits(
     Raises
     ------
     ValueError
-        If a side holds no image of a class, with the counts.
+        If a side has no image of a class; gives the counts.
     """
     given = table["patient_id"].map(sides or {})
     split, rows = given.fillna("train"), table[given.isna()].sort_values("image_id")
@@ -69,20 +69,20 @@ def _count(split: pd.Series, labels: pd.Series) -> pd.DataFrame:
 
 
 def _numbers_of_folds(table: pd.DataFrame, fractions: Sequence[float]) -> list[np.ndarray]:
-    """Folds of each side, those first that come nearest to the fractions, and of these the fewest folds."""
+    """Folds for each side: closest to the fractions first, and among those the fewest folds first."""
     patients = table.groupby("label")["patient_id"].nunique().reindex(CLASSES, fill_value=0)
     found = [_apportion(n, fractions) for n in range(len(SPLITS), min(MOST_FOLDS, *patients) + 1)]
     return sorted(found, key=lambda n: round(len(table) * np.abs(n / n.sum() - fractions).max()))
 
 
 def _in_turn(n_folds: np.ndarray) -> list[str]:
-    """The side of each fold. The sides alternate, since the first folds are the larger ones."""
+    """The side of each fold. The sides alternate, since the first folds are larger."""
     turns = [((turn + 0.5) / n, side) for side, n in zip(SPLITS, n_folds, strict=True) for turn in range(n)]
     return [side for _, side in sorted(turns)]
 
 
 def _apportion(total: int, fractions: Sequence[float]) -> np.ndarray:
-    """Whole numbers that add up to ``total``, by the largest remainder; no side stays empty if there are enough."""
+    """Integers that add up to ``total``, by the largest remainder; no side stays empty if there are enough."""
     exact = total * np.asarray(fractions)
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: total - shares.sum()]] += 1
@@ -93,7 +93,7 @@ def _apportion(total: int, fractions: Sequence[float]) -> np.ndarray:
 
 
 def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFrame:
-    """Draw equally many images of each class, patients whole but for the last one.
+    """Draw the same number of images from each class, keeping patients whole except the last one.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
     Raises
     ------
     ValueError
-        If a class is missing or too small for ``n_images``, with the counts.
+        If a class is missing or too small for ``n_images``; gives the counts.
     """
     counts = {label: int((table["label"] == label).sum()) for label in CLASSES}
     per_class = min(counts.values()) if n_images is None else n_images // 2
@@ -128,9 +128,9 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
 
 
 def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
-    """Cut a cohort without labels by patient; sides that are given are kept.
+    """Split a cohort without labels by patient, keeping sides that are already set.
 
-    Where none is given for validation, it is drawn from the training side. Three patients without a side are enough for
+    If no validation side is set, it is drawn from the training side. Three patients without a side are enough to fill
     all sides.
 
     Parameters

@@ -346,7 +346,7 @@ def main() -> None:
         renewed = renew(page.read_text())
         write_atomically(page, lambda file, renewed=renewed: file.write_text(renewed))
     style()
-    save_figure(headline(), "headline", paths.ROOT / "docs")
+    save_figure(headline(), "fig_headline", paths.figures("open"))
     publish(paths.figures("open") / "notebooks", paths.NOTEBOOKS / "open")
 
 

@@ -25,7 +25,7 @@ from ruranet_utils.data.phantoms.painting import (
 from ruranet_utils.profiles import LESIONS
 
 MIN_SIZE_PX = 64
-GRADES = ("none", "mild", "away", "dme")  # no lesion, few red dots, lesions off the macula, lesions that make DME
+GRADES = ("none", "mild", "away", "dme")  # no lesion, a few red dots, lesions off the macula, lesions that cause DME
 GRADE_PROBABILITY = (0.13, 0.12, 0.22, 0.53)
 KEEP_OUT = 1.25  # disc diameters from the fovea that eyes without DME keep free of exudates and edema
 NEAR = 0.75  # disc diameters within which an eye with DME has its defining lesion
@@ -81,8 +81,7 @@ def make_patient(
         ``"A"`` or ``"B"`` to prescribe the camera; by default each has probability 1/2. The camera changes
         neither anatomy nor lesions.
     lesions : bool
-        ``False`` paints the same eyes without their lesions. Masks and label stay: they say where the lesions would
-        be.
+        ``False`` paints the same eyes without their lesions. Masks and label stay: they say where the lesions would be.
 
     Returns
     -------
@@ -150,7 +149,7 @@ def dme_label(masks: np.ndarray, fovea_px: tuple[float, float], disc_diameter_px
 
 def _make_eye(eye: str, stream: list[int], size: int, grade: int, camera: str, traits: dict, lesions: bool) -> Phantom:
     anatomy_rng, lesion_rng, photo_rng = (np.random.default_rng([*stream, part]) for part in range(3))
-    # Eyes of one patient are alike, not equal: one in five is a grade better or worse.
+    # Both eyes of a patient are alike but not equal: one in five is a grade better or worse.
     shift = lesion_rng.choice((-1, 0, 1), p=(0.1, 0.8, 0.1))
     anatomy = _draw_anatomy(anatomy_rng, **traits)
     spots = _draw_lesions(lesion_rng, GRADES[np.clip(grade + shift, 0, len(GRADES) - 1)], anatomy)
@@ -180,7 +179,7 @@ def _draw_anatomy(rng: Generator, tone: np.ndarray, mottling: float, caliber: fl
 
 
 def _draw_lesions(rng: Generator, grade: str, anatomy: Anatomy) -> dict[str, np.ndarray]:
-    """Spots of every lesion, as ``rasterize`` takes them, for an eye of one of ``GRADES``."""
+    """Spots of every lesion, in the form ``rasterize`` takes, for an eye of one of ``GRADES``."""
     few, many, d = grade == "mild", grade in ("away", "dme"), anatomy.diameter
     n_dots = rng.integers(6, 24) if many else rng.integers(3, 9) * few
     n_blots = rng.integers(1, 9) if many else rng.integers(0, 3) * few
@@ -201,7 +200,7 @@ def _draw_lesions(rng: Generator, grade: str, anatomy: Anatomy) -> dict[str, np.
 
 
 def _site(rng: Generator, anatomy: Anatomy, nearest: float, farthest: float, clear: float = 0) -> np.ndarray:
-    """A point between two distances from the fovea, in the field of view and off the disc."""
+    """A point at a distance from the fovea between two limits, inside the field of view and off the disc."""
     rim = 0.03 + clear
     while True:
         distance, angle = rng.uniform(nearest, farthest), rng.uniform(0, 2 * np.pi)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from ruranet_utils.data.phantoms import vessels
 
 MIN_RADIUS_PX = 0.75  # a disk of more than 1/sqrt(2) px covers a pixel center wherever it lies
-FIELD_RADIUS, FIELD_HALF_HEIGHT = 0.475, 0.43  # common to both cameras, so that no camera cuts a lesion off
+FIELD_RADIUS, FIELD_HALF_HEIGHT = 0.475, 0.43  # the same for both cameras, so that neither cuts off a lesion
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def rasterize(lesions: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def paint(anatomy: Anatomy, opacity: np.ndarray, rng: Generator) -> np.ndarray:
-    """The lit retina before the camera.
+    """The illuminated retina in front of the camera.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def paint(anatomy: Anatomy, opacity: np.ndarray, rng: Generator) -> np.ndarray:
     Returns
     -------
     ndarray of float, shape (3, size, size)
-        1 is white; may exceed it.
+        1 is white; values may exceed it.
     """
     exudate, dot, blot, swelling = opacity
     size = opacity.shape[-1]
@@ -193,7 +193,7 @@ def _edge(inside: np.ndarray, width: float) -> np.ndarray:
 
 
 def _wall(profile: np.ndarray) -> np.ndarray:
-    """Opacity of a vessel: steeper at the wall than the blurred line is."""
+    """Opacity of a vessel: steeper at the wall than the blurred line."""
     return np.clip(1.6 * profile - 0.3, 0, 1)
 
 

@@ -12,8 +12,8 @@ STEP = 0.008  # length of a segment, in image sides
 def grow(rng: Generator, disc: np.ndarray, fovea: np.ndarray, caliber: float) -> np.ndarray:
     """Let twelve trunks leave the disc and each of two generations branch into the next.
 
-    The trunks are an artery and a vein each for the arcade around the fovea, the nasal side and the macula, above and
-    below.
+    The trunks are one artery and one vein each for the arcade around the fovea, the nasal side and the macula, above
+    and below.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def grow(rng: Generator, disc: np.ndarray, fovea: np.ndarray, caliber: float) ->
     disc, fovea : ndarray of float, shape (2,)
         Row and column of their centers, in image sides.
     caliber : float
-        Factor on all widths, about 1.
+        Factor on all widths, around 1.
 
     Returns
     -------
@@ -81,12 +81,12 @@ def coverage(vessels: np.ndarray, size: int) -> np.ndarray:
     Returns
     -------
     ndarray of float, shape (2, size, size)
-        Of arteries and of veins, in [0, 1].
+        For arteries and veins, in [0, 1].
     """
     n = int(np.ceil(STEP * size / 1.1))
     t = (np.arange(n) + 0.5)[:, None] / n
     row, col = ((vessels[:, i] * (1 - t) + vessels[:, i + 2] * t) * size - 0.5 for i in (0, 1))
-    # A few blurs serve all widths: each point is shared between the two calibers nearest to its own.
+    # A few blurs serve all widths: each point is shared between the two calibers nearest its own.
     calibers = 0.0025 * 1.8 ** np.arange(4)
     position = np.interp(np.log(vessels[:, 4]), np.log(calibers), np.arange(4))
     # Points one pixel apart, blurred by sigma, make a line 1 / (sigma * sqrt(2 pi)) high.
@@ -98,7 +98,7 @@ def coverage(vessels: np.ndarray, size: int) -> np.ndarray:
         sigma = calibers[level] * size / 2.355
         weight = np.tile(sigma * height[near] * share[near], n)
         line = _deposit(row[:, near].ravel(), col[:, near].ravel(), weight, size)
-        # The pixel blurs as well, which fades lines thinner than itself.
+        # The pixel itself also blurs, which fades lines thinner than a pixel.
         profiles[kind] += ndimage.gaussian_filter(line, np.hypot(sigma, 0.35), truncate=3)
     return np.minimum(profiles, 1)
 

@@ -1,4 +1,4 @@
-"""The data sets, one module each; all of them by name in :data:`SOURCES`."""
+"""The data sets, one module each; :data:`SOURCES` holds all of them by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ruranet_utils.data.sources import folder, haemorrhage, idrid, refuge2, retinal_lesions, srahim, vessels
 from ruranet_utils.data.sources.base import Record, Source
 
-# The paper's references 13 to 18, in their order.
+# The paper's references 13 to 18, in its order.
 PAPER = (
     retinal_lesions.SOURCE,
     vessels.SINGLE,
@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[Path], list[Record]]] = {
 
 
 def require(names: list[str], root: Path) -> None:
-    """Raise a FileNotFoundError that says where every missing source comes from and where it belongs."""
+    """Raise a FileNotFoundError that says where to get each missing source and where to put it."""
     missing = [SOURCES[name] for name in names if not (root / name).is_dir()]
     if missing:
         lines = "\n".join(f"  {root / source.name} from {source.url}" for source in missing)

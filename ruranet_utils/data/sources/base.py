@@ -1,4 +1,4 @@
-"""What every source declares of itself and of its photographs; nothing is decoded here."""
+"""What every source declares about itself and its photographs; nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp", ".gif")
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a data set before any file of it is read.
+    """What is known about a data set before any of its files is read.
 
     Attributes
     ----------
@@ -23,14 +23,14 @@ class Source:
     kaggle : str or None
         Handle on Kaggle, pinned to a version.
     lesions : tuple of str
-        Names of ``profiles.ANNOTATIONS`` that its masks show.
+        The names in ``profiles.ANNOTATIONS`` that its masks show.
     label_rule : str
         Where the DME label comes from.
     assumed : bool
         Whether that label is an assumption rather than a grade.
     camera : str
     patient_rule : str
-        How photographs of one patient are recognized.
+        How photographs of the same patient are recognized.
     """
 
     name: str
@@ -56,25 +56,25 @@ class Record:
         Unique within the source.
     source : str
     patient_id : str
-        Photographs with the same one never lie on two sides of a split.
+        Photographs that share it never land on different sides of a split.
     eye : str
         ``"L"``, ``"R"`` or ``""`` where the source does not say.
     label : int or None
         1: diabetic macular edema, 0: none, ``None``: not graded.
     label_rule : str
         What the label was taken from.
-    image_path : Path
+    What the label was derived from.
     mask_paths : dict of str to Path
         File of each annotated lesion. A lesion without a file has no annotated pixel.
     split : str or None
         ``"train"`` or ``"test"`` where the source has an official split.
     disputed_by : str
-        Image id of a file of this source that shows the same photograph with another label, where the source is known
-        to have one, whether that file is here or not.
+        Image id of another file in this source that shows the same photograph with a different label, if the source is
+        known to have one, whether or not that file is here.
     unjudged : int
-        Value of pixels of its masks that are not to be judged; 0 where there is none.
+        Value of the pixels in its masks that are not to be judged; 0 if there is none.
     healthy : bool
-        Whether it was graded free of retinopathy: lesions were looked for, and there is none.
+        Whether it was graded free of retinopathy: lesions were looked for, and there are none.
     """
 
     image_id: str
@@ -92,7 +92,7 @@ class Record:
 
 
 def expect_folder(folder: Path) -> None:
-    """Raise a FileNotFoundError that says what lies in the nearest folder instead, if this one does not exist."""
+    """If this folder does not exist, raise a FileNotFoundError that says what the nearest existing one holds."""
     if not folder.is_dir():
         nearest = next(parent for parent in folder.parents if parent.is_dir())
         found = sorted(entry.name for entry in nearest.iterdir())[:12]
@@ -101,26 +101,26 @@ def expect_folder(folder: Path) -> None:
 
 
 def stem_of(name: str) -> str | None:
-    """A name or path without the suffix of an image, packed by gzip or not; None if it has none of ``SUFFIXES``."""
+    """A name or path without its image suffix, gzipped or not; None if it has none of ``SUFFIXES``."""
     packed = name[:-3] if name.lower().endswith(".gz") else name
     return next((packed[: -len(suffix)] for suffix in SUFFIXES if packed.lower().endswith(suffix)), None)
 
 
 def below(root: Path, pattern: str) -> list[Path]:
-    """Files and folders at any depth, sorted; hidden ones and those in ``__MACOSX`` are passed over."""
+    """Files and folders at any depth, sorted; hidden ones and those in ``__MACOSX`` are skipped."""
     found = (path for path in root.rglob(pattern) if not path.is_symlink())
     return sorted(p for p in found if not any(x.startswith((".", "__")) for x in p.relative_to(root).parts))
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by their name without suffix, sorted; hidden and other files are passed over.
+    """Image files of a folder by their names without suffix, sorted; hidden and other files are skipped.
 
     Raises
     ------
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If it holds no image, or two with the same name.
+        If it holds no images, or two with the same name.
     """
     expect_folder(folder)
     files: dict[str, Path] = {}
@@ -148,7 +148,7 @@ def check_unique(records: Iterable[Record]) -> None:
 
 
 def check_labels(labels: pd.Series, images: Collection[str], file: Path, valid: Collection[str]) -> None:
-    """Raise a ValueError unless every image has exactly one valid label and every label an image.
+    """Raise a ValueError unless every image has exactly one valid label and every label has an image.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Where a layout is not verified: find the images and their masks by rule, or by the reader's own ``layout.yml``.
+"""For unverified layouts: find the images and their masks by rule, or by the reader's own ``layout.yml``.
 
-A folder counts as a folder of images or of masks by its name, in any letter case. A mask belongs to the image of the
-same name, after the suffixes below; where a source has several pairs of folders, a mask is looked for among the images
-below the same parent first. ``layout.yml`` in the source's folder overrides all of it::
+A folder's name, in any letter case, decides whether it counts as a folder of images or of masks. A mask belongs to the
+image of the same name, apart from the suffixes below; if a source has several pairs of folders, a mask is first looked
+for among the images below the same parent. ``layout.yml`` in the source's folder overrides all of this::
 
     images: [Train/Photos, Test/Photos]   # folders, relative to this file
     masks: [Train/Labels, Test/Labels]    # may be left out
@@ -32,16 +32,16 @@ MASK_SUFFIX = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found below a source's folder.
+    """What was found inside a source's folder.
 
     Attributes
     ----------
     images : dict of str to Path
-        By a name that is unique within the source: the path without suffix, relative to the root.
+        By a name that is unique within the source: the path relative to the root, without suffix.
     masks : dict of str to Path
-        By the same name.
+        By the same names.
     report : str
-        Which folders were taken for what, and how many masks found their image.
+        Which folders were taken for what, and how many masks were matched to an image.
     """
 
     images: dict[str, Path]
@@ -50,21 +50,21 @@ class Layout:
 
 
 def discover(root: Path, with_masks: bool = True) -> Layout:
-    """Find the images of a source and their masks, and print what was taken for what.
+    """Find the images of a source and their masks, and print which folders were taken for what.
 
     Parameters
     ----------
     root : Path
         Folder of the source.
     with_masks : bool
-        ``False`` where the masks are not used: nothing about them is an error then.
+        ``False`` if the masks are not used: then nothing about them is an error.
 
     Raises
     ------
     FileNotFoundError
         If the folder, or one that ``layout.yml`` names, does not exist.
     ValueError
-        If there is no image, a mask without an image, two masks of one image, or ``layout.yml`` has unknown keys.
+        If there is no image, a mask without an image, two masks for one image, or unknown keys in ``layout.yml``.
     """
     expect_folder(root)
     folders = _declared(root) if (root / "layout.yml").is_file() else _guessed(root)
@@ -142,7 +142,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _photographs(folder: Path) -> list[Path]:
-    """Images but for those that lie beside one of the same name without a suffix of masks, as in CHASE_DB1."""
+    """Images, except those next to one whose name is the same without a mask suffix, as in CHASE_DB1."""
     files = _files(folder)
     stems = {_stem(path) for path in files}
     return [path for path in files if _bare(path) == _stem(path) or _bare(path) not in stems]

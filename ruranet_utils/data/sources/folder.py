@@ -1,4 +1,4 @@
-"""A reader's own photographs: ``images/``, and if there are any ``masks/<lesion>/`` and ``labels.csv``."""
+"""A reader's own photographs: ``images/`` and, if present, ``masks/<lesion>/`` and ``labels.csv``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCE = Source(
     patient_rule="the column patient of labels.csv; else every photograph counts as a patient",
 )
 DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "__macosx")
-OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if their content is right
+OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if their content is an image
 HOW_TO_EXPORT = {
     ".dcm": "export DICOM as PNG",
     ".heic": "export HEIC as JPEG",
@@ -53,7 +53,7 @@ HOW_TO_GRADE = 'write 1 for macular edema (grade 1 or more, or "yes") and 0 for 
 
 @dataclass(frozen=True)
 class Folder:
-    """What lies in a reader's folder, and everything that is wrong with it; no photograph or mask was opened.
+    """What a reader's folder holds, and everything that is wrong with it; no photograph or mask has been opened.
 
     Attributes
     ----------
@@ -61,13 +61,13 @@ class Folder:
     images : dict of str to Path
         By their paths below ``images/`` without suffix, sorted.
     masks : dict of str to dict of str to Path
-        Of each lesion, by the names of ``images``.
+        For each lesion, by the names of ``images``.
     labels : DataFrame
-        ``label``, ``patient`` and ``rule`` by the names of ``images``; ``label`` is None where nothing is labeled.
+        ``label``, ``patient`` and ``rule`` by the names of ``images``; ``label`` is None if nothing is labeled.
     problems : list of Refused
-        For each of which the folder cannot be used.
+        Any one of them makes the folder unusable.
     notes : list of str
-        What was passed over or guessed.
+        What was skipped or guessed.
     """
 
     root: Path
@@ -79,14 +79,14 @@ class Folder:
 
 
 def look(root: Path) -> Folder:
-    """List a folder that is laid out as ``docs/own_images.md`` says.
+    """List a folder laid out as ``docs/own_images.md`` describes.
 
     Parameters
     ----------
     root : Path
-        Holds ``images/``, also with folders in it; ``masks/<lesion>/`` with masks named like their images, for some
+        Holds ``images/``, possibly with subfolders; ``masks/<lesion>/`` with masks named like their images, for any
         lesions of ``profiles.ANNOTATIONS``; and ``labels.csv`` with the columns ``image``, ``label`` (1: DME, 0: none)
-        and, if known, ``patient``. Only ``images`` must be there.
+        and, if known, ``patient``. Only ``images`` is required.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def look(root: Path) -> Folder:
 
 
 def records(root: Path) -> list[Record]:
-    """Declare the photographs of a folder: :func:`look`, of which every note becomes a warning.
+    """Declare the photographs of a folder: :func:`look`, with every note raised as a warning.
 
     Raises
     ------
@@ -134,9 +134,9 @@ def records(root: Path) -> list[Record]:
 
 
 def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list[str]]:
-    """Photographs of a folder and the folders in it, by their paths without suffix; problems; what was passed over.
+    """Photographs of a folder and its subfolders, by their paths without suffix; problems; what was skipped.
 
-    Files with an unusual suffix, or none, are taken if their content is an image that can be read.
+    Files with an unusual suffix, or none, are included if their content is a readable image.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in the order of their names, but for hidden ones and what systems leave behind."""
+    """Files below a folder in order of their names, except hidden ones and what operating systems leave behind."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in DROPPINGS:
             continue
@@ -195,7 +195,7 @@ def _say(passed_over: list[Path]) -> str:
 
 
 def _strangers(root: Path, known: Iterable[Path]) -> list[str]:
-    """What lies beside images/, masks/ and labels.csv and may have been meant for one of them."""
+    """What lies beside images/, masks/ and labels.csv and may have been meant as one of them."""
     others = [path for path in sorted(root.iterdir()) if path not in known and not path.name.startswith(".")]
     folders = [path.name for path in others if path.is_dir() and path.name.lower() not in DROPPINGS]
     tables = [path.name for path in others if path.is_file() and path.suffix.lower() in TABLES]
@@ -224,7 +224,7 @@ def _masks(root: Path, images: dict[str, Path], problems: list, notes: list[str]
 
 
 def _lesion(name: str) -> str:
-    """A lesion as people spell it: ``3. Hard Exudates``, ``Haemorrhages``, ``EX``."""
+    """A lesion from its name as people spell it: ``3. Hard Exudates``, ``Haemorrhages``, ``EX``."""
     plain = re.sub(r"[^a-z]+", "_", name.lower()).strip("_")
     return SPELLINGS.get(plain, plain)
 
@@ -250,20 +250,20 @@ def _masks_of(folder: Path, images: dict[str, Path], problems: list, notes: list
 
 
 def _common_suffix(names: list[str], images: dict[str, Path]) -> str:
-    """What all these names have behind the name of an image, such as ``_EX``; empty if that differs."""
+    """What all these names have after the name of an image, such as ``_EX``; empty if it differs."""
     suffixes = set()
     for name in names:
         fitting = [image for image in images if name.startswith(image)]
         suffixes.add(name.removeprefix(max(fitting, key=len)) if fitting else "")
     suffix = suffixes.pop() if len(suffixes) == 1 else ""
-    return "" if suffix[:1].isalnum() else suffix  # IMG_31 is no mask of IMG_3
+    return "" if suffix[:1].isalnum() else suffix  # IMG_31 is not a mask of IMG_3
 
 
 def finder(names: Iterable[str]) -> Callable[[str], str | None]:
-    """A function that finds a photograph by what people write for it, or gives None.
+    """A function that finds a photograph by what people write for it, or returns None.
 
-    That is its path below ``images/`` or its name alone if no other has it, with or without suffix, in any Unicode
-    form and, where that is not ambiguous, in any case.
+    That is its path below ``images/``, or just its name if no other has it, with or without suffix, in any Unicode form
+    and, unless ambiguous, in any letter case.
     """
     known: dict[str, set[str]] = {}
     for name in names:
@@ -333,7 +333,7 @@ def _faults(table: pd.DataFrame, images: dict[str, Path], file: Path, labeled: b
 
 
 def _child(root: Path, name: str, problems: list) -> Path:
-    """The file or folder of that name in any case; in lower case if there is none."""
+    """The file or folder of that name in any letter case; the lower-case path if there is none."""
     found = [path for path in sorted(root.iterdir()) if path.name.lower() == name] if root.is_dir() else []
     if len(found) > 1:
         problems.append(Refused(found[1], f"lies beside {found[0].name}", f"one {name}", "put both together"))

@@ -28,7 +28,7 @@ def records(root: Path) -> list[Record]:
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`ruranet_utils.data.sources.discover.discover`; also if no mask at all is found.
+        As :func:`ruranet_utils.data.sources.discover.discover`; also if there is no mask at all.
     """
     layout = discover(root)
     if not layout.masks:

@@ -1,4 +1,4 @@
-"""IDRiD: part A with lesion masks, part B with grades, part C with centers of disc and fovea (images alone).
+"""IDRiD: part A with lesion masks, part B with grades, part C with disc and fovea centers (only its images are read).
 
 References
 ----------
@@ -33,14 +33,14 @@ GRADES = {
     "train": "2. Groundtruths/a. IDRiD_Disease Grading_Training Labels.csv",
     "test": "2. Groundtruths/b. IDRiD_Disease Grading_Testing Labels.csv",
 }
-# Each part with what it alone holds, by which it is known wherever it lies.
+# What each part alone holds, which identifies it wherever it lies.
 PARTS = {
     "A. Segmentation": MASKS,
     "B. Disease Grading": GRADES["train"],
     "C. Localization": "2. Groundtruths/1. Optic Disc Center Location",
 }
 SPLITS = {"train": "a. Training Set", "test": "b. Testing Set"}
-# Nobody annotates edema in fundus photographs; the code released beside the paper takes the optic disc for it.
+# Nobody annotates edema in fundus photographs; the code released with the paper uses the optic disc instead.
 EDEMA_NOTE = "edema (optic-disc stand-in)"
 LESION_FOLDERS = {
     "hard_exudates": ("3. Hard Exudates", "EX"),
@@ -57,10 +57,10 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     Parameters
     ----------
     root : Path
-        Folder that holds, at any depth, the parts with the folder names as published: Kaggle's copy lies in
+        Folder that holds the parts, at any depth, with their published folder names: Kaggle's copy has
         ``A.%20Segmentation/A. Segmentation`` and so on.
     parts : str
-        Some of A, B and C. Their photographs are numbered apart; those of C are those of B.
+        Any of A, B and C. Each part numbers its photographs separately; those of C are those of B.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
     FileNotFoundError
         If a folder or a table of grades is missing.
     ValueError
-        If a part is there twice, a folder is empty, two images have the same name, an image has no mask or grade or a
-        mask or grade no image, or a grade is none of 0, 1, 2.
+        If a part is there twice, a folder is empty, two images have the same name, an image has no mask or grade, a
+        mask or grade has no image, or a grade is not 0, 1 or 2.
     """
     read = {"A": _segmentation, "B": _grading, "C": _localization}
     found = [record for part in parts for split in SPLITS for record in read[part](root, split)]
@@ -83,7 +83,7 @@ def records(root: Path, parts: str = "ABC") -> list[Record]:
 
 
 def _find(root: Path, part: str) -> Path:
-    """Folder of a part, wherever below ``root`` it lies; as published if it is not there."""
+    """Folder of a part, wherever it lies below ``root``; its published path if it is missing."""
     found = [images.parent for images in below(root, IMAGES) if (images.parent / PARTS[part]).exists()]
     if len(found) > 1:
         raise ValueError(f"{root} holds part {part!r} twice, in {found[0]} and {found[1]}: keep one of them")
@@ -107,7 +107,7 @@ def _grading(root: Path, split: str) -> list[Record]:
     file = part / GRADES[split]
     if not file.is_file():
         raise FileNotFoundError(f"expected the grades of {len(images)} images in {file}")
-    table = pd.read_csv(file, dtype=str).rename(columns=str.strip)  # one name ends in a blank
+    table = pd.read_csv(file, dtype=str).rename(columns=str.strip)  # one name ends in a space
     missing = {"Image name", RISK} - set(table.columns)
     if missing:
         raise ValueError(f"{file} has the columns {list(table.columns)}, expected also {sorted(missing)}")
@@ -115,7 +115,7 @@ def _grading(root: Path, split: str) -> list[Record]:
     check_labels(grades, images, file, ("0", "1", "2"))
     return [
         Record(
-            image_id=f"B_{split}_{name}",  # the numbers of both splits start at 001
+            image_id=f"B_{split}_{name}",  # both splits are numbered from 001
             source="idrid",
             patient_id=f"B_{split}_{name}",
             eye="",

@@ -1,4 +1,4 @@
-"""Reading a table of labels, as spreadsheets write it: delimiters, encodings, blanks and spellings."""
+"""Reading a table of labels as spreadsheets write it: delimiters, encodings, spaces and spellings."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     ==================  ===============================================================================================
     accepted            as
     ==================  ===============================================================================================
-    encoding            UTF-8 or UTF-16 (with or without mark), else Windows-1252
-    delimiter           comma, semicolon, tab or bar, whichever the header has most of; Excel's line ``sep=``
-    columns             ``SPELLINGS``, whatever the case, blanks and underscores; others are named in a warning
-    blanks              around every cell; empty rows and trailing delimiters
-    label               ``1.0`` for ``1``; blank or no column at all where nothing is labeled
+    encoding            UTF-8 or UTF-16 (with or without a byte-order mark), else Windows-1252
+    delimiter           comma, semicolon, tab or bar, whichever is most frequent in the header; Excel's line ``sep=``
+    columns             ``SPELLINGS``, ignoring case, spaces and underscores; others are named in a warning
+    spaces              around every cell; empty rows and trailing delimiters
+    label               ``1.0`` for ``1``; empty cells or no such column if nothing is labeled
     patient             ``7.0`` for ``7``
-    image               whatever ``find`` finds a photograph by
+    image               anything by which ``find`` finds a photograph
     ==================  ===============================================================================================
 
     Parameters
     ----------
     file : Path
     find : callable
-        Gives the name of the photograph that a cell means, or None.
+        Returns the name of the photograph that a cell means, or None.
 
     Returns
     -------
     table : DataFrame of str
-        ``label`` and ``patient`` (empty where it is not stated), by the names of photographs, or what stands in the
-        cell where there is none.
+        ``label`` and ``patient`` (empty if not stated), by the names of photographs, or by the cell's text if it names
+        none.
     notes : list of str
         Columns that are not read.
 
     Raises
     ------
     Refused
-        If a column is missing or there twice, a row has more cells than the header or a quotation mark is not closed;
+        If a column is missing or there twice, a row has more cells than the header, or a quotation mark is not closed;
         names the line.
     """
     lines = _text(file).splitlines()
     if lines and lines[0].lower().startswith("sep="):
-        lines = ["", *lines[1:]]  # numbers of lines stay
+        lines = ["", *lines[1:]]  # line numbers stay the same
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise Refused(file, "is empty", COLUMNS, "write one row for each photograph, or remove the file")

@@ -34,14 +34,14 @@ def records(root: Path) -> list[Record]:
     Parameters
     ----------
     root : Path
-        Folder that holds ``train``, ``val`` and ``test``, or one that holds ``REFUGE2`` with them at any depth.
+        Folder that holds ``train``, ``val`` and ``test``, or a ``REFUGE2`` that holds them at any depth.
 
     Raises
     ------
     FileNotFoundError
         If a folder is missing.
     ValueError
-        If a folder holds no image, or two with the same name.
+        If a folder holds no images, or two with the same name.
     """
     top = next((path for path in below(root, "REFUGE2") if path.is_dir()), root)
     return [

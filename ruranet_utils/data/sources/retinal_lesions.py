@@ -33,7 +33,7 @@ LESION_FILES = {
     "hard_exudates": "hard_exudate",
     "soft_exudates": "cotton_wool_spots",
 }
-UNJUDGED = 127  # value of the pixels of its masks that are not to be judged
+UNJUDGED = 127  # value of the mask pixels that are not to be judged
 NAME = re.compile(r"(\d+)_(left|right)")
 
 
@@ -43,14 +43,14 @@ def records(root: Path) -> list[Record]:
     Parameters
     ----------
     root : Path
-        Folder that holds ``images_896x896`` and ``lesion_segs_896x896``, or one that holds both.
+        Folder that holds ``images_896x896`` and ``lesion_segs_896x896``, or whose subfolder holds both.
 
     Raises
     ------
     FileNotFoundError
         If a folder is missing.
     ValueError
-        If a file name does not parse. A warning names folders of masks without an image, and images without one.
+        If a file name does not parse. A warning names mask folders without an image, and images without one.
     """
     top = next((path.parent for path in below(root, IMAGES)), root)
     images = list_images(top / IMAGES)

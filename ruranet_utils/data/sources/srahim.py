@@ -47,14 +47,14 @@ NAME = re.compile(r"(Patient\d+)[_-]([LR])")  # one file is spelled with a hyphe
 
 
 def records(root: Path) -> list[Record]:
-    """Declare the graded photographs. Any subset of the patients will do.
+    """Declare the graded photographs. Any subset of the patients works.
 
     Parameters
     ----------
     root : Path
-        Folder that holds ``DR and maculopathy 10 classes``. If ``../manifests/srahim_originals.sha256`` is there,
-        its hashes of the original files tell which photographs lie in two classes (``disputed_by``), also where the
-        files here are lossy copies or one of the two is missing.
+        Folder that holds ``DR and maculopathy 10 classes``. If ``../manifests/srahim_originals.sha256`` exists, its
+        hashes of the original files tell which photographs appear in two classes (``disputed_by``), even if the files
+        here are lossy copies or one of the two is missing.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def records(root: Path) -> list[Record]:
     FileNotFoundError
         If the folder of classes is missing.
     ValueError
-        If there is no class folder or an unknown or empty one, a file name that does not parse, or a name twice.
+        If there is no class folder, an unknown or empty one, a file name that does not parse, or a duplicate name.
     """
     top = root / CLASSES
     expect_folder(top)
@@ -107,7 +107,7 @@ def _record(path: Path, folder: str, label: int | None) -> Record:
 
 
 def _disputed(manifest: Path) -> dict[str, str]:
-    """Of each original that the manifest lists twice with different labels, the other one; empty without a manifest."""
+    """For each original that the manifest lists twice with different labels, the other; empty without a manifest."""
     by_digest = defaultdict(list)
     for line in manifest.read_text().splitlines() if manifest.is_file() else []:
         digest, _, name = line.partition("  ")

@@ -1,4 +1,4 @@
-"""The two vessel sets: photographs without lesion masks, taken for negatives without a grade.
+"""The two vessel sets: photographs without lesion masks, assumed negative without a grade.
 
 References
 ----------
