@@ -1,7 +1,7 @@
 """What the printed numbers of a table imply: can its rows be true?
 
-Nothing here knows the paper: every function takes a table. A table of true scores is never contradicted, if it
-is of one of the sizes and of the share of class 1 that are tried.
+Nothing here knows the paper: every function takes a table. A table of true scores is never contradicted, as long as its
+number of images and its share of class 1 are among those tried.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ def audit_classification(
     sizes: Iterable[int] = range(2, MOST_IMAGES + 1),
     positive_share: float = 0.5,
 ) -> pd.DataFrame:
-    """Look for the confusion matrices behind every row of a table of classification scores.
+    """Search for the confusion matrices behind every row of a table of classification scores.
 
     Parameters
     ----------
     table : DataFrame
-        ``accuracy`` and any of ``precision``, ``recall``, ``f1``, as fractions of one. Other columns are kept in front.
+        ``accuracy`` and any of ``precision``, ``recall``, ``f1``, as fractions of one. Other columns are kept, in
+        front.
     decimals : int, optional
-        To which the scores are printed; by default as :func:`ruranet_utils.evidence.grim.decimals_of` finds.
+        Decimals the scores are printed to; by default as :func:`ruranet_utils.evidence.grim.decimals_of` finds.
     sizes, positive_share
         As for :func:`ruranet_utils.evidence.grim.confusion_matrices`.
 
     Returns
     -------
     DataFrame, one row for each of ``table``
-        ``sizes``: numbers of images that give the row, by any averaging; ``averages``: the averagings that do
-        (that of three classes is left out if another does and few decimals leave too many matrices); ``matrices``: how
-        many matrices that is; ``verdict``: ``consistent``, ``only as macro of three``,
-        ``impossible`` (for the sizes and the share of class 1 that were tried), or ``not checked`` where the accuracy
-        is missing.
+        ``sizes``: numbers of images that give the row, with any averaging; ``averages``: the averagings that do (that
+        of three classes is left out if another one does and too few decimals leave too many matrices); ``matrices``:
+        how many matrices give it; ``verdict``: ``consistent``, ``only as macro of three``, ``impossible`` (for the
+        sizes and the share of class 1 that were tried), or ``not checked`` if the accuracy is missing.
 
     Raises
     ------
     ValueError
-        If a needed column is missing, a score lies outside [0, 1], the table prints more decimals than are given, or
-        so few that too many matrices would have to be tried.
+        If a required column is missing, a score lies outside [0, 1], or the table prints more decimals than
+        ``decimals``, or so few that too many matrices would have to be tried.
     """
     scores = _columns(table, "accuracy", SCORES)
     decimals, sizes = _decimals(table[scores], decimals), list(sizes)
@@ -81,15 +81,15 @@ def audit_classification(
 def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.DataFrame:
     """Check what holds for the pixels of every mask: IoU is at most the accuracy, and at most the precision.
 
-    The true negatives are in the accuracy alone, and the missed pixels are not in the precision. Both hold for each
-    mask, and for a mean over masks if all columns are averaged in the same way; they do not hold between a mean IoU
-    over several classes and an accuracy over all pixels.
+    Accuracy also counts the true negatives, and precision leaves out the missed pixels. Both bounds hold for each mask,
+    and for a mean over masks if all columns are averaged the same way; they do not hold between a mean IoU over several
+    classes and an accuracy over all pixels.
 
     Parameters
     ----------
     table : DataFrame
         ``iou`` and any of ``accuracy``, ``precision`` of the same binary masks, as fractions of one; other columns are
-        kept in front.
+        kept, in front.
     decimals : int, optional
         As for :func:`audit_classification`.
 
@@ -97,7 +97,7 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
     -------
     DataFrame, one row for each of ``table``
         ``verdict``: ``consistent``, ``impossible: IoU above accuracy``, ``impossible: IoU above precision``, or ``not
-        checked`` where a number is missing.
+        checked`` if a number is missing.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def audit_segmentation(table: pd.DataFrame, decimals: int | None = None) -> pd.D
 
 
 def _columns(table: pd.DataFrame, needed: str, further: Iterable[str]) -> list[str]:
-    """The columns to check; a score under a name of other case would go unchecked, so it is refused."""
+    """The columns to check; a score whose name differs in case would go unchecked, so it is refused."""
     known = (needed, *further)
     if misspelled := [name for name in map(str, table.columns) if name.lower() in known and name not in known]:
         raise ValueError(f"columns must be named {', '.join(known)}, got {', '.join(misspelled)}")
@@ -126,7 +126,7 @@ def _columns(table: pd.DataFrame, needed: str, further: Iterable[str]) -> list[s
 
 
 def _decimals(table: pd.DataFrame, decimals: int | None) -> int:
-    """The decimals given, or those that the table prints; fewer than it prints are refused, and so are none."""
+    """The given decimals, or those that the table prints; giving fewer than it prints, or none, is an error."""
     needed = decimals_of(table)
     if decimals is not None and decimals < needed:
         raise ValueError(f"the table prints {needed} decimals, got decimals={decimals}")

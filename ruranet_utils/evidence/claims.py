@@ -1,4 +1,4 @@
-"""What the paper claims of its own numbers, in words; notebook 07 checks it by arithmetic."""
+"""What the paper claims about its own numbers, in words; notebook 07 checks it by arithmetic."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Claim(NamedTuple):
     comment : str
         What the check means, in one sentence.
     fails : {"impossible", "contradicted"}
-        Verdict if the check fails: no images can give these numbers, or another printed number says otherwise.
+        Verdict if the check fails: no set of images can give these numbers, or another printed number says otherwise.
     holds : str
-        Verdict if it does not.
+        Verdict if it passes.
     """
 
     text: str

@@ -1,7 +1,7 @@
 """How much of a diagnosis is the camera? The methods of Table 4 where class and camera are independent or tied.
 
-The cohorts are chosen from one pool of photographs and differ in who was photographed by which camera. Every photograph
-is there a second time without its lesions: what finds the class in these does not find it by its lesions.
+The cohorts are drawn from one pool of photographs and differ in which camera photographed whom. Every photograph also
+exists without its lesions: whatever finds the class in these does not find it by lesions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ruranet_utils.storage.store import Store
 from ruranet_utils.supervised.study import linear_probe, patient_folds
 
 N_EYES = 120
-# Share of class 1 that the second camera has photographed; of class 0 it has the rest.
+# Share of class 1 photographed by the second camera; it photographed the remaining share of class 0.
 TIES = {"untied": 0.5, "partly tied": 0.75, "fully tied": 1.0}
-# The same from two sources, one of which has no class 0: share of class 1 that comes from it.
+# The same for two sources, one of which has no class 0: share of class 1 that comes from that one.
 SOURCE_TIES = {"untied": 0.0, "partly tied": 0.5, "fully tied": 1.0}
 SEEN = ("lesions", "whole image", "lesions removed")
 SUPERVISED, TRANSFERRED = "logistic regression", "the same, on the untied"
@@ -37,7 +37,7 @@ SUPERVISED, TRANSFERRED = "logistic regression", "the same, on the untied"
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Photographs, with and without their lesions, and the cohorts that are chosen from them.
+    """Photographs, with and without their lesions, and the cohorts drawn from them.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Pool:
     cleaned : ndarray of uint8, shape (n, 3, h, w)
         The same photographs without lesions.
     cohorts : dict of str to ndarray of int
-        Rows of the photographs, by name of the cohort; the first cohort is the one where the camera says least.
+        Rows of the photographs, by name of the cohort; in the first cohort the camera says least about the class.
     """
 
     photographs: Cohort
@@ -59,11 +59,11 @@ class Pool:
 def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: Store) -> Pool:
     """The pool that a profile's images allow.
 
-    Synthetic: the same eyes by both cameras. Real, and the images with masks are of another source than those with
-    labels (``open``): all of the first show lesions and stand for class 1; the others give class 0 and the rest of
-    class 1. ``paper``: the cohorts with graded and with assumed negatives. Else the diagnosis cohort as it is. Where
-    two sources are mixed, each image of the second is also filled where some image of the first was, so that the
-    filling does not tell the source.
+    Synthetic: the same eyes with both cameras. Real, with the masks and the labels from different sources (``open``):
+    all images of the first source show lesions and stand for class 1; the second gives class 0 and the rest of class 1.
+    ``paper``: the cohorts with graded and with assumed negatives. Otherwise the diagnosis cohort as it is. If two
+    sources are mixed, each image of the second is also filled in where some image of the first was, so that the filling
+    does not reveal the source.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
 
 
 def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool:
-    """``n_eyes`` eyes, half of each class, by both cameras; cohorts in which the cameras are dealt by ``TIES``."""
+    """``n_eyes`` eyes, half of each class, with both cameras; cohorts in which ``TIES`` assigns the cameras."""
     profile = replace(profile, n_images=n_eyes)
     shots = [synthetic_cohort(profile, store, camera) for camera in CAMERAS]
     photographs = Cohort(
@@ -119,8 +119,8 @@ def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool
 def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Whether the second of two cameras photographs each eye: a share of class 1, and the rest of class 0.
 
-    With one half, class and camera are independent; with 1 either tells the other. A larger share adds eyes of class 1
-    to those of a smaller one.
+    At one half, class and camera are independent; at 1, each determines the other. A larger share keeps the class 1
+    eyes of a smaller one and adds more.
 
     Parameters
     ----------
@@ -142,10 +142,10 @@ def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def compare_ties(pool: Pool, features: dict[str, np.ndarray], profile: Profile, store: Store) -> pd.DataFrame:
-    """Accuracy of every method in every cohort, seeing lesions, whole images, or images without lesions.
+    """Accuracy of every method in every cohort, on lesions, whole images, or images without lesions.
 
-    The clusterings see no label (lesion weights all 1); DMH needs lesions. Logistic regression on the features
-    is the supervised method: it is scored in five folds of patients, and the same models once more on the first
+    The clusterings use no labels (lesion weights all 1); DMH needs lesions. The supervised method is logistic
+    regression on the features: it is scored in five folds of patients, and then the same models again on the first
     cohort's images of the same patients, where the camera does not help.
 
     Parameters
@@ -182,7 +182,8 @@ def pool_features(pool: Pool, backbone: str, profile: Profile, store: Store) -> 
 
 
 def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: Profile) -> pd.DataFrame:
-    """How well a logistic regression tells the camera, among images of class 1 alone, so that no class helps it.
+    """How well a logistic regression recognizes the camera, among images of class 1 only, so that class does not help
+    it.
 
     Parameters
     ----------
@@ -195,7 +196,8 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
     -------
     DataFrame
         ``seen``; ``auc`` within five folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
-        patients), NaN where there is one camera; ``n`` images, ``n_second`` of them not of the first camera by name.
+        patients), NaN if there is only one camera; ``n`` images, ``n_second`` of them not from the first camera by
+        name.
     """
     rows = list(pool.cohorts.values())[min(1, len(pool.cohorts) - 1)]
     rows = rows[pool.photographs.labels[rows] == 1]
@@ -216,7 +218,8 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
 
 
 def _from_two_sources(labels: np.ndarray, n_foreign: int, seed: int) -> dict[str, np.ndarray]:
-    """Cohorts of equally many images of each class; the first ``n_foreign`` rows are of the source without class 0."""
+    """Cohorts with the same number of images of each class; the first ``n_foreign`` rows are from the source without
+    class 0."""
     rng = np.random.default_rng(seed)
     foreign, rows = rng.permutation(n_foreign), np.arange(n_foreign, len(labels))
     positive, negative = (rng.permutation(rows[labels[rows] == label]) for label in (1, 0))
@@ -232,7 +235,7 @@ def _from_two_sources(labels: np.ndarray, n_foreign: int, seed: int) -> dict[str
 def _predict(
     features: np.ndarray, pool: Pool, chosen: np.ndarray, base: np.ndarray, profile: Profile, store: Store
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each method the predicted classes and the rows that they are of."""
+    """For each method, the predicted classes and the rows they belong to."""
     labels, found = pool.photographs.labels, {}
     reduced = reduce(features[chosen], profile.n_components)
     for method in METHODS if features.ndim == 3 else CLUSTERERS:
@@ -242,7 +245,7 @@ def _predict(
         else:
             clusters = Clustering(method, random_state=profile.seed).fit_predict(reduced)
         found[method] = match_clusters(labels[chosen], clusters), chosen
-    # The first cohort's images of a patient are in the same fold, so that no patient is on both sides.
+    # The first cohort's images of a patient go to the same fold, so that no patient is on both sides.
     rows, own = np.concatenate([chosen, base]), np.arange(len(chosen) + len(base)) < len(chosen)
     x, predicted = features[rows].reshape(len(rows), -1), np.empty(len(rows), dtype=int)
     for train, test in patient_folds(profile).split(x, labels[rows], pool.photographs.patients[rows]):

@@ -1,6 +1,6 @@
-"""Which whole numbers give printed shares: possible numbers of images (GRIM) and confusion matrices.
+"""Which whole numbers give the printed shares: possible numbers of images (GRIM) and confusion matrices.
 
-A printed score stands for every value that rounds to it, ties to either side.
+A printed score stands for every value that rounds to it; ties may round either way.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import numpy as np
 import pandas as pd
 
 SCORES = ("precision", "recall", "f1")
-# Over which classes precision, recall and F1 are taken. "macro of three": two classes were laid into three clusters and
-# scored as if there were a third class, of which no image is: its scores are 0 and go into the mean.
+# Classes over which precision, recall and F1 are averaged. "macro of three": two classes were clustered into three
+# clusters and scored as if there were a third class, which has no images: its scores are 0 and enter the mean.
 AVERAGES = ("positive", "weighted", "macro", "macro of three")
 MOST_IMAGES = 400
 MOST_DECIMALS = 7
-MOST_MATRICES = 30_000_000  # to try for one row: some seconds
+MOST_MATRICES = 30_000_000  # to try for one row: a few seconds
 AT_ONCE = 1_000_000  # matrices in memory
 
 
 class TooManyMatrices(ValueError):
-    """So few decimals that more than ``MOST_MATRICES`` would have to be tried."""
+    """The row has so few decimals that more than ``MOST_MATRICES`` would have to be tried."""
 
 
 def decimals_of(table: pd.DataFrame | pd.Series) -> int:
-    """Decimals that a table prints: the most that one of its numbers needs, since zeros at the end are lost.
+    """Decimals that a table prints: the most that any of its numbers needs, since trailing zeros are lost.
 
     Raises
     ------
     ValueError
-        If no number is there, or one is outside [0, 1], which percentages are.
+        If there are no numbers, or one is outside [0, 1], as percentages are.
     """
     values = shares(pd.DataFrame(table)).to_numpy()
     values = values[~np.isnan(values)]
@@ -40,9 +40,10 @@ def decimals_of(table: pd.DataFrame | pd.Series) -> int:
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as floats, missing cells NaN, or an error if a cell is no share: a verdict on it would be a false one.
+    """The table as floats, missing cells NaN; raises an error if a cell is not a share, which would give a false
+    verdict.
 
-    Beyond ``MOST_DECIMALS`` lie the traces of binary numbers (72.13 / 100 is not 0.7213), not printed digits.
+    Digits beyond ``MOST_DECIMALS`` are traces of binary numbers (72.13 / 100 is not 0.7213), not printed ones.
     """
     if table.columns.duplicated().any():
         raise ValueError(f"columns occur twice: {', '.join(map(str, table.columns[table.columns.duplicated()]))}")
@@ -59,23 +60,23 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rounds_to(exact: np.ndarray, printed: float, decimals: int) -> np.ndarray:
-    """Whether exact values may be printed as ``printed``; ties count to both sides."""
+    """Whether exact values may be printed as ``printed``; ties may round either way."""
     return np.abs(np.asarray(exact) - printed) <= 0.5 * 10.0**-decimals + 1e-9
 
 
 def possible_sizes(
     values: Iterable[float], decimals: int, sizes: Iterable[int] = range(1, MOST_IMAGES + 1)
 ) -> list[int]:
-    """Numbers of images of which every value can be a share (GRIM).
+    """Numbers of images for which every value can be a share (GRIM).
 
     Parameters
     ----------
     values : iterable of float
         Shares of the same images, such as accuracies, in [0, 1]. Missing ones are left out.
     decimals : int
-        To which they are printed. With few decimals every size beyond ``10**decimals`` is possible.
+        Decimals they are printed to. With few decimals, every size beyond ``10**decimals`` is possible.
     sizes : iterable of int
-        To try.
+        Numbers to try.
 
     Returns
     -------
@@ -115,23 +116,24 @@ def confusion_matrices(
     average : str
         One of ``AVERAGES``.
     decimals : int
-        To which the row is printed.
+        Decimals the row is printed to.
     sizes : iterable of int
         Numbers of images to try.
     positive_share : float
-        Share of class 1 among the images, in (0, 1). Sizes of which it is no whole number are left out.
+        Share of class 1 among the images, in (0, 1). Sizes that do not give a whole number of class 1 images are
+        skipped.
 
     Returns
     -------
     DataFrame of int
-        ``n``, ``n_positive``, ``tp``, ``tn``, ``fp``, ``fn``; empty if there is none. What is missing to ``n`` lies
-        in a third cluster.
+        ``n``, ``n_positive``, ``tp``, ``tn``, ``fp``, ``fn``; empty if there is none. If they add up to less than
+        ``n``, the remaining images are in a third cluster.
 
     Raises
     ------
     ValueError
         If the accuracy is missing, a score lies outside [0, 1], ``positive_share`` lies outside (0, 1) or fits none of
-        the sizes, or for an unknown average, listing the valid ones.
+        the sizes, or the average is unknown; lists the valid ones.
     """
     if average not in AVERAGES:
         raise ValueError(f"unknown average {average!r}; valid averages: {', '.join(AVERAGES)}")
@@ -158,7 +160,7 @@ def confusion_matrices(
 
 
 def _right_answers(accuracy: float, decimals: int, sizes: Iterable[int], positive_share: float) -> pd.DataFrame:
-    """Every ``n``, ``n_positive``, ``tp`` and ``tn`` with an accuracy."""
+    """Every ``n``, ``n_positive``, ``tp`` and ``tn`` that gives this accuracy."""
     parts = [np.empty((0, 4), int)]
     for n in possible_sizes([accuracy], decimals, sizes):
         n_positive, right = round(n * positive_share), np.arange(n + 1)
@@ -170,12 +172,12 @@ def _right_answers(accuracy: float, decimals: int, sizes: Iterable[int], positiv
 
 
 def _most_wrong(found: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """``fp`` and ``fn`` if there is no third cluster."""
+    """``fp`` and ``fn`` without a third cluster."""
     return found["n"] - found["n_positive"] - found["tn"], found["n_positive"] - found["tp"]
 
 
 def _wrong_answers(found: pd.DataFrame, third_cluster: bool) -> pd.DataFrame:
-    """Add ``fp`` and ``fn``: the rest of each class, or with a third cluster any part of the rest."""
+    """Add ``fp`` and ``fn``: the rest of each class, or any part of it if there is a third cluster."""
     fp, fn = _most_wrong(found)
     if not third_cluster:
         return found.assign(fp=fp, fn=fn)
@@ -188,7 +190,7 @@ def _wrong_answers(found: pd.DataFrame, third_cluster: bool) -> pd.DataFrame:
 def _keep(
     found: pd.DataFrame, formulas: Mapping[str, Callable], row: Mapping[str, float], average: str, decimals: int
 ) -> pd.DataFrame:
-    """The matrices of which the scores are those printed; a score whose denominator is 0 is 0, as in scikit-learn."""
+    """The matrices whose scores are the printed ones; a score whose denominator is 0 is 0, as in scikit-learn."""
     mirrored = {"tp": "tn", "tn": "tp", "fp": "fn", "fn": "fp"}
     negative = found.rename(columns=mirrored).assign(n_positive=found["n"] - found["n_positive"])
     for name, formula in formulas.items():

@@ -1,4 +1,4 @@
-"""Photographs without their lesions: what a control of notebook 08 sees."""
+"""Photographs without their lesions: the control in notebook 08."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMOVED = [row for row, name in enumerate(ANNOTATIONS) if name != "edema"]  # on
 
 
 def remove_lesions(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fill a mask and a margin of ``MARGIN_PX`` smoothly from its surroundings.
+    """Fill a mask and a margin of ``MARGIN_PX`` smoothly from the surroundings.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def remove_lesions(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def lesion_holes(cohort: Cohort, found: np.ndarray) -> np.ndarray:
-    """Where lesions were found or somebody has drawn them.
+    """Where lesions were found or annotated.
 
     Parameters
     ----------
     cohort : Cohort
-        Its masks are taken, too, where it has any.
+        Its masks are included, if it has any.
     found : ndarray of bool, shape (n, n_lesions, h, w)
-        In the order of ``profiles.LESIONS``. Edema is left in place: on real images its masks show the optic disc.
+        In the order of ``profiles.LESIONS``. Edema stays in place: on real images its masks show the optic disc.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def lesion_holes(cohort: Cohort, found: np.ndarray) -> np.ndarray:
 
 
 def without_lesions(images: np.ndarray, holes: np.ndarray, store: Store) -> np.ndarray:
-    """:func:`remove_lesions` of many images, once per store.
+    """:func:`remove_lesions` for many images, once per store.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def without_lesions(images: np.ndarray, holes: np.ndarray, store: Store) -> np.n
     Returns
     -------
     ndarray of uint8, shape (n, 3, h, w)
-        Mapped from the store.
+        Memory-mapped from the store.
     """
 
     def rows() -> Iterator[dict[str, np.ndarray]]:

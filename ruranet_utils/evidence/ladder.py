@@ -1,4 +1,4 @@
-"""Is an accuracy of 0.84 explained? The protocol of the code released beside the paper, one ingredient at a time."""
+"""Can an accuracy of 0.84 be explained? The protocol of the code released with the paper, one ingredient at a time."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from ruranet_utils.storage.store import Store
 
 RELEASED_GRID = np.array(list(product((0.1, 1.0, 10.0), repeat=len(LESIONS))))  # the paper says 1, 5 and 10
 SMALL_PX = 10
-N_STARTS = 10  # of the clustering that starts at random
+N_STARTS = 10  # for the clustering with a random start
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the images are diagnosed: every field is an ingredient of the released code; without them it is ours.
+    """How images are diagnosed: each field is an ingredient of the released code; with none, it is our protocol.
 
     Attributes
     ----------
     inverted_disc : bool
-        "Edema" is everything but what is found as edema, in ``open`` the optic disc.
+        "Edema" is everything except what was found as edema, which in ``open`` is the optic disc.
     small_dropped : bool
-        Parts of a mask of at most 10 pixels are left out.
+        Parts of a mask with at most 10 pixels are dropped.
     input_not_transformed : bool
         GoogLeNet without torchvision's ``transform_input``.
     pca_last : bool
-        Standardized and reduced after the lesions were added up, not before.
+        Standardize and reduce after the lesions are added up, not before.
     summed : bool
-        The sum over the lesions in place of their mean.
+        The sum over the lesions instead of their mean.
     random_start : bool
-        K-medoids as an alternating iteration from a random start, in place of PAM.
+        K-medoids as an alternating iteration from a random start, instead of PAM.
     three_clusters : bool
-        Agglomerative clustering into three clusters; images of the one without a class count as errors.
+        Agglomerative clustering into three clusters; images in the one without a class count as errors.
     half_of_images : bool
-        The first half of each class, in the order of the file names.
+        Only the first half of each class, in order of file names.
     weights_by_labels : bool
-        Weights from {0.1, 1, 10} to the power of four, those with the highest accuracy; else all 1.
+        Weights from {0.1, 1, 10}, all combinations of four, keeping those with the highest accuracy; otherwise all 1.
     """
 
     inverted_disc: bool = False
@@ -78,26 +78,26 @@ def climb(
     profile: Profile,
     store: Store,
 ) -> pd.DataFrame:
-    """Our protocol, each ingredient of the released one alone, and all of them.
+    """Our protocol, each ingredient of the released one alone, and all of them together.
 
     Parameters
     ----------
     cohort : Cohort
         With labels.
     masks : ndarray of bool, shape (n_images, n_lesions, h, w)
-        Found by the networks of the project.
+        Found by this project's networks.
     masks_of_test : ndarray of bool, shape (n_images, n_lesions, h, w), or None
-        Found by networks that were trained on the test images, one more ingredient; none where there are none.
+        Found by networks trained on the test images, one more ingredient; ``None`` leaves it out.
     tied : tuple of Cohort and ndarray
-        Images of which each class comes from a source of its own, with their masks, another one.
+        Images for which each class comes from its own source, with their masks; one more ingredient.
     backbone : str
 
     Returns
     -------
     DataFrame
-        ``protocol``; ``accuracy`` (mean over random starts, of which there are ``n_seeds``) with ``accuracy_low`` and
-        ``accuracy_high`` (95 %, over patients and starts); ``f1_macro``; ``difference`` to our protocol on the same
-        images with its interval and ``p``, for all images alone; ``n``; ``weights``.
+        ``protocol``; ``accuracy`` (mean over ``n_seeds`` random starts) with the 95 % interval ``accuracy_low`` to
+        ``accuracy_high`` (over patients and starts); ``f1_macro``; ``difference`` from our protocol on the same images, with its
+        interval and ``p``, only where all images take part; ``n``; ``weights``.
     """
     ours, agglomerative = Protocol(), replace(RELEASED, random_start=False, three_clusters=True)
     tried = {"ours": (ours, cohort, masks)}
@@ -126,7 +126,7 @@ def climb(
 def diagnose_by(
     protocol: Protocol, cohort: Cohort, masks: np.ndarray, backbone: str, profile: Profile, store: Store
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two clusters by a protocol, each named by the class that it fits best.
+    """Two clusters by a protocol, each assigned the class that it fits best.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def diagnose_by(
 
 
 def _spaces(protocol: Protocol, features: np.ndarray, n_components: int, fitted_on: np.ndarray) -> list[np.ndarray]:
-    """What is clustered, under each weighting that is tried."""
+    """What is clustered, for each weighting tried."""
     grid = RELEASED_GRID if protocol.weights_by_labels else np.ones((1, len(LESIONS)))
     before = features if protocol.pca_last else reduce(features, n_components, fitted_on)
     weighted = np.einsum("wl,nld->wnd", grid, before) / (1 if protocol.summed else len(LESIONS))

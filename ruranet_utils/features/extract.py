@@ -1,4 +1,4 @@
-"""Masked-image features: image times lesion mask through a backbone without its classifier (Section 2.2)."""
+"""Masked-image features: image times lesion mask, through a backbone without its classifier (Section 2.2)."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def lesion_features(
     store: Store,
     variant: str = "default",
 ) -> dict[str, np.ndarray]:
-    """One feature vector per image and lesion from each of some backbones, computed once per store.
+    """One feature vector per image and lesion from each of several backbones, computed once per store.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n_images, 3, h, w)
     masks : ndarray of bool, shape (n_images, n_lesions, h, w)
-        An empty mask gives the feature of the black image; no image is skipped.
+        An empty mask gives the feature of a black image; no image is skipped.
     names : sequence of str
         Backbones of ``profiles.EXTRACTORS``.
     profile : Profile
     store : Store
     variant : {"default", "released"}
-        ``"released"``: GoogLeNet without torchvision's ``transform_input``, as the code released beside the paper cuts
-        it; the other backbones are the same in both.
+        ``"released"``: GoogLeNet without torchvision's ``transform_input``, as in the code released with the paper; the
+        other backbones are the same in both.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def lesion_features(
     Raises
     ------
     ValueError
-        If images and masks do not have the same number and sides, or for an unknown variant.
+        If images and masks differ in number or side length, or the variant is unknown.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; valid variants: {', '.join(VARIANTS)}")

@@ -1,4 +1,4 @@
-"""Where the macula lies, found from the optic disc, and how far from it the lesions are.
+"""Where the macula lies, located from the optic disc, and how far the lesions are from it.
 
 Maculopathy is graded by distance: an exudate within one disc diameter of the fovea (doi:10.1155/2015/310239).
 """
@@ -21,10 +21,10 @@ from ruranet_utils.storage.store import Store, digest_arrays
 
 # From the disc's center to the fovea: disc diameters, and degrees below the horizontal. PMC4577126.
 DISTANCE, ANGLE = 2.65, 5.6
-SPREAD = 0.18  # disc diameters, of the fovea around that point along each axis: half of them lie within 0.21
-SEARCHED, BLUR, SURROUNDINGS = 0.75, 0.2, 1.0  # disc diameters: around that point, of the pit, and of its background
+SPREAD = 0.18  # disc diameters, of the fovea around that point along each axis: half lie within 0.21
+SEARCHED, BLUR, SURROUNDINGS = 0.75, 0.2, 1.0  # disc diameters: search radius, blur of the pit and of its background
 ZONES = (0.5, 1.0, 2.0)  # disc diameters from the fovea
-LEAST_DISC = 1e-3  # share of the image that the disc covers; a smaller one is a reflex
+LEAST_DISC = 1e-3  # share of the image covered by the disc; anything smaller is a reflection
 DISC = LESIONS.index("edema")  # what stands in for edema
 KNOWN = ["disc_row", "disc_column", "disc_diameter_px"]
 LANDMARKS = Step("landmarks", 1, ("features.macula",))
@@ -32,16 +32,16 @@ LANDMARKS = Step("landmarks", 1, ("features.macula",))
 
 @dataclass(frozen=True)
 class Macula:
-    """Landmarks of one photograph, in pixels, NaN where no disc was found.
+    """Landmarks of one photograph, in pixels; NaN if no disc was found.
 
     Attributes
     ----------
     disc, fovea : tuple of float
         Row and column of the center.
     diameter_px : float
-        Of the disc: the root of height times width, in rows. One of these is a disc diameter (DD).
+        Of the disc: the square root of height times width, measured in rows. This is one disc diameter (DD).
     aspect : float
-        Width divided by height of what the image shows, before it was made square.
+        Width divided by height of what the image shows, before it was squeezed to a square.
     """
 
     disc: tuple[float, float]
@@ -51,11 +51,11 @@ class Macula:
 
     @property
     def found(self) -> bool:
-        """Whether there is a disc to start from."""
+        """Whether a disc was found."""
         return bool(np.isfinite(self.diameter_px))
 
     def distance(self, shape: tuple[int, int], origin: tuple[float, float] | None = None) -> np.ndarray:
-        """Disc diameters from the fovea, or from another point, to every pixel: float, of this shape."""
+        """Disc diameters from the fovea, or another point, to every pixel: float, of this shape."""
         y, x = np.ogrid[: shape[0], : shape[1]]
         row, column = origin or self.fovea
         return np.hypot(y - row, (x - column) * self.aspect) / self.diameter_px
@@ -67,17 +67,18 @@ NOWHERE = Macula((np.nan, np.nan), (np.nan, np.nan), np.nan)
 def find_macula(image: np.ndarray, disc: np.ndarray, lesions: np.ndarray | None = None, aspect: float = 1.0) -> Macula:
     """Find the fovea of one photograph.
 
-    From the disc's center 2.65 DD towards the middle of the photograph and 5.6 degrees down; within 0.75 DD of that
-    point the spot that is darkest, in green, smoothed, against its surroundings and without the lesions, and near. The
-    darkness in its standard deviations plus the logarithm of a normal distribution around the point decides.
+    The expected position is 2.65 DD from the disc's center toward the middle of the photograph, 5.6 degrees down.
+    Within 0.75 DD of it, the fovea is the pixel with the highest score: how dark it is in the smoothed green channel
+    relative to its surroundings, without the lesions, in standard deviations, plus the logarithm of a normal
+    distribution around the expected position.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (3, h, w)
     disc : ndarray of bool, shape (h, w)
-        Of which the largest part counts.
+        Only its largest part counts.
     lesions : ndarray of bool, shape (h, w), optional
-        Pixels that say nothing about how dark the retina is.
+        Pixels to ignore when judging how dark the retina is.
     aspect : float
 
     Returns
@@ -110,7 +111,7 @@ def find_macula(image: np.ndarray, disc: np.ndarray, lesions: np.ndarray | None 
 
 
 def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> np.ndarray:
-    """How much darker each place is than its surroundings, as means over the valid pixels alone."""
+    """How much darker each pixel is than its surroundings, both as means over the valid pixels only."""
     spot, around = (
         ndimage.gaussian_filter(green * valid, width * diameter_px)
         / np.maximum(ndimage.gaussian_filter(valid.astype(np.float64), width * diameter_px), 1e-6)
@@ -120,19 +121,19 @@ def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> 
 
 
 def find_all(cohort: Cohort, masks: np.ndarray, store: Store, with_disc: bool = True) -> list[Macula]:
-    """:func:`find_macula` of all images of a cohort, once per store.
+    """:func:`find_macula` for all images of a cohort, once per store.
 
-    Only exudates are left out of the search: the fovea, dark and red, is itself easily taken for a hemorrhage.
+    Only exudates are masked out of the search: the fovea, dark and red, is itself easily mistaken for a hemorrhage.
 
     Parameters
     ----------
     cohort : Cohort
-        Of phantoms the disc is known, not found.
+        For phantoms the disc is known, not found.
     masks : ndarray of bool, shape (n, n_lesions, h, w)
         Found lesions, in the order of ``profiles.LESIONS``.
     store : Store
     with_disc : bool
-        Whether the last one is the optic disc; without a disc there is no macula.
+        Whether the last mask is the optic disc; without a disc there is no macula.
     """
     discs, exudates = masks[:, DISC], masks[:, LESIONS.index("hard_exudates")]
     if not with_disc:
@@ -156,7 +157,8 @@ def _circle(row: float, column: float, diameter_px: float, shape: tuple[int, int
 
 
 def fovea_error(maculae: Sequence[Macula], cohort: Cohort) -> np.ndarray:
-    """Distance of each found fovea from the true one in disc diameters, of phantoms; empty where nobody knows it."""
+    """Distance of each found fovea from the true one in disc diameters, for phantoms; empty if the true one is
+    unknown."""
     if "fovea_row" not in cohort.table:
         return np.empty(0)
     truth = cohort.table[["fovea_row", "fovea_column"]].to_numpy()
@@ -166,7 +168,7 @@ def fovea_error(maculae: Sequence[Macula], cohort: Cohort) -> np.ndarray:
 
 
 def zone_table(masks: np.ndarray, maculae: Sequence[Macula]) -> pd.DataFrame:
-    """:func:`zone_areas` of many photographs, a row for each.
+    """:func:`zone_areas` of many photographs, one row each.
 
     Parameters
     ----------
@@ -195,9 +197,9 @@ def zone_areas(masks: Mapping[str, np.ndarray], macula: Macula) -> dict[str, flo
     Returns
     -------
     dict of str to float
-        For each lesion ``<lesion> <zone>`` in disc areas (of a circle with one DD), where the zone is ``"0.5 DD"``,
-        ``"1 DD"``, ``"2 DD"`` (within, but not within the smaller one) or ``"outside"``; ``<lesion> nearest``: disc
-        diameters from the fovea to its nearest pixel, infinite where there is none. All NaN without a disc.
+        For each lesion, ``<lesion> <zone>`` in disc areas (of a circle one DD across), where the zone is ``"0.5 DD"``,
+        ``"1 DD"``, ``"2 DD"`` (inside it but outside the next smaller one) or ``"outside"``; ``<lesion> nearest``: disc
+        diameters from the fovea to its nearest pixel, infinite if there is none. All NaN without a disc.
     """
     names = [*(f"{edge:g} DD" for edge in ZONES), "outside"]
     found = {}

@@ -1,4 +1,4 @@
-"""Standardization and PCA of deep features, and the two measures that choose the number of components."""
+"""Standardization and PCA of deep features, and the two measures for choosing the number of components."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-# The last bits of a product of matrices depend on the number of threads, which differs between machines.
+# The last bits of a matrix product depend on the number of threads, which differs between machines.
 one_thread = threadpool_limits.wrap(limits=1)
 
 
@@ -23,14 +23,14 @@ def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None
     ----------
     features : ndarray of float, shape (n_images, n_lesions, d) or (n_images, d)
     n_components : int
-        Components to keep, >= 1; fewer where there are not as many dimensions, or rows minus one.
+        Components to keep, >= 1; fewer if there are fewer dimensions, or rows minus one.
     fitted_on : ndarray of bool, shape (n_images,), optional
-        Images that mean, deviation and components are taken from, such as those outside the test split; all by default.
+        Images to compute the mean, deviation and components from, such as those outside the test split; all by default.
 
     Returns
     -------
     ndarray of float64, shape (..., min(n_components, n_rows - 1, d))
-        The leading shape is that of ``features``. Each column has mean 0 over all rows that it is fitted on.
+        The leading axes are those of ``features``. Each column has mean 0 over the rows it was fitted on.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None
 
 
 def standardize(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
-    """Standardize as :func:`reduce` does and keep all dimensions (Table 5e); float64, same shape, same errors."""
+    """Standardize as :func:`reduce` does but keep all dimensions (Table 5e); float64, same shape, same errors."""
     return _standardized_rows(features, fitted_on).reshape(np.shape(features))
 
 
@@ -89,14 +89,13 @@ def variance_curve(features: np.ndarray, k_max: int = 100) -> pd.DataFrame:
     ----------
     features : ndarray of float, shape (n_images, n_lesions, d) or (n_images, d)
     k_max : int
-        Most components, >= 1; cut to what the data can give, ``min(n_rows - 1, d)``.
+        Most components, >= 1; capped at what the data can give, ``min(n_rows - 1, d)``.
 
     Returns
     -------
     DataFrame, one row per k
-        ``k``; ``explained_ratio``, cumulative, in [0, 1]; ``reconstruction_error``, Eq. 6 to the letter, in
-        [0, d]; ``reconstruction_error_per_feature``, the same divided by the number of features that vary,
-        in [0, 1].
+        ``k``; ``explained_ratio``, cumulative, in [0, 1]; ``reconstruction_error``, Eq. 6 taken literally, in [0, d];
+        ``reconstruction_error_per_feature``, the same divided by the number of features that vary, in [0, 1].
 
     Raises
     ------
@@ -162,7 +161,7 @@ def smallest_k(curve: pd.DataFrame, targets: Sequence[float] = (0.90, 0.95, 0.99
 
 @one_thread
 def planes(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Features laid into the plane for a figure: ``"PCA"`` and ``"t-SNE"``, each of shape (n_images, 2).
+    """Features projected to 2-D for a figure: ``"PCA"`` and ``"t-SNE"``, each of shape (n_images, 2).
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def require_finite(features: np.ndarray) -> None:
     Raises
     ------
     ValueError
-        Saying how many values are not finite.
+        The message says how many values are not finite.
     """
     n_bad = np.count_nonzero(~np.isfinite(features))
     if n_bad:
@@ -193,7 +192,7 @@ def require_finite(features: np.ndarray) -> None:
 
 
 def _standardized_rows(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
-    """All leading axes stacked; every column with mean 0 and variance 1, or all 0 if it is constant."""
+    """All leading axes stacked; every column has mean 0 and variance 1, or is all 0 if constant."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim < 2 or features.size == 0:
         raise ValueError(f"features must have shape (n_images, [n_lesions,] d), got {features.shape}")
@@ -222,5 +221,5 @@ def _check_n_components(n_components: int, n_rows: int) -> None:
 
 
 def _pca(rows: np.ndarray, n_components: int) -> PCA:
-    """Full SVD: exact and, with scikit-learn's sign rule, the same on every call."""
+    """Full SVD: exact and, with scikit-learn's sign convention, the same on every call."""
     return PCA(n_components=min(n_components, rows.shape[1]), svd_solver="full").fit(rows)

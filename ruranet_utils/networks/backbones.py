@@ -14,11 +14,11 @@ from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-WIDTH, NARROWEST = 256, 16  # channels of a decoder's deepest stage in the paper's networks, and of its last one
+WIDTH, NARROWEST = 256, 16  # channels of the decoder's deepest stage in the paper's networks, and of its last
 
 State = Mapping[str, torch.Tensor]
 
-# Parameters of torchvision's networks that this project replaces or leaves out.
+# Parameters in torchvision's networks that this project replaces or leaves out.
 _HEADS = ("fc.", "classifier.", "aux1.", "aux2.")
 
 
@@ -37,9 +37,9 @@ def unet(
     ----------
     encoder : str
         One of ``profiles.ENCODERS``.
-    attention : {"scse", None}
+    SCSE on the concatenated skip connections (Roy et al. 2018, doi:10.1007/978-3-030-00928-1_48), or no attention.
         SCSE on the concatenated skip connections (Roy et al. 2018, doi:10.1007/978-3-030-00928-1_48), or none.
-    depth : int
+    Number of encoder and decoder stages.
         Stages of encoder and decoder.
     state : mapping or None
         ImageNet parameters of the encoder; ``None`` starts at random.
@@ -47,7 +47,7 @@ def unet(
         Seed of the random parameters.
     n_lesions : int
     width : int
-        Channels of the decoder's deepest stage of five; each following one has half as many, at least ``NARROWEST``.
+        Channels of the deepest of five decoder stages; each following one has half as many, but at least ``NARROWEST``.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def unet(
         ``(n, 3, h, w)`` float32, normalized by ImageNet's mean and deviation, sides divisible by ``2**depth``,
         to ``(n, n_lesions, h, w)`` logits.
     """
-    import segmentation_models_pytorch as smp  # a second, which finished steps should not cost
+    import segmentation_models_pytorch as smp  # takes a second, which finished steps should not cost
 
     check_name(encoder, ENCODERS)
     with seeded(seed):
@@ -68,7 +68,7 @@ def unet(
             classes=n_lesions,
         )
     if state is not None:
-        # smp's encoders drop the classifier themselves and rename DenseNet's layers, in place: hence the copy.
+        # smp's encoders drop the classifier themselves and rename DenseNet's layers in place: hence the copy.
         model.encoder.load_state_dict(dict(state))
     if depth < 5:
         _drop_unreached(model.encoder)
@@ -76,7 +76,7 @@ def unet(
 
 
 def _drop_unreached(encoder: nn.Module) -> None:
-    """Remove the parameters of stages beyond an encoder's depth, which are built but never called."""
+    """Remove the parameters of stages beyond an encoder's depth; they are built but never used."""
     reached: set[nn.Module] = set()
     leaves = [(name, module) for name, module in encoder.named_modules() if not any(module.children())]
     hooks = [leaf.register_forward_hook(lambda module, *_: reached.add(module)) for _, leaf in leaves]
@@ -112,11 +112,11 @@ def classifier(backbone: str, state: State | None, seed: int) -> nn.Module:
 
 
 def feature_extractor(backbone: str, state: State | None, seed: int) -> nn.Module:
-    """Backbone "removing the original classification layer" (Section 2.2): the input of its last linear layer.
+    """Backbone "removing the original classification layer" (Section 2.2): outputs the input of its last linear layer.
 
-    Dimensions: AlexNet and VGG 4096, GoogLeNet 1024, MobileNet 1280, ResNet18 and 34 512, ResNet50 2048.
-    GoogLeNet keeps torchvision's ``transform_input``, which undoes ImageNet's normalization, whenever its
-    weights are ImageNet's. With parameters of BVLC's it is :class:`OriginalGoogLeNet`, the network of 2015.
+    Dimensions: AlexNet and VGG 4096, GoogLeNet 1024, MobileNet 1280, ResNet18 and 34 512, ResNet50 2048. GoogLeNet
+    keeps torchvision's ``transform_input``, which undoes ImageNet's normalization, whenever its weights are ImageNet's.
+    With BVLC's parameters it is :class:`OriginalGoogLeNet`, the network of 2015.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 
 def _torchvision(backbone: str, state: State | None, seed: int, last: Callable[[int], nn.Module]) -> nn.Module:
-    from torchvision import models  # as long to load as torch itself
+    from torchvision import models  # takes as long to load as torch itself
 
     with seeded(seed):
         if backbone == "googlenet" and state is not None and "conv1.conv.bias" in state:
@@ -177,6 +177,6 @@ def memory_format(backbone: str) -> torch.memory_format:
 
 
 def check_name(name: str, known) -> None:
-    """Refuse a backbone that is none of the known ones, listing those."""
+    """Refuse an unknown backbone, listing the known ones."""
     if name not in known:
         raise ValueError(f"unknown backbone {name!r}; valid: {', '.join(known)}")

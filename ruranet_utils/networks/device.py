@@ -1,4 +1,4 @@
-"""What a network computes on and how: device, threads, precision and seed."""
+"""What a network computes on, and how: device, threads, precision and seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ruranet_utils.storage.machine import processor
 
 
 def prepare(profile: Profile) -> torch.device:
-    """Set torch's threads to those of the profile and return its device; ``"auto"`` is the GPU where there is one."""
+    """Set torch's threads to the profile's and return its device; ``"auto"`` is the GPU if there is one."""
     torch.set_num_threads(profile.threads)
     if profile.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -22,17 +22,17 @@ def prepare(profile: Profile) -> torch.device:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the networks of a profile are trained and applied on this machine.
+    """How a profile's networks are trained and applied on this machine.
 
     Attributes
     ----------
     device : torch.device
     name : str
-        Of the GPU; else ``"cpu"``.
+        The GPU's name, or ``"cpu"``.
     precision : str
-        Lightning's name of the precision to train in.
+        Lightning's name for the training precision.
     workers : int
-        Processes that compute networks side by side.
+        Processes that run networks in parallel.
     """
 
     device: torch.device
@@ -44,9 +44,9 @@ class Plan:
 def plan(profile: Profile) -> Plan:
     """Choose device, precision and workers.
 
-    The device ``"auto"`` is the GPU where there is one. The precision ``"auto"`` is mixed with bfloat16 on a GPU and on
-    a processor that computes in it and may (it may not where the profile holds it to AVX2); elsewhere it is float32. A
-    GPU is used by one process, which fills it; processors by as many as the profile says.
+    The device ``"auto"`` is the GPU if there is one. The precision ``"auto"`` is mixed with bfloat16 on a GPU and on a
+    processor that computes in it and is allowed to (not if the profile restricts it to AVX2); elsewhere it is float32.
+    A GPU is used by one process, which fills it; processors by as many processes as the profile says.
     """
     device = prepare(profile)
     on_gpu = device.type == "cuda"
@@ -62,14 +62,14 @@ def plan(profile: Profile) -> Plan:
 
 
 def machine_name(profile: Profile) -> str:
-    """What the networks of a profile are computed on: name of the GPU, or of the processor."""
+    """What a profile's networks run on: the name of the GPU or of the processor."""
     planned = plan(profile)
     return processor() if planned.device.type == "cpu" else planned.name
 
 
 def device_settings(profile: Profile, trains: bool = False) -> dict[str, str | int]:
-    """What a stored result of a network depends on besides the network: ``threads``, the ``device`` that ``"auto"``
-    stands for, by name if it is a GPU, and where it ``trains`` the ``precision``."""
+    """What a stored result of a network depends on besides the network: ``threads``; the ``device`` that ``"auto"``
+    stands for, by name if it is a GPU; and, if it ``trains``, the ``precision``."""
     planned = plan(profile)
     settings = {"threads": profile.threads, "device": planned.name}
     return {**settings, "precision": planned.precision} if trains else settings
@@ -77,7 +77,7 @@ def device_settings(profile: Profile, trains: bool = False) -> dict[str, str | i
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside a block and leave its global state as it was."""
+    """Seed torch inside a block and leave its global state unchanged afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

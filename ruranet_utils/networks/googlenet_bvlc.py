@@ -1,4 +1,4 @@
-"""GoogLeNet as it was in 2015 and as BVLC trained it on ImageNet; torchvision's is a later variant of it."""
+"""GoogLeNet as it was in 2015, trained on ImageNet by BVLC; torchvision's is a later variant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
 
-MEAN_BGR = (104.0, 117.0, 123.0)  # of 255, which the images of its training were reduced by
+MEAN_BGR = (104.0, 117.0, 123.0)  # of 255; subtracted from its training images
 
 
 class Convolution(nn.Module):
@@ -24,7 +24,7 @@ class Convolution(nn.Module):
 
 
 class WideInception(Inception):
-    """Its third branch has kernels of 5 x 5, as in the paper; torchvision's are 3 x 3."""
+    """Inception module whose third branch has 5 x 5 kernels, as in the paper; torchvision's are 3 x 3."""
 
     def __init__(self, n_inputs: int, ch1: int, red3: int, ch3: int, red5: int, ch5: int, pooled: int):
         super().__init__(n_inputs, ch1, red3, ch3, red5, ch5, pooled, conv_block=Convolution)
@@ -34,13 +34,13 @@ class WideInception(Inception):
 class OriginalGoogLeNet(GoogLeNet):
     """The network of Szegedy et al. (2015), doi:10.1109/CVPR.2015.7298594, without the auxiliary classifiers.
 
-    Against torchvision's: no batch normalization, local response normalization after the first pooling and before the
-    second, kernels of 5 x 5, a fourth pooling of 3 x 3.
+    Differences from torchvision's: no batch normalization, local response normalization after the first pooling and
+    before the second, 5 x 5 kernels, a fourth pooling of 3 x 3.
 
     Parameters
     ----------
     mean, std : sequence of float, shape (3,)
-        By which its input was normalized, which it undoes.
+        Normalization already applied to its input, which the network undoes.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -52,6 +52,6 @@ class OriginalGoogLeNet(GoogLeNet):
         self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
     def _transform_input(self, x: torch.Tensor) -> torch.Tensor:
-        """From normalized RGB to BGR from 0 to 255 minus ``MEAN_BGR``."""
+        """Convert normalized RGB to BGR from 0 to 255, minus ``MEAN_BGR``."""
         mean, std, offset = (x.new_tensor(value).view(3, 1, 1) for value in (*self.normalized_by, MEAN_BGR))
         return 255 * (x * std + mean).flip(1) - offset

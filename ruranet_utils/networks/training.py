@@ -1,4 +1,4 @@
-"""One seeded, resumable training for both kinds of model (segmentation, classification), by Lightning."""
+"""One seeded, resumable training loop for both kinds of model (segmentation, classification), on Lightning."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from ruranet_utils.storage.progress import progress
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
-# A checkpoint is as large as three models: an epoch that took less is repeated faster than it is written.
+# A checkpoint is three times the size of the model: repeating an epoch shorter than this takes less time than writing
+# it.
 CHECKPOINT_EVERY_S = 30.0
 
 
 class MovingAverage(WeightAveraging):
-    """Exponential moving average of the parameters and of batch normalization's statistics, without their first values.
+    """Exponential moving average of the parameters and batch-normalization statistics, without their initial values.
 
     Lightning's own starts from the first step's values, which still weigh ``decay ** n_steps`` at the end: a quarter
-    after 650 steps with 0.998. As in Adam's bias correction the weights of the steps are divided by their sum instead.
+    after 650 steps with 0.998. Instead, as in Adam's bias correction, the steps' weights are divided by their sum.
 
     Parameters
     ----------
     decay : float
         In (0, 1).
     device : torch.device
-        That of the training; Lightning would keep the average where the model lay before.
+        The training device; Lightning would keep the average where the model was before.
 
     References
     ----------
@@ -51,27 +52,29 @@ class MovingAverage(WeightAveraging):
         def average(so_far: list[torch.Tensor], now: list[torch.Tensor], n_before: torch.Tensor) -> None:
             if so_far[0].is_floating_point():
                 torch._foreach_lerp_(so_far, now, (1 - decay) / (1 - decay ** (float(n_before) + 1)))
-            else:  # batch normalization counts its batches
+            else:  # batch normalization's count of batches
                 torch._foreach_copy_(so_far, now)
 
         super().__init__(device, multi_avg_fn=average)
 
 
 class Record(Checkpoint):
-    """What a training has achieved: the best epoch's weights, a row per epoch, and the way back after a kill.
+    """What a training run has achieved: the best epoch's weights, a row per epoch, and the state to resume after a
+    kill.
 
-    As a ``Checkpoint`` it is called after early stopping, the state of which a checkpoint must hold.
+    As a ``Checkpoint`` it runs after early stopping, whose state a checkpoint must hold.
 
     Parameters
     ----------
     monitor : str or None
         Name of the logged score, higher is better; ``None`` keeps the last epoch.
     seed : int
-        Of dropout; each epoch is seeded anew, so that a resumed training draws what an undisturbed one draws.
+        Seed of dropout; each epoch is seeded anew, so that a resumed training run draws the same numbers as an
+        uninterrupted one.
     checkpoint : Path or None
         Written at the end of an epoch, at most every ``CHECKPOINT_EVERY_S`` seconds.
     bar : tqdm
-        Advanced by one at the end of every epoch.
+        Advances by one at the end of every epoch.
     """
 
     def __init__(self, monitor: str | None, seed: int, checkpoint: Path | None, bar: tqdm):
@@ -81,11 +84,11 @@ class Record(Checkpoint):
         self.saved_at_s = time.perf_counter()
 
     def state_dict(self) -> dict:
-        """What a checkpoint holds of it."""
+        """What a checkpoint holds of this record."""
         return {"rows": self.rows, "best": self.best}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what a checkpoint holds."""
+        """Restore what a checkpoint holds."""
         self.rows, self.best = state["rows"], state["best"]
         self.bar.update(len(self.rows))
 
@@ -96,15 +99,15 @@ class Record(Checkpoint):
         self.waited_s = 0.0
 
     def on_train_batch_start(self, trainer, module, batch, batch_index):
-        """The batch is there: add up how long the step has waited for it."""
+        """The batch has arrived: add up how long the step waited for it."""
         self.waited_s += time.perf_counter() - self.ready_s
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-        """The step is done."""
+        """The step is finished."""
         self.ready_s = time.perf_counter()
 
     def on_train_epoch_end(self, trainer, module):
-        """Runs after validation: compare, remember, show, save."""
+        """Runs after validation: compare, remember, display, save."""
         row = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.monitor and (not self.rows or row[self.monitor] > max(past[self.monitor] for past in self.rows)):
             self.best = copy.deepcopy(module.model.state_dict())
@@ -118,7 +121,7 @@ class Record(Checkpoint):
             self.saved_at_s = time.perf_counter()
 
     def on_fit_end(self, trainer, module):
-        """Put the best weights back."""
+        """Restore the best weights."""
         if self.monitor:
             module.model.load_state_dict(self.best)
 
@@ -136,27 +139,28 @@ def fit(
 ) -> pd.DataFrame:
     """Train with early stopping and leave the best epoch's weights in ``module.model``.
 
-    Without validation the training lasts as long as it may, and the last weights are left; if the profile averages
-    weights, their moving average.
+    Without validation, training runs for all epochs and keeps the last weights or, if the profile averages weights,
+    their moving average.
 
     Parameters
     ----------
     module : LightningModule
         Holds the network as ``model`` and logs ``train_loss`` and ``monitor`` once per epoch.
     train, validation : iterable with a length
-        Give the batches of one epoch each time they are iterated. ``train.epoch`` says how often that was.
+        Yield the batches of one epoch each time they are iterated. ``train.epoch`` counts the iterations.
         ``validation`` may be ``None``.
     profile : Profile
         Its ``device``, ``threads``, ``precision``, ``patience``, ``weight_average`` and ``seed``; torch's global state
-        is left as it was.
+        is left unchanged.
     monitor : str or None
-        Validation score, higher is better; ``None`` where there is no validation.
+        Validation score, higher is better; ``None`` if there is no validation.
     epochs : int
-        Most epochs; early stopping may end before.
+        Maximum number of epochs; early stopping may end training before.
     description : str
         Label of the progress bar.
     checkpoint : Path, optional
-        File from which a killed training goes on at its last epoch, to the same weights. Left behind at the end.
+        File from which a killed training run resumes at its last epoch, with the same final weights. It is left in
+        place.
 
     Returns
     -------
@@ -205,24 +209,24 @@ def fit(
             torch.use_deterministic_algorithms(was_deterministic)
             torch.utils.deterministic.fill_uninitialized_memory = filled
     del trainer
-    release_memory()  # the optimizer's states, before the model is applied
+    release_memory()  # free the optimizer's states before the model is applied
     return pd.DataFrame(record.rows)
 
 
 def _endings(monitor: str | None, profile: Profile) -> list[pl.Callback]:
-    """What decides on the weights that are kept: the best epoch, or the moving average of all steps."""
+    """What decides which weights are kept: the best epoch, or the moving average over all steps."""
     if monitor:
         return [EarlyStopping(monitor, patience=profile.patience, mode="max")]
     return [MovingAverage(profile.weight_average, prepare(profile))] if profile.weight_average else []
 
 
 def _epochs_done(checkpoint: Path | None) -> int:
-    """Epochs that a checkpoint has behind it; a damaged one is removed, and the training starts anew."""
+    """Epochs completed in a checkpoint; a damaged one is removed, and training starts over."""
     if not checkpoint or not checkpoint.exists():
         return 0
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"] + 1
-    except Exception as error:  # torch names no class for what a broken file can raise
+    except Exception as error:  # torch documents no exception class for broken files
         warnings.warn(f"{checkpoint.name} is damaged, the training starts anew: {error}", stacklevel=3)
         checkpoint.unlink()
         return 0
@@ -235,12 +239,12 @@ def _logger(description: str):
 
 
 def adam(parameters, learning_rate: float) -> torch.optim.Adam:
-    """Adam as in the paper (Section 2.1): beta of 0.9 and 0.999."""
+    """Adam as in the paper (Section 2.1): beta 0.9 and 0.999."""
     return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), fused=True)
 
 
 def check_finite(loss: torch.Tensor, batch: str) -> torch.Tensor:
-    """Pass a loss on, or stop and name the batch that broke it."""
+    """Pass a loss through, or stop and name the batch that broke it."""
     if not torch.isfinite(loss):
         raise ValueError(f"the loss became {loss.item()} in {batch}: lower the learning rate or look at its images")
     return loss

@@ -17,11 +17,11 @@ from ruranet_utils.storage import paths
 from ruranet_utils.storage.artefacts import digest_file
 from ruranet_utils.storage.store import note
 
-BVLC = "_bvlc"  # at the end of a file's name: of the Berkeley Vision and Learning Center, trained with Caffe
+BVLC = "_bvlc"  # file name suffix: Berkeley Vision and Learning Center, trained with Caffe
 
 
 class WeightsNotFoundError(FileNotFoundError):
-    """ImageNet weights were asked for, are not at hand, and random ones are not allowed."""
+    """ImageNet weights were requested but are not available, and random ones are not allowed."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Weights:
 def find_weights(backbone: str, profile: Profile) -> Weights:
     """Look for a backbone's ImageNet weights if the profile asks for them.
 
-    ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR`` is looked for first, for GoogLeNet also ``googlenet_bvlc.pth`` (the
-    network of 2015, :mod:`ruranet_utils.networks.googlenet_bvlc`), then torchvision's cache and host.
+    The search order is ``<backbone>.pth`` in ``RURANET_WEIGHTS_DIR``, there for GoogLeNet also ``googlenet_bvlc.pth``
+    (the network of 2015, :mod:`ruranet_utils.networks.googlenet_bvlc`), then torchvision's cache, then its host.
 
     Parameters
     ----------
     backbone : str
-        A name of ``profiles.ENCODERS``, ``profiles.CLASSIFIERS`` or ``profiles.EXTRACTORS``.
+        A name from ``profiles.ENCODERS``, ``profiles.CLASSIFIERS`` or ``profiles.EXTRACTORS``.
     profile : Profile
         Its ``weights`` and ``allow_random_weights``.
 
@@ -94,18 +94,19 @@ def _find(backbone: str, profile: Profile) -> Weights:
 
 
 def reference_backbone(profile: Profile) -> str:
-    """The paper's feature extractor, GoogLeNet, or the profile's first one with ImageNet weights where it has none."""
+    """The paper's feature extractor, GoogLeNet, or if it lacks ImageNet weights, the profile's first one that has
+    them."""
     return min(profile.extractors, key=lambda name: (find_weights(name, profile).file is None, name != "googlenet"))
 
 
 @cache
 def _download(backbone: str) -> Path | OSError:
-    """File of torchvision's weights, fetched at most once, or the error that prevented it."""
-    from torchvision import models  # as long to load as torch itself
+    """File with torchvision's weights, downloaded at most once, or the error that prevented it."""
+    from torchvision import models  # takes as long to load as torch itself
 
     weights = models.get_model_weights(backbone).DEFAULT
     try:
-        with redirect_stdout(sys.stderr):  # where it prints to
+        with redirect_stdout(sys.stderr):  # where it prints its progress
             weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         return error

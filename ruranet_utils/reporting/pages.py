@@ -52,4 +52,6 @@ def publish(executed: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(executed.glob("*.ipynb")):
         copy = publishable(nbformat.read(path, as_version=4))
+        for cell in copy.cells:
+            cell.source = cell.source.replace("](../", "](../../")  # a folder further down
         write_atomically(folder / path.name, lambda file, copy=copy: nbformat.write(copy, file))

@@ -37,13 +37,15 @@ def test_a_notebook_that_failed_is_not_published():
 
 def test_a_folder_is_copied(tmp_path):
     notebook = new_notebook(
-        cells=[new_markdown_cell("# 01"), new_code_cell("1", metadata={"alt": "a", "papermill": {}})]
+        cells=[new_markdown_cell("[# 01](../docs/a.md)"), new_code_cell("1", metadata={"alt": "a", "papermill": {}})]
     )
     (tmp_path / "executed").mkdir()
     nbformat.write(notebook, tmp_path / "executed/01_x.ipynb")
     publish(tmp_path / "executed", tmp_path / "open")
     copy = nbformat.read(tmp_path / "open/01_x.ipynb", as_version=4)
-    assert [cell.source for cell in copy.cells] == ["# 01", "1"] and copy.cells[1].metadata == {"alt": "a"}
+    assert [cell.source for cell in copy.cells] == ["[# 01](../../docs/a.md)", "1"] and copy.cells[1].metadata == {
+        "alt": "a"
+    }
 
 
 def test_what_is_committed_shows_no_photograph():

@@ -31,7 +31,7 @@ SOURCE = Source(
     patient_rule="the column patient of labels.csv; else every photograph counts as a patient",
 )
 DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "__macosx")
-OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if their content is an image
+OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if they hold an image
 HOW_TO_EXPORT = {
     ".dcm": "export DICOM as PNG",
     ".heic": "export HEIC as JPEG",
