@@ -96,8 +96,8 @@ def climb(
     -------
     DataFrame
         ``protocol``; ``accuracy`` (mean over ``n_seeds`` random starts) with the 95 % interval ``accuracy_low`` to
-        ``accuracy_high`` (over patients and starts); ``f1_macro``; ``difference`` from our protocol on the same images, with its
-        interval and ``p``, only where all images take part; ``n``; ``weights``.
+        ``accuracy_high`` (over patients and starts); ``f1_macro``; ``difference`` from our protocol on the same
+        images, with its interval and ``p``, only where all images take part; ``n``; ``weights``.
     """
     ours, agglomerative = Protocol(), replace(RELEASED, random_start=False, three_clusters=True)
     tried = {"ours": (ours, cohort, masks)}
