@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ruranet_utils.clustering import dmh, weighting
-from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.estimators import Clustering, unchecked
 from ruranet_utils.clustering.weighting import WEIGHT_GRID, WeightSearch, aggregate, search_weights
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import Profile
@@ -98,6 +98,7 @@ def label_free_clusters(
     return search.labels[weighting.EQUAL], aggregate(embedded, WEIGHT_GRID[weighting.EQUAL])
 
 
+@unchecked
 def diagnose(
     embedded: np.ndarray | Sequence[np.ndarray], method: str, cohort: Cohort, profile: Profile, store: Store
 ) -> list[dict[str, float | str | np.ndarray]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from skimage.morphology import remove_small_objects
 from sklearn.metrics import f1_score
 
-from ruranet_utils.clustering.estimators import Clustering
+from ruranet_utils.clustering.estimators import Clustering, unchecked
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import one_thread, reduce
@@ -69,6 +69,7 @@ INGREDIENTS = tuple(field.name for field in fields(Protocol))
 RELEASED = Protocol(**{name: name != "three_clusters" for name in INGREDIENTS})
 
 
+@unchecked
 def climb(
     cohort: Cohort,
     masks: np.ndarray,

@@ -97,6 +97,7 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@cache
 def instructions(with_torch: bool = True) -> str:
     """What this process computes with, such as ``"Haswell, AVX2"``: the kinds of its BLAS, then that of torch.
 
