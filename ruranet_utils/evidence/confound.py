@@ -22,7 +22,6 @@ from ruranet_utils.profiles import LESIONS, METHODS, NEGATIVES, Profile
 from ruranet_utils.segmentation.study import lesion_masks
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import match_clusters
-from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.store import Store
 from ruranet_utils.supervised.study import linear_probe, patient_folds
 
@@ -141,34 +140,33 @@ def deal_cameras(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.where(labels == 1, rank <= share, rank > share)
 
 
-def compare_ties(pool: Pool, features: dict[str, np.ndarray], profile: Profile, store: Store) -> pd.DataFrame:
-    """Accuracy of every method in every cohort, on lesions, whole images, or images without lesions.
+def diagnose_cohort(
+    features: np.ndarray, pool: Pool, cohort: str, profile: Profile, store: Store
+) -> dict[str, dict[str, float]]:
+    """Accuracy of every method in one cohort of the pool.
 
     The clusterings use no labels (lesion weights all 1); DMH needs lesions. The supervised method is logistic
-    regression on the features: it is scored in five folds of patients, and then the same models again on the first
-    cohort's images of the same patients, where the camera does not help.
+    regression on the features: it is scored in folds of patients, and then the same models again on the first cohort's
+    images of the same patients, where the camera does not help.
 
     Parameters
     ----------
+    features : ndarray of float, shape (n, n_lesions, d) or (n, d)
+        Of the whole pool, from :func:`pool_features`.
     pool : Pool
-    features : dict of str to ndarray
-        From :func:`pool_features`.
+    cohort : str
+        A key of ``pool.cohorts``.
     profile : Profile
     store : Store
 
     Returns
     -------
-    DataFrame
-        ``cohort``, ``seen`` (one of ``SEEN``), ``method``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 %,
-        bootstrap over patients, given these clusters and models), ``n``.
+    dict of dict
+        By method: ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (95 %, over patients, given these clusters and
+        models), ``n``.
     """
-    rows = []
-    base = next(iter(pool.cohorts.values()))
-    for name, chosen in progress(pool.cohorts.items(), desc="cohorts", unit="cohort"):
-        for seen, all_features in features.items():
-            for method, (predicted, of) in _predict(all_features, pool, chosen, base, profile, store).items():
-                rows.append({"cohort": name, "seen": seen, "method": method, **_score(predicted, pool, of)})
-    return pd.DataFrame(rows)
+    predicted = _predict(features, pool, pool.cohorts[cohort], next(iter(pool.cohorts.values())), profile, store)
+    return {method: _score(classes, pool, rows) for method, (classes, rows) in predicted.items()}
 
 
 def pool_features(pool: Pool, backbone: str, profile: Profile, store: Store) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -48,10 +49,26 @@ def _publishable(output: NotebookNode, shows: bool) -> NotebookNode | None:
 
 
 def publish(executed: Path, folder: Path) -> None:
-    """Write the publishable copies of all executed notebooks of a folder into another."""
+    """Write publishable copies of the executed notebooks of a run into another folder; each names its commit.
+
+    Parameters
+    ----------
+    executed : Path
+        Beside the ``run.json`` of the run. Nothing is written if it holds no notebooks.
+    folder : Path
+        Created if it does not exist.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(executed.glob("*.ipynb")):
         copy = publishable(nbformat.read(path, as_version=4))
         for cell in copy.cells:
             cell.source = cell.source.replace("](../", "](../../")  # a folder further down
+        ran = json.loads((executed.parent / "run.json").read_text())["notebooks"][path.stem]
+        copy.cells[0].source = with_commit(copy.cells[0].source, ran["commit"])
         write_atomically(folder / path.name, lambda file, copy=copy: nbformat.write(copy, file))
+
+
+def with_commit(title: str, commit: str) -> str:
+    """A notebook's first cell with a line below its heading that says which code the notebook ran."""
+    heading, _, rest = title.partition("\n")
+    return f"{heading}\n\n*A run of commit `{commit[:7]}`; the notebook may have changed since.*\n{rest}"

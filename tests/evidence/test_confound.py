@@ -16,8 +16,8 @@ from ruranet_utils.evidence.confound import (
     TRANSFERRED,
     Pool,
     camera_from_features,
-    compare_ties,
     deal_cameras,
+    diagnose_cohort,
     make_pool,
     synthetic_pool,
 )
@@ -72,7 +72,13 @@ def told(pool, tiny, store):
         lesions = noise + secret.reshape(len(secret), 1, -1)
         whole = lesions.mean(axis=1)
         features = {"lesions": lesions, "whole image": whole, "lesions removed": whole}
-        return compare_ties(pool, features, replace(tiny, dmh_epochs=5, n_components=4), store)
+        profile = replace(tiny, dmh_epochs=5, n_components=4)
+        return pd.DataFrame(
+            {"cohort": cohort, "seen": seen, "method": method, **scored}
+            for cohort in pool.cohorts
+            for seen, values in features.items()
+            for method, scored in diagnose_cohort(values, pool, cohort, profile, store).items()
+        )
 
     return score
 

@@ -36,16 +36,15 @@ def test_a_notebook_that_failed_is_not_published():
 
 
 def test_a_folder_is_copied(tmp_path):
-    notebook = new_notebook(
-        cells=[new_markdown_cell("[# 01](../docs/a.md)"), new_code_cell("1", metadata={"alt": "a", "papermill": {}})]
-    )
+    cells = [new_markdown_cell("# 01\n\n[a](../docs/a.md)"), new_code_cell("1", metadata={"alt": "a", "papermill": {}})]
     (tmp_path / "executed").mkdir()
-    nbformat.write(notebook, tmp_path / "executed/01_x.ipynb")
+    nbformat.write(new_notebook(cells=cells), tmp_path / "executed/01_x.ipynb")
+    (tmp_path / "run.json").write_text('{"notebooks": {"01_x": {"commit": "0123456789"}}}')
     publish(tmp_path / "executed", tmp_path / "open")
-    copy = nbformat.read(tmp_path / "open/01_x.ipynb", as_version=4)
-    assert [cell.source for cell in copy.cells] == ["[# 01](../../docs/a.md)", "1"] and copy.cells[1].metadata == {
-        "alt": "a"
-    }
+    text, code = nbformat.read(tmp_path / "open/01_x.ipynb", as_version=4).cells
+    assert text.source.startswith("# 01\n\n*A run of commit `0123456`;")
+    assert text.source.endswith("\n\n[a](../../docs/a.md)")
+    assert code.source == "1" and code.metadata == {"alt": "a"}
 
 
 def test_what_is_committed_shows_no_photograph():
