@@ -68,7 +68,7 @@ from ruranet_utils.segmentation.healthy_eyes import found_table
 from ruranet_utils.segmentation.study import (
     best_encoders,
     compare_protocols,
-    encoder_study,
+    encoder_table,
     invert_edema,
     keep,
     segmenter_of,
@@ -86,8 +86,10 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %%
 segmentation, diagnosis = run.cohorts
 segmenter = segmenter_of(segmentation, run.profile, run.store)
-study = encoder_study(segmenter)
 lesions = segmentation.annotated
+pairs = [(lesion, encoder) for lesion in lesions for encoder in run.profile.encoders]
+seeds = range(run.profile.seed, run.profile.seed + run.profile.n_seeds)
+study = encoder_table(segmenter, [segmenter.with_seed(each).scores(pairs) for each in seeds])
 names = {lesion: segmentation.lesion_notes.get(lesion, DISPLAY[lesion]).capitalize() for lesion in lesions}
 found = [
     f"{names[row.lesion]} {row.iou:.2f} [{row.iou_low:.2f}, {row.iou_high:.2f}] with {DISPLAY[row.encoder]}"

@@ -39,8 +39,6 @@ data_dir = None  # only for the profile "folder": where your photographs are (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 from ruranet_utils import published
@@ -65,9 +63,10 @@ run = start(profile, seed=seed, data_dir=data_dir)
 
 # %%
 _, diagnosis = run.cohorts
+dealt = deal(diagnosis, run.profile)
 splits = pd.concat(
     part.table.assign(protocol=protocol, fold=fold)
-    for protocol, parts in deal(diagnosis, run.profile).items()
+    for protocol, parts in dealt.items()
     for fold, part in enumerate(parts)
 )
 sizes = splits.groupby(["protocol", "fold", "split"], sort=False).agg(
@@ -77,7 +76,13 @@ run.save_table(sizes.reset_index(), "table_3_splits")
 show(sizes.reset_index().query("fold == 0"), "Images and patients in the hold-out and in the first fold")
 
 # %%
-predictions = predict(diagnosis, run.profile, run.store)
+trainings = {
+    (backbone, protocol, fold): part
+    for protocol, parts in dealt.items()
+    for fold, part in enumerate(parts)
+    for backbone in run.profile.classifiers
+}
+predictions = predict(trainings, run.profile, run.store)
 scores = table_3(predictions, run.profile)
 best = scores[scores["protocol"] == "cross-validation"].nlargest(1, "auc").iloc[0]
 run.answer(
@@ -162,8 +167,10 @@ run.save_figure(plots.confusions(matrices), "fig_confusion")
 # %%
 natural = all_labeled(run.profile, run.store)
 reference = reference_backbone(run.profile)
-only = replace(run.profile, classifiers=(reference,)) if reference in run.profile.classifiers else run.profile
-scored = table_3(predict(natural, only, run.store, ["cross-validation"]), only)
+classifier = reference if reference in run.profile.classifiers else run.profile.classifiers[0]
+folds = enumerate(deal(natural, run.profile)["cross-validation"])
+trainings = {(classifier, "cross-validation", fold): part for fold, part in folds}
+scored = table_3(predict(trainings, run.profile, run.store), run.profile)
 scored = scored.assign(positive=natural.labels.mean())
 show(run.save_table(scored, "table_3_natural"), f"{natural.labels.sum()} of {len(natural)} photographs with DME")
 

@@ -45,7 +45,7 @@ from ruranet_utils.evidence.confound import (
     SUPERVISED,
     TRANSFERRED,
     camera_from_features,
-    compare_ties,
+    diagnose_cohort,
     make_pool,
     pool_features,
 )
@@ -56,6 +56,7 @@ from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import lesion_masks
+from ruranet_utils.storage.progress import progress
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -120,7 +121,12 @@ run.save_figure(fig, "fig_confound_camera")
 # The clusterings and DMH see no labels (all lesion weights are 1); DMH needs lesions, so it has no row without them. Logistic regression is the supervised method, cross-validated over patients; *the same models* are then scored on the untied cohort's images of the same held-out patients. Two clusters matched to two classes score slightly above 0.5 by chance.
 
 # %%
-scores = compare_ties(pool, features, run.profile, run.store)
+rows = []
+for cohort in progress(pool.cohorts, desc="cohorts", unit="cohort"):
+    for seen, values in features.items():
+        for method, scored in diagnose_cohort(values, pool, cohort, run.profile, run.store).items():
+            rows.append({"cohort": cohort, "seen": seen, "method": method, **scored})
+scores = pd.DataFrame(rows)
 blind = scores[(scores["seen"] == "lesions removed") & scores["method"].isin(METHODS)]
 most = ", ".join(
     f"{one:.2f} ({cohort})" for cohort, one in blind.groupby("cohort", sort=False)["accuracy"].max().items()

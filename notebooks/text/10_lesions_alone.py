@@ -55,7 +55,7 @@ from ruranet_utils.reporting.figures import draw_macula, outline_legend
 from ruranet_utils.reporting.tables import show
 from ruranet_utils.running.start import start
 from ruranet_utils.segmentation.study import finds_disc, lesion_masks
-from ruranet_utils.supervised.study import contradicted, predict
+from ruranet_utils.supervised.study import contradicted, deal, predict
 
 run = start(profile, seed=seed, data_dir=data_dir)
 
@@ -157,8 +157,9 @@ if run.profile.name != "folder":
     sides = kinds_of[["features", "areas", "rule"]]
     sides = sides.assign(dmh=(predicted["dmh"] == diagnosis.labels).mean(axis=0) > 0.5)
     classifier = name if name in run.profile.classifiers else run.profile.classifiers[0]
-    only = replace(run.profile, classifiers=(classifier,))
-    probability = predict(diagnosis, only, run.store, ["cross-validation"]).set_index("image_id")["probability"]
+    folds = enumerate(deal(diagnosis, run.profile)["cross-validation"])
+    trainings = {(classifier, "cross-validation", fold): part for fold, part in folds}
+    probability = predict(trainings, run.profile, run.store).set_index("image_id")["probability"]
     confident = contradicted(diagnosis.labels, probability[diagnosis.table["image_id"]].to_numpy())
     doubted = kinds_of.assign(**{"all without labels": ~sides.any(axis=1), "supervised": confident})
     doubted["both"] = doubted["all without labels"] & confident

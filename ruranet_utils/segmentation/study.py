@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,20 @@ def segmenter_of(cohort: Cohort, profile: Profile, store: Store, attention: str 
 
 
 def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
-    """Every encoder of the profile on every lesion (Table 1), or some pairs of both, with all seeds.
+    """:func:`encoder_table` of every encoder of the profile on every lesion, or of some pairs, with all seeds."""
+    pairs = pairs or list(product(segmenter.cohort.annotated, segmenter.profile.encoders))
+    seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
+    return encoder_table(segmenter, [segmenter.with_seed(seed).scores(pairs) for seed in seeds])
+
+
+def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str], Arrays]]) -> pd.DataFrame:
+    """Scores of encoders on lesions (Table 1).
+
+    Parameters
+    ----------
+    segmenter : LesionSegmenter or JointSegmenter
+    scores : sequence of mapping
+        What its ``scores`` returned for each seed, by lesion and encoder.
 
     Returns
     -------
@@ -49,10 +62,7 @@ def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None 
         ``note``: what the masks show where that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
         (for data) of the first seed's training, and the ``machine`` it ran on.
     """
-    pairs = pairs or list(product(segmenter.cohort.annotated, segmenter.profile.encoders))
-    seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
-    scores = [segmenter.with_seed(seed).scores(pairs) for seed in seeds]
-    table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in pairs])
+    table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in scores[0]])
     validation = table["validation_iou"].fillna(-1)
     if isinstance(segmenter, JointSegmenter):  # one network for all lesions
         table["chosen"] = table["encoder"] == validation.groupby(table["encoder"], sort=False).mean().idxmax()

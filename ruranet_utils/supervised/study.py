@@ -7,7 +7,7 @@ choose the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from ruranet_utils.data.splits import CLASSES, assign_splits
 from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
-from ruranet_utils.profiles import Profile
+from ruranet_utils.profiles import CLASSIFIERS, Profile
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import classification_scores
 from ruranet_utils.storage.steps import Step
@@ -83,46 +83,41 @@ def deal(cohort: Cohort, profile: Profile) -> dict[str, list[Cohort]]:
     }
 
 
-def predict(cohort: Cohort, profile: Profile, store: Store, protocols: Sequence[str] = PROTOCOLS) -> pd.DataFrame:
+def predict(trainings: Mapping[tuple[str, str, int], Cohort], profile: Profile, store: Store) -> pd.DataFrame:
     """Probability of DME of each test image, from the epoch of each classifier with the best validation AUC.
 
     Parameters
     ----------
-    cohort : Cohort
-        With labels.
+    trainings : mapping to Cohort
+        By backbone, protocol and fold: a part from :func:`deal`. The backbone should vary fastest: two workers then
+        seldom train two AlexNets at once, which takes the most memory.
     profile : Profile
-        Its ``classifiers``.
     store : Store
         Keeps every finished training, and the last epoch of one that was killed.
-    protocols : sequence of str
-        Of ``PROTOCOLS``.
 
     Returns
     -------
     DataFrame
-        One row for each classifier, protocol and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``,
-        ``patient_id``, ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
+        One row for each training and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``, ``patient_id``,
+        ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
     """
     fields = ("seed", "feature_size_px", "classifier_epochs", "patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
     shared |= device_settings(profile, trains=True)
-    jobs, dealt = {}, {name: parts for name, parts in deal(cohort, profile).items() if name in protocols}
-    for protocol, parts in dealt.items():
-        for fold, part in enumerate(parts):
-            for backbone in profile.classifiers:  # innermost, so that two AlexNets seldom meet in memory
-                weights = find_weights(backbone, profile).digest
-                settings = {**shared, "data": part.digest, "backbone": backbone, "weights": weights}
-                checkpoint = store.checkpoint(TRAINING, settings)
-                fit = partial(_fit, part, backbone, profile, checkpoint)
-                jobs[backbone, protocol, fold] = settings, fit
+    jobs = {}
+    for (backbone, protocol, fold), part in trainings.items():
+        settings = {**shared, "data": part.digest, "backbone": backbone}
+        settings["weights"] = find_weights(backbone, profile).digest
+        checkpoint = store.checkpoint(TRAINING, settings)
+        jobs[backbone, protocol, fold] = settings, partial(_fit, part, backbone, profile, checkpoint)
     found, rows = store.fetch_all(TRAINING, jobs, plan(profile).workers), []
-    for backbone, protocol, fold in sorted(jobs, key=lambda job: profile.classifiers.index(job[0])):
+    for backbone, protocol, fold in sorted(trainings, key=lambda key: CLASSIFIERS.index(key[0])):
         arrays = found[backbone, protocol, fold]
-        table = dealt[protocol][fold].table.query("split == 'test'")[["image_id", "patient_id", "label"]]
+        part = trainings[backbone, protocol, fold].split("test")
         epoch, _, validation_auc = max(arrays["history"].tolist(), key=lambda row: row[2])
         about = {"backbone": backbone, "protocol": protocol, "fold": fold, "epoch": int(epoch)}
-        about["validation_auc"] = validation_auc
-        rows.append(table.assign(**about, probability=arrays["probability"]))
+        about |= {"validation_auc": validation_auc, "probability": arrays["probability"]}
+        rows.append(part.table[["image_id", "patient_id", "label"]].assign(**about))
     return pd.concat(rows, ignore_index=True).astype({"label": int})
 
 
