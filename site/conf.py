@@ -37,18 +37,21 @@ myst_heading_anchors = 2
 
 html_theme = "pydata_sphinx_theme"
 html_context = {"default_mode": "auto"}
-html_sidebars = {page: [] for page in ("README", "search", "site/paper_versus_ours", "site/files")}
+# tables need the width
+WIDE = ("README", "search", "docs/results", "site/paper_versus_ours", "site/files", "notebooks/**")
+html_sidebars = {page: [] for page in WIDE}
 html_favicon = "_static/icon.svg"
 html_theme_options = {
     "logo": {"text": project},
     "footer_start": ["sphinx-version"],
     "footer_end": ["theme-version"],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"[!n]*": ["page-toc"]},  # all but notebooks
 }
 # one file of the 15 MB that the extension would copy; it draws letters as paths and needs no font
 html_static_path = ["_static", str(MATHJAX / "tex-svg.js")]
 mathjax_path = "tex-svg.js"
 html_css_files = ["site.css"]
+html_js_files = ["fold.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_use_index = False

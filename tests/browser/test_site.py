@@ -32,6 +32,9 @@ PAGE = """async () => {
             source: element.textContent,
             good: !!element.querySelector("mjx-container") && !element.querySelector("[data-mjx-error], [fill=red]"),
         })),
+        wide: all(".bd-article table", element => element)
+            .filter(element => element.offsetWidth > element.parentElement.clientWidth)
+            .map(element => element.innerText.slice(0, 60)),
         dollars: prose.textContent.match(/\\$[^$\\n]+\\$/g) ?? [],
     }
 }"""
@@ -190,6 +193,17 @@ def test_search_finds_a_word(window, address):
 def test_a_narrow_screen_scrolls_only_down(pages):
     assert {url: held["width"] for url, held in pages.items() if held["width"] > NARROW["width"]} == {}
     assert {url: held["cut"] for url, held in pages.items() if held["cut"]} == {}
+
+
+def test_tables_fit_a_wide_screen_and_keep_their_columns_behind_a_fold(pages, window, address):
+    assert {url: held["wide"] for url, held in pages.items() if held["wide"]} == {}
+    page, _ = window
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(f"{address}notebooks/04_clustering.html")
+    last = page.locator("table.folded").first.locator("tr").nth(2).locator("td").last
+    assert not last.is_visible()
+    page.get_by_text("more columns").first.click()
+    assert last.is_visible()
 
 
 def test_headings_are_in_order(pages):
