@@ -26,7 +26,7 @@ max_mask_share = click.option(
     "--max-mask-share",
     default=0.5,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Masks that cover more of the field of view are taken for inverted ones.",
+    help="Masks that cover a larger share of the field of view are taken to be inverted.",
 )
 FOUND = ("hard_exudates", "microaneurysms", "hemorrhages", "soft_exudates", "optic_disc", "edema")
 GROUPED_BY = ("areas", "kmedoids", "dmh")  # in notebook 09
@@ -60,12 +60,12 @@ main.add_command(data, "data")
 
 @main.command()
 @click.argument("images", type=click.Path(path_type=Path, exists=True))
-@click.option("--lesion", "lesions", multiple=True, type=click.Choice(FOUND), help="Only this one. Repeatable.")
+@click.option("--lesion", "lesions", multiple=True, type=click.Choice(FOUND), help="Find only this lesion. Repeatable.")
 @click.option(
     "--model", default="shipped", help="The network of this project, a profile that has trained one, or a .safetensors."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="For masks and overlays."
+    "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="Folder for masks and overlays."
 )
 @as_json
 @click.pass_context
@@ -126,16 +126,18 @@ def check(context: click.Context, folder: Path, max_mask_share: float, as_json: 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
 @click.option(
-    "--models", default="shipped", help="What finds the lesions: the network of this project, or those of a profile."
+    "--models",
+    default="shipped",
+    help="Network that finds the lesions: this project's, or those a profile has trained.",
 )
 @click.option(
     "--method",
     type=click.Choice(GROUPED_BY),
     default="areas",
     show_default=True,
-    help="By the areas of the lesions, or the paper's ways by deep features.",
+    help="By the areas of the lesions, or by deep features as in the paper.",
 )
-@click.option("--seed", default=0, help="Of PCA, heads and clustering.")
+@click.option("--seed", default=0, help="Seed for PCA, heads and clustering.")
 @max_mask_share
 @as_json
 @click.pass_context
@@ -166,7 +168,7 @@ def cluster(
 @main.command()
 @click.argument("table", type=click.File())
 @click.option(
-    "--decimals", type=click.IntRange(min=1), help="To which the scores are printed, if zeros at their ends were lost."
+    "--decimals", type=click.IntRange(min=1), help="Decimals the scores were printed to, if trailing zeros were lost."
 )
 @click.option("--positive-share", default=0.5, help="Share of the images in class 1.")
 @click.option("--max-images", default=400, help="Most images that may have been scored.")
@@ -206,8 +208,8 @@ def audit(
 
 
 @main.command()
-@click.option("--prune", is_flag=True, help="Remove what no run reads any more.")
-@click.option("--networks", is_flag=True, help="With --prune: trained networks, too. Their scores stay.")
+@click.option("--prune", is_flag=True, help="Remove what no run reads anymore.")
+@click.option("--networks", is_flag=True, help="With --prune: also remove trained networks; their scores stay.")
 @as_json
 def store(prune: bool, networks: bool, as_json: bool) -> None:
     """Show how large the store of finished steps is (RURANET_STORE, else data/store), and how much of it is outdated.

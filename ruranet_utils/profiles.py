@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 
 LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
-ANNOTATIONS = (*LESIONS, "soft_exudates")  # what masks may show: the paper's four lesions, and one that it leaves out
+ANNOTATIONS = (*LESIONS, "soft_exudates")  # what masks may show: the paper's four lesions and one that it leaves out
 ENCODERS = (
     "resnet18",
     "resnet34",
@@ -64,65 +64,67 @@ class Profile:
     seed : int
         Seed of every random choice of the run, >= 0.
     data_dir : str or None
-        Folder of the reader's own photographs; of the profile ``folder`` alone. A relative path counts from the
+        Folder of the reader's own photographs; only for the profile ``folder``. A relative path starts at the
         project's root.
     models : str
-        Where the models come from for lesions of which the reader's photographs have no masks: ``"shipped"``, the
-        network that is part of this project, or the profile that has trained them.
+        Models for lesions without masks among the reader's photographs: ``"shipped"``, the network that comes with this
+        project, or the name of the profile that trained them.
     n_images : int or None
         Images of the diagnosis cohort, half of each class; ``None``: as many as the smaller class allows.
     image_size_px : int
         Side of the square images and masks, a multiple of ``2**encoder_depth``.
     crop_field : bool
-        Whether photographs are cut to the square around their field of view; ``False``: scaled whole, as in the paper.
+        Whether photographs are cropped to the square around their field of view; ``False``: scaled whole, as in the
+        paper.
     max_mask_share : float
-        Largest share of the field of view that a mask may cover, in (0, 1]; one that covers more is taken for an
-        inverted one and refused.
+        Largest share of the field of view that a mask may cover, in (0, 1]; a larger mask is taken to be inverted and
+        refused.
     negatives : str
-        Of the profile ``paper``: ``"graded"``, photographs graded free of macular edema alone, or ``"assumed"``, also
-        those of sources that were never graded for it, as the paper describes.
+        Profile ``paper`` only: ``"graded"``, only photographs graded free of macular edema, or ``"assumed"``, also
+        those from sources that were never graded for it, as the paper describes.
     split : tuple of float
-        Fractions of training, validation and test images, cut by patient.
+        Fractions of training, validation and test images, split by patient.
     weights : str
-        ``"imagenet"`` or ``"random"``: what the backbones start from.
+        ``"imagenet"`` or ``"random"``: initial weights of the backbones.
     allow_random_weights : bool
-        Whether a backbone without reachable ImageNet weights may start at random. Tables then say so.
+        Whether a backbone without available ImageNet weights may start from random ones. Tables then say so.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"auto"``.
     threads : int
         CPU threads of torch in each process; part of the profile because results depend on it.
     instructions : str
-        ``"avx2"``: the instructions that every x86 processor has, and so the same bytes on all of them, or
-        ``"native"``: those of this processor.
+        ``"avx2"``: instructions that every x86 processor has, which give the same bytes on all of them, or
+        ``"native"``: all that this processor has.
     precision : str
-        Of segmentation trainings: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16 where it is fast.
+        Precision of segmentation training: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16 if it is
+        fast.
     workers : int
-        Processes that compute independent models side by side; results do not depend on it.
+        Processes that train independent models in parallel; results do not depend on it.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
     masks : str
-        ``"per_lesion"``: a network for each lesion, as in the paper, or ``"joint"``: one for all of them, trained
-        without validation, of which cross-validation takes the place.
+        ``"per_lesion"``: a network for each lesion, as in the paper, or ``"joint"``: one for all lesions, trained
+        without validation images, which cross-validation replaces.
     n_seeds : int
-        Models of each lesion and encoder, from ``seed`` on; the first one is applied, the others show the spread.
+        Models per lesion and encoder, with seeds from ``seed`` on; the first is applied, the others show the spread.
     epochs : int
-        Most epochs of a segmentation training; early stopping may end it before. In networks of one lesion, a lesion
-        that only one in k of the images with any lesion shows is given k times as many, at most three times, and k
-        times the patience. A joint network has neither.
+        Maximum epochs of a segmentation training; early stopping may end it sooner. For single-lesion networks, a
+        lesion shown by only one in k of the images with any lesion gets k times the epochs and patience, at most three
+        times. A joint network has neither early stopping nor this factor.
     patches_per_image : int
         Patches drawn from each training image in one epoch.
     patch_size_px : int
         Side of the square training patches, a multiple of ``2**encoder_depth``.
     lesion_patches : float
-        Share of the patches that are centered near a lesion pixel, in [0, 1], however few images show the lesion.
+        Share of the patches centered near a lesion pixel, in [0, 1], however few images show the lesion.
     lesion_draw : tuple of float
-        Of the joint network: how often each of ``ANNOTATIONS`` is drawn before an image that shows it is.
+        Joint network: how often each of ``ANNOTATIONS`` is drawn, before an image that shows it is drawn.
     healthy_patches : float
-        Of the joint network: share of the patches of the second part of its training that are cut from photographs
-        without retinopathy; 0: there is no second part.
+        Joint network: share of the patches in the second stage of training that are cut from photographs without
+        retinopathy; 0: no second stage.
     revised_epochs : int
-        Of the joint network: epochs of a second part of its training, in which patches of healthy eyes show what the
-        first part took for lesions; 0: none.
+        Joint network: epochs of the second stage of training, in which patches of healthy eyes show what the first
+        stage mistook for lesions; 0: none.
     patience : int
         Epochs without a better validation Dice after which a training stops.
     batch_size : int
@@ -130,28 +132,28 @@ class Profile:
     encoder_depth : int
         Stages of the U-Net, 3 to 5. The paper's networks have 5.
     decoder_width : int
-        Channels of the decoder's deepest stage of five, halved at each following one. 256 in the paper's networks; 128
+        Channels of the deepest of five decoder stages, halved at each following one. 256 in the paper's networks; 128
         takes half the time.
     learning_rate : float
-        Adam's; the highest one of the schedule. The paper's is 1e-4.
+        Adam's; the peak of the schedule. The paper's is 1e-4.
     schedule : str
         ``"constant"``, as in the paper, or ``"one_cycle"`` (Smith and Topin 2019, doi:10.1117/12.2520589), which
-        gets further in few epochs.
+        learns more in few epochs.
     weight_average : float
-        Of the joint network: decay of the moving average of its weights at each step, in [0, 1); 0: none.
+        Joint network: decay per step of the moving average of its weights, in [0, 1); 0: none.
     focal_weight : float
-        Of the joint network: how often the Focal loss counts; once in Eq. 1.
+        Joint network: weight of the focal loss; 1 in Eq. 1.
     focal_alpha, focal_gamma : float
         Eq. 1.
     n_folds : int
-        Of the cross-validation of Table 3 and of the probes of notebook 08, at least 3: one scores, one chooses the
-        epoch.
+        Folds in the cross-validation of Table 3 and of the probes of notebook 08, at least 3: one is scored, one
+        chooses the epoch.
     classifier_epochs : int
-        Most epochs of a classifier of Table 3.
+        Maximum epochs of a classifier of Table 3.
     classifier_learning_rate : float
         Adam's, for Table 3.
     feature_size_px : int
-        Side to which masked images are scaled before the feature extractor.
+        Side to which masked images are scaled for the feature extractor.
     n_components : int
         Principal components kept, at most ``n_images * n_lesions - 1``.
     dmh_epochs : int
@@ -344,7 +346,7 @@ def ordered_names(key: str, value: str | Collection[str], known: tuple[str, ...]
 
 
 def check(profile: Profile) -> None:
-    """Refuse a profile of which a value is out of range.
+    """Refuse a profile with a value out of range.
 
     Parameters
     ----------

@@ -20,31 +20,31 @@
 # | --- | --- |
 # | Paper | Sections 2.1 and 3.2, Eq. 1, Tables 1 and 2 |
 # | Reads | the segmentation cohort of notebook 01 |
-# | Writes | `table_1`, `table_2`, `table_2_inverted`, `table_protocols`, `table_scse`, `table_healthy`, `time_1`, in `open` `table_field` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
+# | Writes | `table_1`, `table_2`, `table_2_inverted`, `table_protocols`, `table_scse`, `table_healthy`, `time_1`, and, in `open`, `table_field` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
 # | Needs | synthetic: 3 min, 3.1 GB · open: half an hour to an hour for each network, two side by side, kept for good (`time_1`); on two CPU cores, `run.json` |
 #
-# The paper trains a binary U-Net for each lesion; the synthetic profile does so, too (`masks = "per_lesion"`). The open one trains **one network with a channel for each lesion** (`masks = "joint"`), in a third of the time: its loss is the mean of the Dice losses plus five times the Focal loss, a lesion is drawn first and then a photograph that shows it, and masks that nobody drew take no part. A second part of the training shows it what the first takes for lesions in photographs without retinopathy, of patients outside the diagnosis cohort. It is trained on all training images for a fixed number of epochs, so that nothing is chosen on any image; three-fold cross-validation takes the place of the validation images, and the threshold is 0.3, which did best out of fold.
+# The paper trains a binary U-Net for each lesion, and so does the synthetic profile (`masks = "per_lesion"`). The open profile trains **one network with a channel for each lesion** (`masks = "joint"`) in a third of the time. Its loss is the mean Dice loss of the channels plus five times the focal loss; a channel without an annotated mask is left out. Patches are drawn by lesion first, then by a photograph that shows it. A second stage of training uses photographs without retinopathy, from patients outside the diagnosis cohort, as hard negatives: patches around what the first stage mistook for lesions. The network is trained on all training images for a fixed number of epochs, so no image is used to choose anything. Three-fold cross-validation replaces the validation images; the threshold, 0.3, scored best out of fold.
 #
-# Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, those from the skip connection included, are reweighted per channel ($C$, from their mean over the image) and per pixel ($S$, from all channels there),
+# Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, including those from the skip connection, are reweighted per channel ($C$, from their mean over the image) and per pixel ($S$, from all channels there),
 #
 # $$\hat{x} = x \odot C + x \odot S,$$
 #
 # $$C = \sigma(W_2\,\mathrm{ReLU}(W_1\,\bar{x})), \qquad S = \sigma(w \ast x),$$
 #
-# with the sigmoid $\sigma$, the product of elements $\odot$, and learned 1 × 1 convolutions $W_1$, $W_2$ and $w$.
+# where $\sigma$ is the sigmoid, $\odot$ the element-wise product, and $W_1$, $W_2$ and $w$ are learned 1 × 1 convolutions.
 #
-# The loss is Dice plus Focal. With the probability $p$ and the truth $y$ of each pixel, $p_t = p$ where $y = 1$, else $1 - p$, and $\alpha_t$ the weight of a pixel of its class ($\alpha$ for the lesion, $1 - \alpha$ for the rest; $\alpha$ and $\gamma$ of each profile stand in `ruranet_utils/profiles.py`):
+# The loss is Dice plus focal loss. For each pixel with probability $p$ and truth $y$, $p_t = p$ if $y = 1$ and $1 - p$ otherwise, and $\alpha_t$ is the weight of its class ($\alpha$ for the lesion, $1 - \alpha$ for the rest; each profile's $\alpha$ and $\gamma$ are in `ruranet_utils/profiles.py`):
 #
 # $$\mathrm{DiceLoss} = 1 - \frac{2 \sum p\,y}{\sum p + \sum y}$$
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# A network of one lesion is trained by Adam, with early stopping on the Dice score of the validation images. A pixel's probability is the mean over the image and its three mirror images; it counts as lesion above the threshold with the best IoU on the validation images. **Scored on the test images** at the end, which neither training nor stopping nor the choice of threshold and encoder has seen. The score of the tables is the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, of the lesion pixels that were found ($TP$), false positives ($FP$) and missed ($FN$). Scores are pooled over all pixels of the test images; the interval is a 95 % bootstrap over patients.
+# Single-lesion networks are trained with Adam and stopped early on the Dice score of the validation images. A pixel's probability is averaged over the image and its three flips; it counts as lesion above the threshold with the best validation IoU. **All scores are from the test images**, which play no part in training, stopping, or the choice of threshold and encoder. The tables report the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, where $TP$ are lesion pixels found, $FP$ false positives and $FN$ lesion pixels missed. Scores are pooled over all pixels of the test images; intervals are 95 % bootstrap intervals over patients.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -81,7 +81,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Train and score
 #
-# Every finished model is kept in the store, so that this cell continues where it was stopped.
+# Finished models are kept in the store, so this cell resumes where it was stopped.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -100,13 +100,13 @@ run.answer(f"IoU on {study['n'].iloc[0]} photographs that no network has seen: {
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions
 #
-# The paper prints two of the four lesions; soft exudates, which it leaves out, are a fifth lesion where a data set annotates them. IoU, accuracy, precision, recall, Dice and AUPR (area under the precision-recall curve) are **pooled** over the pixels of all `n` test images, of which `n_with` show the lesion, and are means over `n_seeds` seeds (`iou_sd` is their spread). The interval is that of the first seed. `iou_mean` and `aupr_mean` are **averages over images**, without those where the score is undefined: neither truth nor prediction (IoU), no truth (AUPR). The encoder of Table 2 is the one with the best `validation_iou`, not the one in bold here.
+# The paper prints two of the four lesions. Soft exudates, which it leaves out, are a fifth lesion if the data set annotates them. IoU, accuracy, precision, recall, Dice and AUPR (area under the precision-recall curve) are **pooled** over the pixels of all `n` test images, of which `n_with` show the lesion, and are means over `n_seeds` seeds (`iou_sd` is their spread). The interval is that of the first seed. `iou_mean` and `aupr_mean` are **averages over images**, excluding images where the score is undefined: neither truth nor prediction (IoU), or no truth (AUPR). The encoder of Table 2 is the one with the best `validation_iou`, not the one in bold here.
 #
-# `weights` says what the encoders started from: `random` means that no ImageNet weights were used, and such a row measures the method, not the encoder at its best.
+# `weights` says what the encoders started from: `random` means no ImageNet weights; such a row measures the method, not the encoder at its best.
 
 # %%
 keys, scores = ["lesion", "encoder"], published.SEGMENTATION
-LEAD = [*keys, "iou paper", "iou ours", "iou_low", "iou_high", "n"]  # columns that are shown first
+LEAD = [*keys, "iou paper", "iou ours", "iou_low", "iou_high", "n"]  # shown first
 columns = ["iou_sd", "n_seeds", "iou_low", "iou_high", "recall", "dice", "aupr", "iou_mean", "aupr_mean"]
 columns += ["n", "n_with", "validation_iou", "threshold", "parameters", "weights", "note"]
 table_1 = paper_versus_ours(study[[*keys, *scores, *columns]], published.table_1(), keys, scores)
@@ -132,7 +132,7 @@ show(table_1[[*keys, *more]].dropna(subset="threshold"), "Table 1, continued · 
 # %% [markdown]
 # ## Figure · IoU of every encoder
 #
-# Points are ours with their intervals, crosses the paper's. Where the intervals of the encoders overlap, the table ranks them by luck; where a cross lies far to the right of every point, no choice of encoder explains the difference.
+# Points with intervals are ours, crosses are the paper's. If the encoders' intervals overlap, their ranking in the table is mostly luck; if a cross lies far to the right of every point, no choice of encoder explains the difference.
 
 # %% alt="One panel for each lesion: the IoU of every encoder as a point with its interval, and the paper's IoU as a cross where it prints one."
 printed = published.table_1().set_index(keys)["iou"]
@@ -142,7 +142,7 @@ run.save_figure(fig, "fig_encoders")
 # %% [markdown]
 # ## What a model costs
 #
-# Parameters, the machine that the network was trained on, seconds, patches per second, and the share of a step spent waiting for data. The photographs are decoded once; patches are cut, turned and colored where the network runs.
+# Parameters, training machine, seconds, patches per second, and the share of each step spent waiting for data. Photographs are decoded once; patches are cropped, flipped, rotated and recolored on the device that runs the network.
 
 # %% tags=["nbval-ignore-output"]
 # not compared: seconds differ on every run
@@ -154,7 +154,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: the models above. `released`: the code released beside the paper (`ouiiyu/DME` on GitHub) trains on the testing images, chooses the epoch on them and scores on them; here the same is done with ours, threshold included; a network for all lesions is shown no healthy eye here. Where that scores higher it is memory, not skill. Where it scores lower, as for most lesions of the synthetic run, a short training has learned less from the few test images than from the training images. `nearer` is the one whose IoU is nearer to the paper's (Table 1's row of the encoder, or Table 2's of the lesion).
+# `held_out`: the models above. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks, threshold included; a joint network sees no healthy eyes here. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
 
 # %%
 encoder_of = best_encoders(study)
@@ -164,7 +164,7 @@ show(run.save_table(protocols, "table_protocols"), "Trained apart from the test 
 # %% [markdown]
 # ## Table 2 · The best encoder of each lesion
 #
-# Derived from the **validation** IoU of the models above, so that the test score of the chosen one is not the best of ten draws.
+# The encoder is chosen by the **validation** IoU of the models above, so its test score is not the best of ten draws.
 
 # %%
 chosen = study[study["chosen"]].rename(columns={"encoder": "encoder ours"})
@@ -177,7 +177,7 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[
 # %% [markdown]
 # ### The edema row, like with like
 #
-# The code released beside the paper inverts the mask that it calls edema before use: its row is the score of the image *without* the region. Nearly all of an image is that, so the score says little: the last row paints every pixel. Computed from the row above, of which errors, hits and the region's share follow from accuracy, IoU and recall.
+# The code released with the paper inverts the mask it calls edema before using it, so its score is that of the image *outside* the region. That is nearly the whole image, so the score says little: the last row marks every pixel. All rows are computed from the row above: errors, hits and the region's share follow from accuracy, IoU and recall.
 
 # %%
 if "edema" in names:
@@ -187,7 +187,7 @@ if "edema" in names:
 # %% [markdown]
 # ## Beside the field
 #
-# In the open profile: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5; beside it at the network's 512 px and at its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. The interval is a bootstrap over photographs, `sd` the spread over `n_seeds` seeds. The published rows were chosen on the test images or are the best of several runs (`note`).
+# Open profile only: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5, and also at the network's 512 px and its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. Intervals are bootstrapped over photographs; `sd` is the spread over `n_seeds` seeds. The published rows were chosen on the test images or are the best of several runs (`note`).
 
 # %%
 if run.profile.name == "open" and run.profile.masks == "joint":
@@ -202,7 +202,7 @@ if run.profile.name == "open" and run.profile.masks == "joint":
 # %% [markdown]
 # ## Healthy eyes stay empty
 #
-# Every IDRiD photograph with masks shows lesions; a network that has seen no other paints lesions on healthy eyes. Below: in which share of the photographs each lesion is found (20 px of 512 x 512 or more), by diagnosis, with 95 % intervals over patients. None of these photographs was trained on. `auc` compares the area of the lesion in healthy eyes and in those with macular edema; no threshold decides on it. On the synthetic profile the classes are with and without edema, and the one without has lesions, too.
+# Every IDRiD photograph with masks shows lesions; a network that has seen no others finds lesions in healthy eyes. The table gives the share of photographs in which each lesion is found (at least 20 px of 512 x 512), by diagnosis, with 95 % intervals over patients. None of these photographs was used in training. `auc` compares the lesion's area in healthy eyes and in eyes with macular edema, without a threshold. In the synthetic profile the classes are with and without edema, and both have lesions.
 
 # %%
 learned = segmentation.patients[segmentation.table["split"] != "test"]
@@ -219,7 +219,7 @@ if {"healthy", "edema"} <= set(groups):
 # %% [markdown]
 # ## Figure · How the chosen models learned
 #
-# Left the loss on the training patches, right the Dice score on the validation images, whose best epoch is kept. A curve that still rises at its end was stopped by the number of epochs; one that falls while its loss does, too, overfits. Lesions that few images show are trained for more epochs, so the curves differ in length. A network of all lesions has no validation images, and so no right panel.
+# Left: loss on the training patches. Right: Dice score on the validation images; the best epoch is kept. A Dice curve that is still rising at the end ran out of epochs; one that falls while its loss also falls is overfitting. Lesions that few images show are trained for more epochs, so the curves differ in length. A joint network has no validation images, and therefore no right panel.
 
 # %% alt="Two panels with one curve for each lesion, over the epochs: left the training loss, right the Dice score on the validation images."
 together = run.profile.masks == "joint"
@@ -233,9 +233,9 @@ run.save_figure(plots.learning_curves(histories), "fig_training")
 # %% [markdown]
 # ## Figure 1 · The SCSE module
 #
-# Drawn from the model of this run: its layers, with the shapes that an image of this size takes in them. In the deepest decoder stage the decoder's features F_d and the encoder's F_e are laid together to F_cat, the $x$ of the equations above; channel attention C and spatial attention S recalibrate them to F_out, the $\hat{x}$ (Section 2.1).
+# Drawn from this run's model: its layers, with the shapes that an image of this size has in each. In the deepest decoder stage, the decoder's features F_d and the encoder's F_e are concatenated to F_cat, the $x$ of the equations above; channel attention C and spatial attention S recalibrate it to F_out, the $\hat{x}$ (Section 2.1).
 
-# %% alt="Flow chart of one SCSE module: the joined features pass through channel attention and through spatial attention, and what both have weighed is added; each box names its layer and shape."
+# %% alt="Flow chart of one SCSE module: the joined features pass through channel attention and through spatial attention, and the two results are added; each box names its layer and shape."
 lesion = lesions[0]
 model = restore(segmenter.train(lesion, encoder_of[lesion]), encoder_of[lesion], "scse", run.profile)
 anatomy = layers(model.cpu(), run.profile.image_size_px)
@@ -251,9 +251,9 @@ show(
 # %% [markdown]
 # ## Figure · Where attention looks
 #
-# S of each module on the skip connections for one test image, from the deepest stage upwards. Below, C of all channels, in order of size: near 0 a channel is switched off, near 1 it passes.
+# S of each module on the skip connections for one test image, from the deepest stage up. Below, C of all channels, sorted: near 0 a channel is switched off, near 1 it passes.
 
-# %% alt="Above, a test image and the spatial attention of each stage as a heat map; below, the channel attention of each stage, its channels in order of size."
+# %% alt="Above, a test image and the spatial attention of each stage as a heat map; below, the channel attention of each stage, its channels sorted."
 test = segmentation.split("test")
 row = test.table[f"{lesion}_px"].argmax()
 maps = attention_maps(model, normalize(torch.from_numpy(as_float(test.images[row : row + 1]))))
@@ -263,7 +263,7 @@ run.save_figure(plots.attention(test.images[row], maps, names[lesion]), "fig_1_a
 # %% [markdown]
 # ## Figure · What the models see
 #
-# One test image per lesion, the one with the largest lesion. Green pixels were found, red ones are false positives, blue ones were missed.
+# For each lesion, the test image with the largest lesion area. Green pixels were found, red ones are false positives, blue ones were missed.
 
 # %% alt="One row for each lesion: a test image, the true mask, the predicted mask, and the image with found pixels in green, false positives in red and missed ones in blue."
 predicted, rows = segmenter.masks(test.images, encoder_of), {}
@@ -276,14 +276,14 @@ run.save_figure(plots.segmentation_errors(rows), "fig_segmentation", shows_image
 # %% [markdown]
 # ## The models as files
 #
-# Each with its card: what it was trained on, how it scored, what it is for. They find the lesions in photographs that have no masks ([09](09_own_images.ipynb)).
+# Each file has a card that says what the model was trained on, how it scored, and what it is for. These models find the lesions in photographs without masks ([09](09_own_images.ipynb)).
 
 # %%
 kept = keep(segmenter, study)
 show(pd.concat([model.table for model in kept]).drop(columns="note"), "Model cards")
 
 # %% [markdown]
-# Two lines apply one to an array, a file or a folder of photographs, and write masks and overlays:
+# Two lines apply a model to an array, a file or a folder of photographs and write masks and overlays:
 
 # %%
 found = segment(test.images[:4], model=kept[0])
@@ -293,17 +293,17 @@ show(found.table, "What was found")
 # %% [markdown]
 # ## Figure · Look for yourself
 #
-# In JupyterLab: choose a lesion, a test image and a threshold. Outlined is what the graders drew (left) and where the network's probability is above the threshold (right). A lower threshold finds more lesions and invents more. The threshold to start from is the one that was chosen on the validation images.
+# In JupyterLab: choose a lesion, a test image and a threshold. The outlines show what the graders drew (left) and where the network's probability exceeds the threshold (right). A lower threshold finds more lesions and more false positives. The slider starts at the model's own threshold.
 
-# %% alt="One image twice: left with the outline of what the graders drew, right with the outline of what the network finds above the threshold, and the IoU of both."
+# %% alt="One image twice: left with the graders' outlines, right with the outlines of what the network finds above the threshold, and the IoU of the two."
 browse_lesions(test, kept, run.profile)
 
 # %% [markdown]
 # ## Paper versus ours
 #
-# **Limits.** The synthetic profile trains each model for seconds, on small images, from random weights: it shows that every part works, not how good an encoder is. The open one knows the lesions of one camera and one hospital. **How often the test images were looked at.** The settings of the network for all lesions were chosen without the 27 test images of IDRiD. Earlier versions of this project trained a network for each lesion and scored them there three times, so the authors knew how well such networks do on these images.
+# **Limits.** The synthetic profile trains each model for seconds, on small images, from random weights: it shows that every part works, not how good an encoder is. The open profile's network has seen the lesions of one camera and one hospital. **How often the test images were looked at.** The joint network's settings were chosen without IDRiD's 27 test images. Earlier versions of this project trained one network per lesion and scored them on these images three times, so the authors knew how well such networks do there.
 #
-# **What differs by construction.** The paper's Table 1 may be a fit to its own test images: the code released beside it trains and validates on one folder. Ours are held out. The paper's images are not ours, its number of test images is not stated, and its edema row (IoU 0.9925 above accuracy 0.9867) cannot come from one count of pixels, since the accuracy is never below the IoU.
+# **What differs by construction.** The paper's Table 1 may be a fit to its own test images: the code released with it trains and validates on the same folder. Our scores are held out. The paper's images are not ours, it does not state the number of test images, and its edema row (IoU 0.9925, higher than its accuracy of 0.9867) cannot come from one count of pixels, because accuracy is never below IoU.
 
 # %%
 gap = table_1.dropna(subset=["iou paper", "iou ours"]).assign(

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 04 · Does clustering find DME? Table 4
 #
-# **Question.** Four clustering methods on the features of eight backbones: does any find the diagnosis without labels, and is the multi-projection head (DMH) the best? What lesions tell without any backbone is in [10](10_lesions_alone.ipynb).
+# **Question.** Four clustering methods on the features of eight backbones: does any find the diagnosis without labels, and is the multi-projection head (DMH) the best? What lesions alone tell, without any backbone, is in [10](10_lesions_alone.ipynb).
 #
 # | | |
 # | --- | --- |
@@ -23,26 +23,26 @@
 # | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights` |
 # | Needs | synthetic: 80 s, 3.5 GB · open: 15 min, 3.8 GB; on two CPU cores, `run.json` |
 #
-# Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, which gives features $x_1 \dots x_4$. They are standardized and reduced to 50 principal components $z_1 \dots z_4$ with one basis for all lesions, fitted on the images outside the test split. DMH passes each $z_i$, centered, through a projection head of its own, a perceptron of two layers whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads are trained by
+# Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, giving features $x_1 \dots x_4$. These are standardized and reduced to 50 principal components $z_1 \dots z_4$, with one basis for all lesions, fitted on the images outside the test split. DMH passes each $z_i$, centered, through its own projection head, a two-layer perceptron whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads minimize
 #
 # $$\mathcal{L} = \mathcal{L}_{div} + \lambda\,\mathcal{L}_{cluster}, \quad \lambda = 0.3 \qquad (3)$$
 #
-# The first term keeps the heads apart: $S_{ij}$ holds the $N \times N$ cosines between all images seen by head $i$ and all seen by head $j$, the maximum is that of its row $n$, and the $C_4^2 = 6$ pairs of heads that are more alike than the threshold $T$ are penalized. $T$ starts at 0.5, shrinks by 1 % per epoch while the heads are more alike than that and otherwise grows by 1 %, the rule of DivClust (Metaxas et al. 2023), since the paper gives none. The second term pulls every image to the nearer of its lesion's two medoids $m_1, m_2$ ($E$ is the mean over images).
+# The first term keeps the heads apart. $S_{ij}$ holds the $N \times N$ cosines between all images as seen by head $i$ and by head $j$, and $\max S_{ij}^{(n)}$ is the maximum of its row $n$; of the $C_4^2 = 6$ pairs of heads, those more similar than the threshold $T$ are penalized. $T$ starts at 0.5, shrinks by 1 % per epoch while the heads are more similar than 0.5, and otherwise grows by 1 %. The paper gives no rule; this is DivClust's (Metaxas et al. 2023). The second term pulls every image toward the nearer of its lesion's two medoids $m_1, m_2$ ($E$ is the mean over images).
 #
 # $$\mathcal{L}_{div} = \frac{1}{C_4^2} \sum_{i<j} \mathrm{ReLU}\Big(\frac{1}{2N} \sum_{n=1}^{N} \big(\max S_{ij}^{(n)} + \max S_{ji}^{(n)}\big) - T\Big) \qquad (4)$$
 #
 # $$\mathcal{L}_{cluster} = \frac{1}{4} \sum_{i=1}^{4} E\Big[\min\big(\lVert f_i - m_1^{(i)} \rVert_2, \lVert f_i - m_2^{(i)} \rVert_2\big)\Big] \qquad (5)$$
 #
-# All methods then cluster the weighted mean
+# All methods then split the weighted mean
 #
 # $$F_{global} = \tfrac{1}{4}\sum_{i=1}^{4} w_i f_i, \qquad w \in \{1, 5, 10\}^4 \qquad (2)$$
 #
-# into two. **The weights are chosen in four ways**: `equal` (all 1, no label seen, the default); `silhouette` (the largest one, no label seen); `held_out` (the highest accuracy on the labels of the other half of the patients); `oracle` (the highest accuracy on the true labels, the paper's protocol). The last one uses the answer: it bounds the accuracy from above and estimates nothing.
+# into two clusters. **The weights are chosen in four ways**: `equal` (all 1, without labels, the default); `silhouette` (largest silhouette, without labels); `held_out` (highest accuracy on the labels of the other half of the patients); `oracle` (highest accuracy on the true labels, the paper's protocol). The last one uses the answer: it is an upper bound, not an estimate.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
 seed = 0
-data_dir = None  # of the profile "folder" alone: where your photographs lie (docs/own_images.md)
+data_dir = None  # only for the profile "folder": where your photographs are (docs/own_images.md)
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
@@ -73,7 +73,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Lesions, features, heads, clusters
 #
-# The masks are predicted by the networks of Table 2. On the synthetic profile, as in the paper, some of these images trained them; in the open one none did. DMH is trained by ten seeds.
+# The networks of Table 2 predict the masks. In the synthetic profile, as in the paper, they were trained on some of these images; in the open profile on none. DMH is trained with ten seeds.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -97,7 +97,7 @@ results = results.sort_values(keys, key=lambda x: x.map([*METHODS, *run.profile.
 # %% [markdown]
 # ## Is DMH better than k-medoids?
 #
-# On the same images, all weights 1: the difference of the accuracies, DMH as the mean over ten seeds, with its 95 % interval over patients and seeds. `p adjusted` (Benjamini and Hochberg) allows for the number of backbones, and the verdict follows it. The paper's difference is that of its printed accuracies, which are not of the same images ([07](07_paper_audit.ipynb)).
+# Difference in accuracy on the same images, all weights 1, DMH averaged over ten seeds, with a 95 % interval over patients and seeds. `p adjusted` (Benjamini and Hochberg) corrects for the number of backbones and decides the verdict. The paper's difference is between its printed accuracies, which are not of the same images ([07](07_paper_audit.ipynb)).
 
 # %%
 predicted = results.set_index(["selection", "method", "backbone"])["predicted"]
@@ -122,7 +122,7 @@ show(run.save_table(paired, "table_4_paired"), "Accuracy of DMH minus that of k-
 # %% [markdown]
 # ## Table 4 · Paper versus ours
 #
-# By the paper's protocol (`oracle`), all 32 combinations; the paper prints 20. Precision, recall and F1 are weighted over the classes, as the paper's are. `lesion weights` are those of hard exudates, microaneurysms, hemorrhages and edema, in this order; `weights` is what the backbone starts from, and random ones measure the method, not the backbone.
+# All 32 combinations under the paper's protocol (`oracle`); the paper prints 20. Precision, recall and F1 are weighted over the classes, as in the paper. `lesion weights` are for hard exudates, microaneurysms, hemorrhages and edema, in this order; `weights` says what the backbone was initialized with: random ones measure the method, not the backbone.
 
 # %%
 scores = published.CLUSTERING
@@ -138,13 +138,13 @@ compared = {
 show(compared["oracle"], "Table 4 · weights chosen on the true labels", best, first=lead)
 
 # %% [markdown]
-# Without looking at the labels (`equal`), the rows to believe for new photographs:
+# Without labels (`equal`); believe these rows for new photographs:
 
 # %%
 show(compared["equal"], "Table 4 · all weights 1", best, first=lead)
 
 # %% [markdown]
-# With weights from the labels of the other half of the patients (`held_out`), what the oracle's choice is worth on patients whose labels it has not seen:
+# With weights chosen on the other half of the patients (`held_out`): what the oracle's choice is worth for patients whose labels it has not seen:
 
 # %%
 show(compared["held_out"], "Table 4 · weights chosen on other patients", best, first=lead)
@@ -152,7 +152,7 @@ show(compared["held_out"], "Table 4 · weights chosen on other patients", best, 
 # %%
 _ = run.save_table(pd.concat([table.assign(selection=selection) for selection, table in compared.items()]), "table_4")
 _ = run.save_table(results.drop(columns="predicted"), "table_4_all_scores")
-origin = np.where(results["weights"] == "random", "random", "ImageNet")  # never in one mean
+origin = np.where(results["weights"] == "random", "random", "ImageNet")  # never averaged together
 grouped = results.assign(weights=origin).groupby(["selection", "method", "weights"], sort=False)["accuracy"]
 summary = grouped.agg(["mean", "min", "max", "size"]).reset_index().rename(columns={"size": "backbones"})
 summary["mean paper"] = summary["method"].map(published.table_4().groupby("method")["accuracy"].mean())
@@ -162,16 +162,16 @@ show(run.save_table(summary, "table_4_summary"), caption, {"mean": "max"}, "sele
 # %% [markdown]
 # ## Figure · What the labels are worth
 #
-# Each point is one backbone. The step from the labels of other patients (`held_out`) to those that are scored (`oracle`) is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, reach somewhat more (for 56 images 0.55 on average, for 174 images 0.53), except under `held_out`, where the other half's labels decide which cluster is DME.
+# Each point is one backbone. The step from `held_out` (labels of other patients) to `oracle` (the labels that are scored) is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, score slightly higher (for 56 images 0.55 on average, for 174 images 0.53), except under `held_out`, where the other half's labels decide which cluster is DME.
 
-# %% alt="Accuracy of four clustering methods, one point for each backbone, in four ways of choosing the weights of the lesions, with the paper's accuracies as crosses and guessing as a dashed line."
+# %% alt="Accuracy of four clustering methods, one point for each backbone, for four ways of choosing the lesion weights, with the paper's accuracies as crosses and chance as a dashed line."
 fig = plots.clusterings(results, published.table_4(), len(diagnosis))
 run.save_figure(fig, "fig_clustering")
 
 # %% [markdown]
 # ## What DMH depends on
 #
-# One change at a time, ten seeds each, all weights 1, features of the backbone above. "Until Eq. 3 stops falling": its mean over 20 epochs lies less than 1 % of its first value below that of the 20 epochs before. `agreement` is the mean adjusted Rand index between the clusters of two seeds: 1 if all seeds find the same, 0 if they agree by chance.
+# One change at a time, ten seeds each, all weights 1, features of the backbone above. "Until Eq. 3 stops falling": until its mean over 20 epochs is less than 1 % of its first value below the mean of the previous 20. `agreement` is the mean adjusted Rand index between the clusters of two seeds: 1 if all seeds find the same clusters, 0 if they agree only by chance.
 
 # %%
 sensitive = sensitivity(reduced[name], diagnosis, run.profile, run.store)
@@ -180,7 +180,7 @@ show(run.save_table(sensitive, "table_4_sensitivity"), f"DMH on {DISPLAY[name]},
 # %% [markdown]
 # ## Figure · What more training does
 #
-# One line per seed, the thick one their mean, for heads trained until Eq. 3 stops falling. Left both terms of Eq. 3; the diversity term is zero once every pair of heads lies below $T$. Then what can be seen without labels, the silhouette of the two clusters; right what only labels tell, the accuracy.
+# Heads trained until Eq. 3 stops falling; one line per seed, the thick one is their mean. Left: both terms of Eq. 3; the diversity term is zero once every pair of heads is below $T$. Middle: the silhouette of the two clusters, which needs no labels. Right: the accuracy, which does.
 
 # %% alt="Three panels over the epochs: the two losses of the heads, the silhouette of the clusters, and their accuracy, one thin line per seed and a thick mean."
 courses = course(reduced[name], diagnosis, run.profile, run.store)
@@ -190,7 +190,7 @@ run.save_figure(fig, "fig_course")
 # %% [markdown]
 # ## Choosing the weights without labels
 #
-# K-medoids without heads. `stability`: the clusters are found again in 80 % of the patients; `agreement`: three methods find the same clusters. Differences are to equal weights. Equal weights are this project's default because they choose nothing: a criterion must be better on more than one cohort to replace them.
+# K-medoids without heads. `stability`: how well the clusters are recovered from 80 % of the patients; `agreement`: how well three methods agree. Differences are from equal weights, which are the default because they choose nothing: a criterion would have to do better on more than one cohort to replace them.
 
 # %%
 choices = compare_choices(reduced[name], diagnosis, run.profile, run.store)
@@ -199,9 +199,9 @@ show(run.save_table(choices, "table_4_choices"), f"{DISPLAY[name]}, k-medoids", 
 # %% [markdown]
 # ## Figure · All 81 weightings of DMH
 #
-# Accuracy of every weighting, first seed: the wider the spread, the more the oracle's choice can gain by luck. The frames mark the choices of the silhouette and of the labels.
+# Accuracy of every weighting, first seed: the wider the spread, the more the oracle's choice can gain by luck. Frames mark the silhouette's choice and the labels' choice.
 
-# %% alt="Heat map of the accuracy of all 81 weightings of the four lesions; a white frame marks the choice of the silhouette, an orange one that of the labels."
+# %% alt="Heat map of the accuracy of all 81 weightings of the four lesions; a white frame marks the silhouette's choice, an orange one the labels' choice."
 search = searches[name, "dmh", 0]
 of_weights = np.array([matched_accuracy(diagnosis.labels, labels) for labels in search.labels])
 chosen = {"silhouette": by_silhouette(search), "labels (oracle)": oracle(search, diagnosis.labels)}
@@ -210,18 +210,18 @@ run.save_figure(plots.weightings(of_weights, chosen), "fig_weights")
 # %% [markdown]
 # ## Figure · Weigh for yourself
 #
-# In JupyterLab: move the weights of the four lesions. Left, the images in the plane of the first two components of $F_{global}$: colors are clusters, triangles have DME. Right, the two scores of these weights among those of all 81. If the silhouette knew the diagnosis, the gray points would rise to the right.
+# In JupyterLab: move the weights of the four lesions. Left: the images projected to the first two components of $F_{global}$; colors are clusters, triangles have DME. Right: the two scores of these weights among those of all 81. If the silhouette followed the diagnosis, the gray points would rise to the right.
 
-# %% alt="Left, the images in the plane of two components, colored by cluster and shaped by diagnosis; right, silhouette and accuracy of these weights among those of all 81."
+# %% alt="Left, the images projected to two components, colored by cluster and shaped by diagnosis; right, silhouette and accuracy of these weights among those of all 81."
 first = {key: trainings[0] for key, trainings in spaces.items() if key[0] == name}
 weigh_lesions(first, {key: searches[(*key, 0)] for key in first}, diagnosis.labels, run.profile.seed)
 
 # %% [markdown]
 # ## Figure 2 · The clustering module
 #
-# What happens to the images of this run on their way to two clusters, with the shapes of the arrays.
+# The path of this run's images to two clusters, with the shapes of the arrays.
 
-# %% alt="Flow chart: four lesions, a feature vector for each, PCA, a projection head for each, their weighted mean, and k-medoids; below each station the shape of its arrays."
+# %% alt="Flow chart: four lesions, a feature vector for each, PCA, a projection head for each, their weighted mean, and k-medoids; below each step the shape of its arrays."
 n, n_lesions, dim = features[name].shape
 kept, head_dim = reduced[name].shape[-1], first[name, "dmh"].shape[-1]
 sizes = {
@@ -239,7 +239,7 @@ run.save_figure(fig, "fig_2_module")
 # %% [markdown]
 # ## Figure · The images before and after the heads
 #
-# What k-medoids clusters, all weights 1, projected to two dimensions by PCA and by t-SNE, which preserves neighborhoods, not distances. Colors are once the diagnosis and once the clusters, each in the color of the class that it fits best: where the heads help, the two pictures of a line resemble each other more than before.
+# The input of k-medoids, all weights 1, projected to 2-D by PCA and by t-SNE, which preserves neighborhoods, not distances. Colors show the diagnosis (left) and the clusters (right), each cluster in the color of its best-matching class. If the heads help, the two pictures in a row look more alike after them than before.
 
 # %% alt="Eight scatter plots of the images: before the heads and after them, by PCA and by t-SNE, colored by diagnosis on the left and by cluster on the right."
 rows = {}
@@ -250,9 +250,9 @@ for stage, method in (("before the heads", "kmedoids"), ("after the heads", "dmh
 run.save_figure(plots.projections(rows), "fig_2_embedding")
 
 # %% [markdown]
-# **Limits.** Two clusters are matched to two classes by the labels, so guessing scores a little above 0.5. The clusters are of the images at hand: nothing says into which a new photograph falls.
+# **Limits.** The labels match the two clusters to the two classes, so chance is slightly above 0.5. The clusters describe the images at hand; they do not say where a new photograph belongs.
 #
-# **What differs from the paper.** The rows of its Table 4 were not scored on the same images: the accuracies of k-medoids, k-means and agglomerative are possible with 150 or 300 images only, those of DMH with 302 only. Its agglomerative rows are macro averages over three clusters. Ours are all scored on the same images, after an optimal matching of two clusters to two classes.
+# **What differs from the paper.** The rows of its Table 4 were not scored on the same images: the accuracies of k-medoids, k-means and agglomerative clustering are possible only with 150 or 300 images, those of DMH only with 302. Its agglomerative rows are macro averages over three clusters. Ours are all scored on the same images, after optimally matching two clusters to two classes.
 
 # %% [markdown]
 # ## Checks

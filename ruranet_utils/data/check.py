@@ -136,7 +136,7 @@ def check(root: Path, profile: Profile) -> Checked:
     small = [name for name, shape in headers.shapes.items() if min(shape) < SMALL_PX]
     notes = [
         *folder.notes,
-        *(["all masks are empty, so that no network is trained: look at how they were exported"] if empty else []),
+        *(["all masks are empty, so no network is trained: check how they were exported"] if empty else []),
         *([f"{len(small)} photographs are smaller than {SMALL_PX} pixels, such as {small[0]}"] if small else []),
     ]
     return Checked(root, problems, notes, reads)
@@ -258,7 +258,7 @@ def _too_few(folder: Folder, masks: dict[str, dict], profile: Profile) -> Iterat
     patients = folder.labels["patient"]
     if patients.nunique() < len(SPLITS):
         found = f"holds photographs of {_patients(patients.nunique())}"
-        remedy = "add photographs of other patients; who the patients are says the column patient of labels.csv"
+        remedy = "add photographs of other patients; the column patient of labels.csv says who the patients are"
         yield Refused(folder.root, found, EACH_PART, remedy)
         return
     masked = {patients[name] for paths in folder.masks.values() for name in paths}

@@ -193,7 +193,7 @@ def check_mask(mask: np.ndarray, image: np.ndarray, frame: Frame, path: Path, la
     """
     inside = mask[max(0, frame.top) : frame.bottom, max(0, frame.left) : frame.right].sum()
     if inside < mask.sum() / 2:
-        found = f"lies for {1 - inside / mask.sum():.0%} outside the field of view"
+        found = f"lies {1 - inside / mask.sum():.0%} outside the field of view"
         raise Refused(path, found, "lesions within it", "is it the mask of another photograph, or shifted?")
     area = (frame.right - frame.left) * (frame.bottom - frame.top) * field_of_view(image)
     share = min(1, inside / max(1, area))

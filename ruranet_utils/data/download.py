@@ -84,7 +84,7 @@ def unpack(archives: Sequence[Path], folder: Path) -> None:
         If the folder cannot be written to or the disk is full.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already: move it away first")
+        raise FileExistsError(f"{folder} already exists: move it away first")
     with ExitStack() as stack:
         files = [stack.enter_context(_open(archive)) for archive in archives]
         for archive, file in zip(archives, files, strict=True):
@@ -111,7 +111,7 @@ def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is no zip archive, or a damaged one: {error}") from error
+        raise ValueError(f"{archive} is not a zip archive, or is damaged: {error}") from error
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
@@ -122,7 +122,9 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo], folder: Path) 
         if stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"{archive} holds the link {member.filename!r}, expected files")
         if member.flag_bits & ENCRYPTED:
-            raise ValueError(f"{archive} is encrypted: unpack it with its password, by another program, into {folder}")
+            raise ValueError(
+                f"{archive} is encrypted: unpack it with its password, using another program, into {folder}"
+            )
         if member.compress_type not in READABLE:
             method = zipfile.compressor_names.get(member.compress_type, f"method {member.compress_type}")
             raise ValueError(
@@ -132,7 +134,7 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo], folder: Path) 
         _check_ratio(f"{archive} holds {member.filename!r} of", member.file_size, member.compress_size)
     total = sum(member.file_size for member in members)
     if not total:
-        raise ValueError(f"{archive} holds no file")
+        raise ValueError(f"{archive} holds no files")
     if total > MAX_UNPACKED_BYTES:
         raise ValueError(f"{archive} unpacks to {total:,} bytes, expected at most {MAX_UNPACKED_BYTES:,}")
     _check_ratio(f"{archive} unpacks to", total, archive.stat().st_size)

@@ -85,7 +85,7 @@ def _check_header(image: Image.Image, path: Path) -> None:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise Refused(path, f"holds {image.n_frames} pages", "the mask of one lesion", "save that page alone")
     if image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9):  # Pillow turns a TIFF itself
-        raise Refused(path, "is stored turned (EXIF)", "an upright mask", "turn it upright and save it again")
+        raise Refused(path, "is stored rotated (EXIF)", "an upright mask", "turn it upright and save it again")
     deep = image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
     inverted = image.mode not in ("1", "L") and dict(getattr(image, "tag_v2", {})).items() >= WHITE_IS_ZERO.items()
     if image.mode not in MODES or deep or inverted:

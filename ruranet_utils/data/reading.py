@@ -251,7 +251,5 @@ def turn_mask(mask: np.ndarray, photograph: Path, shape: tuple[int, int]) -> np.
         return mask
     if turned >= 5 and mask.shape == shape[::-1] != shape:
         return np.asarray(turn(Image.fromarray(mask), turned))
-    found = (
-        f"is stored turned (EXIF orientation {turned}), and the size of its masks does not show whether they are, too"
-    )
+    found = f"is stored rotated (EXIF orientation {turned}), and its masks' size does not show whether they are, too"
     raise Refused(photograph, found, "an upright photograph", "turn it, save it without EXIF, and look at its masks")

@@ -1,4 +1,4 @@
-"""Figures 1 and 2, drawn from what ran: the layers of an actual model with their shapes, and the clustering module."""
+"""Figures 1 and 2, drawn from the run: the layers of its model with their shapes, and the clustering module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from ruranet_utils.profiles import DISPLAY, LESIONS
 
-SCSE = "SCSEModule"  # of segmentation_models_pytorch, the import of which takes two seconds
+SCSE = "SCSEModule"  # of segmentation_models_pytorch, which takes two seconds to import
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,14 @@ class Attention:
 
 
 def layers(model: nn.Module, size_px: int) -> pd.DataFrame:
-    """Every layer of a model that an image passes, in this order.
+    """Every layer that an image passes through, in order.
 
     Parameters
     ----------
     model : Module
         From :func:`ruranet_utils.segmentation.unet.build`.
     size_px : int
-        Side of the image that is sent through.
+        Side of the image.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def layers(model: nn.Module, size_px: int) -> pd.DataFrame:
 
 
 def attention_maps(model: nn.Module, image: torch.Tensor) -> list[Attention]:
-    """Spatial and channel attention of every SCSE module that an image passes, from the deepest decoder stage upwards.
+    """Spatial and channel attention of every SCSE module for an image, from the deepest decoder stage up.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def attention_maps(model: nn.Module, image: torch.Tensor) -> list[Attention]:
 
 
 def draw_scse(ax, table: pd.DataFrame, module: str) -> None:
-    """Draw one SCSE module with its layers, shapes and the data's way through it (Figure 1b).
+    """Draw one SCSE module: its layers, their shapes and the data flow (Figure 1b).
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
     ----------
     ax : Axes
     sizes : mapping of str to str
-        What stands below each station: ``lesions`` of one image, ``features``, ``components``, ``heads``, ``mean`` and
+        Text below each step: ``lesions`` of one image, ``features``, ``components``, ``heads``, ``mean`` and
         ``clusters``, in this order.
     """
     colors = dict(zip(sizes, ("0.93", "#cfe3f1", "#cfe3f1", "#f7dcc4", "#d5ecd4", "0.93"), strict=True))

@@ -1,4 +1,4 @@
-"""Figures of which the bytes repeat, and what several of them draw."""
+"""Figures whose bytes are reproducible, and what several of them share."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False)
     Parameters
     ----------
     fig : Figure
-        Left open, its layout settled.
+        Left open, with its layout fixed.
     name : str
-        File name without ending.
+        File name without suffix.
     folder : Path
         Created if it does not exist.
     photographs : bool
@@ -87,7 +87,7 @@ def draw_macula(ax: Axes, image: np.ndarray, masks: np.ndarray, macula: Macula, 
 
 
 def drawable(text: str) -> str:
-    """A text in which every character that no font at hand has is written as its number, such as ``\\u773c``."""
+    """A text in which every character that no available font has is replaced by its number, such as ``\\u773c``."""
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in plt.rcParams["font.family"]]
     known = {char: char == "\n" or any(font.get_char_index(ord(char)) for font in fonts) for char in set(text)}
     return "".join(char if known[char] else char.encode("unicode_escape").decode() for char in text)
@@ -103,7 +103,7 @@ def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
 def style() -> None:
     """Set the look of all figures to that of ``figures.mplstyle``, whatever was set before.
 
-    Fonts of ``WIDE_FONTS`` that are installed draw what its font lacks.
+    Installed fonts of ``WIDE_FONTS`` draw the characters that its font lacks.
     """
     plt.style.use(["default", STYLE])
     installed = {font.name for font in fontManager.ttflist}

@@ -1,4 +1,4 @@
-"""Figures of notebooks whose drawing would hide the question: each takes a notebook's numbers and returns a figure."""
+"""Figures whose plotting code would hide a notebook's question: each takes the numbers and returns a figure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ERRORS = {"found": (60, 220, 60), "false positive": (240, 60, 40), "missed": (70
 
 
 def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, str]) -> Figure:
-    """IoU of every encoder with its interval, one panel for each lesion, and the paper's; one panel for one encoder.
+    """IoU of every encoder with its interval and the paper's, one panel per lesion; a single encoder gets one panel.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def encoder_scores(study: pd.DataFrame, printed: pd.Series, names: Mapping[str, 
 
 
 def learning_curves(histories: Mapping[str, np.ndarray]) -> Figure:
-    """Training loss and, where there is one, validation Dice over the epochs, one line for each history.
+    """Training loss and, if there is one, validation Dice over the epochs, one line per history.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def attention(image: np.ndarray, maps: Sequence[Attention], title: str) -> Figur
 
 
 def segmentation_errors(rows: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """An image, the truth, the prediction and the errors on each line.
+    """An image, the truth, the prediction and the errors in each row.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def weightings(accuracy: np.ndarray, chosen: Mapping[str, int]) -> Figure:
     accuracy : ndarray of float, shape (81,)
         In the order of ``WEIGHT_GRID``.
     chosen : mapping of str to int
-        Weightings to frame, by who chose them.
+        Weightings to frame, by what chose them.
     """
     codes = [f"{first:g}, {second:g}" for first in (1, 5, 10) for second in (1, 5, 10)]
     fig, ax = plt.subplots(figsize=(6.4, 5))
@@ -220,13 +220,12 @@ def weightings(accuracy: np.ndarray, chosen: Mapping[str, int]) -> Figure:
 
 
 def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> Figure:
-    """Images in two dimensions, once in the color of their diagnosis and once in that of their cluster.
+    """Images in two dimensions, colored by diagnosis and by cluster.
 
     Parameters
     ----------
     rows : mapping
-        By stage, such as ``"before the heads"``: planes of shape (n, 2) by name, and classes of shape (n,) by what
-        they are.
+        By stage, such as ``"before the heads"``: projections of shape (n, 2) by name, classes of shape (n,) by kind.
     """
     lines = [(stage, kind, plane, shown) for stage, (planes, shown) in rows.items() for kind, plane in planes.items()]
     fig, axes = plt.subplots(len(lines), 2, figsize=(7, 2.6 * len(lines)), squeeze=False)
@@ -245,7 +244,7 @@ def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, 
 
 
 def forest(ax: Axes, table: pd.DataFrame, labels: Sequence[str], score: str = "accuracy", **lines: float) -> None:
-    """A score with its interval on each line, the first on top.
+    """A score with its interval in each row, the first on top.
 
     Parameters
     ----------
@@ -256,7 +255,7 @@ def forest(ax: Axes, table: pd.DataFrame, labels: Sequence[str], score: str = "a
         Of its rows.
     score : str
     **lines : float
-        Vertical lines by what they are; underscores are read as blanks.
+        Vertical lines by label; underscores become spaces.
     """
     place = np.arange(len(table))
     error = [table[score] - table[f"{score}_low"], table[f"{score}_high"] - table[score]]
@@ -420,7 +419,7 @@ def components(curve: pd.DataFrame, paper: tuple[float, float, float]) -> Figure
 
 
 def confounds(scores: pd.DataFrame, labels: Mapping[str, str], paper: float) -> Figure:
-    """Accuracy of every method by how far class and camera are tied, one panel for what it sees.
+    """Accuracy of every method by how strongly class and camera are tied, one panel per input.
 
     Parameters
     ----------
@@ -475,7 +474,7 @@ def groups(clusters: pd.DataFrame, area: pd.DataFrame, order: Sequence[str]) -> 
 
 
 def lesion_areas(area: pd.DataFrame) -> Figure:
-    """Box plots of the share of an image that each lesion covers, in percent, where it is there at all."""
+    """Box plots of the share of an image that each lesion covers, in percent, over images that show it."""
     long = area.melt(var_name="lesion", value_name="area_percent")
     long = long[long["area_percent"] > 0]
     fig, ax = plt.subplots(figsize=(6.4, 3.2))

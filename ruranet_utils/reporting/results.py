@@ -65,7 +65,7 @@ CLAIMS = (
     ("Control", "DMH on lesions, one camera for each class", "table_confound", _TIED, "accuracy", "08"),
     ("Control", "k-medoids, *lesions removed*, one camera for each class", "table_confound", _BLIND, "accuracy", "08"),
 )
-# what cannot be measured, or is drawn: exhibit, claim, the paper's, ours, verdict, notebook
+# what cannot be measured or is a drawing: exhibit, claim, the paper's, ours, verdict, notebook
 OTHERS = (
     (
         "Section 3.1",
@@ -132,7 +132,7 @@ FINDINGS = """\
 def exhibits() -> str:
     """Markdown table of every exhibit and claim: the paper's number, ours with interval, N and weights, verdict.
 
-    The verdict is of the real images where the claim is measured there, else of the synthetic ones.
+    The verdict is for the real images if the claim is measured there, otherwise for the synthetic ones.
     """
     n_images = len(pd.read_csv(paths.figures("open") / "cohort_diagnosis.csv"))
     rows = [
@@ -198,12 +198,12 @@ def headline() -> Figure:
 
 
 def verdict(paper: float, row: pd.Series, score: str) -> str:
-    """Whether the paper's number lies in our interval, or which way ours differs from it.
+    """Whether the paper's number lies in our interval, or else which way ours differs.
 
     Parameters
     ----------
     paper : float
-        NaN where it has none.
+        NaN if it has none.
     row : Series
         ``weights``, ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
     score : str
@@ -270,7 +270,7 @@ def findings() -> str:
 
 
 def costs() -> str:
-    """Where the committed runs ran, and what the synthetic one took, from their ``run.json``."""
+    """Where the committed runs ran, and the cost of the synthetic one, from their ``run.json``."""
     runs = {profile: json.loads((paths.figures(profile) / "run.json").read_text()) for profile in PROFILES}
     facts = {name: pd.DataFrame(one["costliest"] for one in run["notebooks"].values()) for name, run in runs.items()}
     memory_gb = {name: of_run["peak_memory_mb"].max() * 2**20 / 1e9 for name, of_run in facts.items()}
@@ -328,7 +328,7 @@ def _number(value: float, score: str) -> str:
 
 
 def _minutes(number: str) -> str:
-    """Of a notebook in the open run that computed the most of it."""
+    """Minutes of a notebook in the costliest open run."""
     notebooks = json.loads((paths.figures("open") / "run.json").read_text())["notebooks"]
     (name,) = (name for name in notebooks if name.startswith(number))
     return f"{notebooks[name]['costliest']['time_s'] / 60:.0f}"

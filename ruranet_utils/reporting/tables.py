@@ -1,4 +1,4 @@
-"""Tables of which the bytes repeat, and the comparison with the paper."""
+"""Tables whose bytes are reproducible, and the comparison with the paper."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) ->
     frame : DataFrame
         Its index is not written.
     name : str
-        File name without ending.
+        File name without suffix.
     folder : Path
         Created if it does not exist.
     digits : int
@@ -42,7 +42,7 @@ def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) ->
     for column in floats:
         printed[column] = [f"{value:.{digits}f}" for value in rounded[column].to_numpy(float, na_value=float("nan"))]
     printed = printed.where(rounded.notna(), MISSING).astype(str)
-    printed = printed.replace({r"\$": r"\\$", r"\|": r"\\|"}, regex=True)  # names of files are no formulas
+    printed = printed.replace({r"\$": r"\\$", r"\|": r"\\|"}, regex=True)  # file names are not formulas
     align = ["right" if pd.api.types.is_numeric_dtype(dtype) else "left" for dtype in rounded.dtypes]
     markdown = printed.to_markdown(index=False, disable_numparse=True, colalign=align) + "\n"
     write_bytes(folder / f"{name}.csv", rounded.to_csv(index=False, lineterminator="\n").encode())
@@ -51,7 +51,7 @@ def save_table(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) ->
 
 
 def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
-    """Set our scores beside the printed ones.
+    """Put our scores next to the printed ones.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def show(
     first: Sequence[str] = (),
     digits: int = 4,
 ) -> Styler:
-    """A table for a notebook, of which the HTML repeats byte for byte.
+    """A table for a notebook, with reproducible HTML.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def show(
     within : str
         A column: the best value is that of each of its groups, such as each lesion.
     first : sequence of str
-        Columns to show before the others: what is read first, where the table is wider than the page.
+        Columns to show first, for tables wider than the page.
     digits : int
         Decimals of floats. Missing values are shown as "–".
 
@@ -136,7 +136,7 @@ def show(
     words = frame.select_dtypes(exclude="number").columns
     styler.set_table_styles({column: [{"selector": "", "props": "text-align: left"}] for column in words})
     if "$" in frame[words].to_string():
-        styler.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')  # names of files are no formulas
+        styler.set_table_attributes('class="tex2jax_ignore mathjax_ignore"')  # file names are not formulas
     for column, which in best.items():
         highlight = styler.highlight_max if which == "max" else styler.highlight_min
         for rows in frame.groupby(within).groups.values() if within else [frame.index]:

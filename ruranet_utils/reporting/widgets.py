@@ -1,4 +1,4 @@
-"""Figures with sliders where somebody can move them: in JupyterLab. Elsewhere the same figures, once."""
+"""Figures with sliders in JupyterLab, where somebody can move them; static figures elsewhere."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em"}}
 def is_live() -> bool:
     """Whether this kernel was started by a Jupyter server for a notebook that somebody has open.
 
-    ``RURANET_WIDGETS=1`` says so to editors where it cannot be seen, ``0`` the opposite. papermill, nbval and nbconvert
-    start their kernels without a server.
+    ``RURANET_WIDGETS=1`` says yes for editors where that cannot be detected, ``0`` says no. papermill, nbval and
+    nbconvert start their kernels without a server.
     """
     chosen = os.environ.get("RURANET_WIDGETS")
     return chosen == "1" if chosen else "JPY_SESSION_NAME" in os.environ
 
 
 def browse_lesions(cohort: Cohort, models: Sequence[Model], profile: Profile) -> None:
-    """Look through photographs, and see what a network finds above a threshold beside what the graders drew.
+    """Browse photographs and compare what a network finds above a threshold with what the graders drew.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def weigh_lesions(
     searches : mapping
         Of the same: all 81 weightings, to compare with.
     labels : ndarray of int64, shape (n_images,)
-        Diagnoses; they score the clusters and do not make them.
+        Diagnoses; they score the clusters but do not shape them.
     seed : int
     """
 

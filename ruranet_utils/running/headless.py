@@ -1,4 +1,4 @@
-"""Execute notebooks without a browser, by papermill, and watch their steps, seconds and memory."""
+"""Execute notebooks with papermill, without a browser, and watch their steps, time and memory."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_
 
 @dataclass(frozen=True)
 class Kernel:
-    """A notebook with the kernel that is to run it.
+    """A notebook and the kernel that will run it.
 
     Attributes
     ----------
     path : Path
         The notebook.
     journal : Path
-        Where the kernel's store notes its steps.
+        Where the kernel's store logs its steps.
     manager : KernelManager
     """
 
@@ -48,20 +48,20 @@ class Kernel:
 
 
 class Kernels:
-    """Runs notebooks: one after the other where they compute, two at a time while they only read from the store.
+    """Runs notebooks: one after the other while they compute, two at a time while they only read from the store.
 
-    The second lane opens where ``LANE_BYTES`` of memory are free.
+    The second lane opens if ``LANE_BYTES`` of memory are free.
 
-    A notebook that computes has both cores and their memory for its workers. While it executes its second half, which
-    draws, the next kernel starts and imports the libraries.
+    A notebook that computes has both cores and their memory for its workers. During its second half, which only draws,
+    the next kernel starts and imports the libraries.
 
     Parameters
     ----------
     notebooks : sequence of Path
     executed : Path
-        Folder that gets the executed notebooks.
+        Folder for the executed notebooks.
     on_start : callable
-        Told the path of each notebook that starts.
+        Called with the path of each notebook that starts.
     """
 
     def __init__(self, notebooks: Sequence[Path], executed: Path, on_start: Callable[[Path], None]):
@@ -71,7 +71,7 @@ class Kernels:
         self.spare: Kernel | None = None
 
     def run(self, parameters: dict) -> Iterator[tuple[Path, Future]]:
-        """Yield each notebook with the end of its run, whose result is that of :func:`run_notebook`."""
+        """Yield each notebook with a future of its run, whose result is that of :func:`run_notebook`."""
         running: dict[Future, Kernel] = {}
         with ThreadPoolExecutor(MOST_LANES) as pool:
             try:
@@ -100,7 +100,7 @@ class Kernels:
         return run_notebook(kernel, parameters, self.executed, on_cell_start=look)
 
     def _take(self) -> Kernel:
-        """The kernel of the next notebook, which is started unless it has been."""
+        """The kernel of the next notebook, started unless it is running already."""
         kernel, self.spare = self.spare, None
         if kernel is None:
             kernel = _start(self.ahead.pop(0), self.executed)
@@ -108,7 +108,7 @@ class Kernels:
         return kernel
 
     def _stop(self, kernel: Kernel) -> None:
-        """End a kernel at once: everything is written, there is no need to wait a second for its farewell."""
+        """End a kernel at once: everything is written, so there is no need to wait a second for a clean shutdown."""
         self.started.remove(kernel)
         kernel.manager.shutdown_kernel(now=True)
         kernel.journal.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ class Kernels:
 def _start(path: Path, executed: Path) -> Kernel:
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
-    # this environment's own kernel, whatever others of its name lie on JUPYTER_PATH
+    # this environment's own kernel, whatever others of that name are on JUPYTER_PATH
     manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     manager.start_kernel(
         cwd=str(paths.NOTEBOOKS),
@@ -134,7 +134,7 @@ def _start(path: Path, executed: Path) -> Kernel:
 
 
 def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Callable) -> dict:
-    """Execute one notebook by papermill.
+    """Execute one notebook with papermill.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Call
     parameters : dict
         Injected into the notebook.
     executed : Path
-        Folder that gets the executed notebook.
+        Folder for the executed notebook.
     **hooks
         Called by nbclient, such as ``on_cell_start``.
 
@@ -191,7 +191,7 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Call
 
 
 class Watch(threading.Thread):
-    """Prints how a notebook gets on and remembers the highest memory of this process and its children."""
+    """Prints a notebook's progress and records the peak memory of this process and its children."""
 
     def __init__(self, title: str, journal: Path):
         super().__init__(daemon=True)
@@ -219,7 +219,7 @@ class Watch(threading.Thread):
             pass
 
     def say(self):
-        """Print the time and the step, on one line of a terminal, or a line every ``SAY_EVERY_S`` into a file."""
+        """Print the time and the step, on one line of a terminal, or as a line every ``SAY_EVERY_S`` in a file."""
         line = f"{self.title}  {tqdm.format_interval(self.time_s)}  {progress_of(events(self.journal))}"
         if sys.stdout.isatty():
             print(f"\r{line:<100}", end="", flush=True)
@@ -229,7 +229,7 @@ class Watch(threading.Thread):
 
 
 def progress_of(noted: list[dict]) -> str:
-    """Which of how many jobs a notebook has done, of the last kind of step that it has planned."""
+    """How many jobs of the last planned kind of step a notebook has done, and of how many."""
     planned = [(number, event) for number, event in enumerate(noted) if "planned" in event]
     if not planned:
         return ""
@@ -244,9 +244,9 @@ def _memory(process: psutil.Process) -> int:
 
 
 def events(journal: Path) -> list[dict]:
-    """What the store did, line by line."""
+    """What the store did, event by event."""
     found = []
     for line in journal.read_text().splitlines() if journal.exists() else []:
-        with suppress(json.JSONDecodeError):  # of a process that was killed while it wrote
+        with suppress(json.JSONDecodeError):  # from a process killed while writing
             found.append(json.loads(line))
     return found

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], before: dict) -> dict:
-    """Everything needed to tell where a table came from: the content of ``run.json``.
+    """Everything needed to tell where a table comes from: the content of ``run.json``.
 
     Parameters
     ----------
     profile : Profile
     parameters : dict
-        Which the notebooks made the profile of.
+        From which the notebooks made the profile.
     ran : dict
         What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
-        The ``run.json`` that is replaced, or nothing. What it says of notebooks that did not run now stays if they
-        had the same parameters and settings: their tables are still there. A notebook's ``costliest`` run stays, too:
-        the one that computed the most steps, which a run that finds them all in the store says nothing about.
+        The ``run.json`` to be replaced, or an empty dict. Its entries on notebooks that did not run this time are kept
+        if parameters and settings are the same: their tables are still there. So is each notebook's ``costliest`` run,
+        the one that computed the most steps; a run that finds everything in the store says nothing about the cost.
     """
     settings = json.loads(json.dumps(asdict(profile)))  # tuples become lists, as in the file
     same = before.get("parameters") == parameters and before.get("profile") == settings
@@ -80,6 +80,6 @@ def describe_code() -> dict:
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints about this repository, or None if it fails."""
+    """Output of git for this repository, or None if it fails."""
     done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

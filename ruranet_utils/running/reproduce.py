@@ -48,18 +48,18 @@ def notebooks(only: Sequence[str] = ()) -> list[Path]:
 
 
 def profile_of(parameters: dict) -> Profile:
-    """The profile that every notebook makes of these parameters.
+    """The profile that every notebook makes from these parameters.
 
     Raises
     ------
     ValueError
-        For a name or a value that no profile takes, listing the valid ones, before anything runs.
+        If a name or value is not valid for the profile; lists the valid ones, before anything runs.
     """
     return get_profile(parameters["profile"], **{k: v for k, v in parameters.items() if k != "profile"})
 
 
 def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
-    """Leave out, with a message, the notebooks that the reader's own photographs have no masks or no labels for.
+    """Leave out, with a message, notebooks that need masks or labels that the reader's own photographs lack.
 
     Raises
     ------
@@ -93,13 +93,13 @@ def applicable(chosen: list[Path], profile: Profile) -> list[Path]:
 
 
 def read_run(results: Path) -> dict:
-    """The ``run.json`` of a folder of results, or nothing."""
+    """The ``run.json`` of a folder of results, or an empty dict."""
     file = results / "run.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
-    """How long each notebook took when it computed most, by its name, and a sentence about all of them under ``""``.
+    """Time of each notebook's costliest run, by its name, and a sentence about all of them under ``""``.
 
     From the ``run.json`` that the run will renew, or from the committed one.
     """
@@ -109,12 +109,12 @@ def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
     if not known:
         return {"": "no earlier run to estimate the time from"}
     where = f"{run['machine']['cores']} cores on {run['finished'][:10]}"
-    whole = f"expected: {tqdm.format_interval(sum(known.values()))} where nothing is in the store ({where}), less else"
+    whole = f"expected: {tqdm.format_interval(sum(known.values()))} with an empty store ({where}), less otherwise"
     return {"": whole, **{name: f"about {tqdm.format_interval(time_s)} " for name, time_s in known.items()}}
 
 
 def parse_value(name: str, text: str):
-    """A command-line value as Python reads it; a string if it is no literal, or the parameter is one of ``WORDS``."""
+    """A command-line value as Python reads it, or a string if it is no literal or the parameter is one of ``WORDS``."""
     if name in WORDS and text != "None":
         return text
     try:
@@ -125,9 +125,9 @@ def parse_value(name: str, text: str):
 
 @click.command()
 @click.option("--profile", default="synthetic", show_default=True, help=f"One of: {', '.join(PROFILES)}.")
-@click.option("--only", multiple=True, help="Run only notebooks whose names start so, such as 04. Repeatable.")
+@click.option("--only", multiple=True, help="Run only notebooks whose names start with this, such as 04. Repeatable.")
 @click.option("--list", "show_list", is_flag=True, help="List the notebooks and stop.")
-@click.option("--force", is_flag=True, help="Compute every step again, whatever the store holds.")
+@click.option("--force", is_flag=True, help="Recompute every step, whatever the store holds.")
 @click.option(
     "--dask", metavar="ADDRESS", help="Scheduler of a dask cluster, such as tcp://host:8786 (docs/cluster.md)."
 )
@@ -237,7 +237,7 @@ def _facts_or_exit(end: Future, executed: Path) -> dict:
         said = f"{error.ename}: {error.evalue}"
         last = click.unstyle("\n".join(error.traceback[-1].splitlines()[-12:]))
         more = f"{last}\n" if last.strip() != said else ""
-        where = f"The notebook up to there: {executed}"
+        where = f"The notebook so far: {executed}"
         raise click.ClickException(f"{executed.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
     except DeadKernelError:
         raise click.ClickException(

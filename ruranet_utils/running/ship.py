@@ -1,4 +1,4 @@
-"""Train the network that is part of this project, score it, and write it with card and scores: ``make models``."""
+"""Train the network that comes with this project, score it, and write it with card and scores: ``make models``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ruranet_utils.storage.store import Store
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 FOLDS = paths.models("shipped") / "table_folds.csv"
-LONGER = {"epochs": 144, "revised_epochs": 72}  # than the networks of the tables: one is enough to ship
+LONGER = {"epochs": 144, "revised_epochs": 72}  # than the networks of the tables: only one is shipped
 MOST_CHANGE = 0.001  # of a score, by half precision
 ATTRIBUTION = {
     "idrid": "Porwal et al. (2018), doi:10.3390/data3030025, CC BY 4.0",
@@ -76,7 +76,7 @@ def _field(model: Model, segmenter: JointSegmenter) -> pd.DataFrame:
 
 
 def _found(model: Model, diagnosis: Cohort) -> pd.DataFrame:
-    """How often lesions are found in photographs that were not trained on."""
+    """How often lesions are found in photographs not used in training."""
     masks = model.predict(diagnosis.images, get_profile("open"))
     edema, healthy = diagnosis.labels == 1, diagnosis.table["healthy"].to_numpy(dtype=bool)
     groups = {"no retinopathy": healthy, "retinopathy": ~healthy & ~edema, "macular edema": edema}
@@ -84,7 +84,7 @@ def _found(model: Model, diagnosis: Cohort) -> pd.DataFrame:
 
 
 def card_of(model: Model, field: pd.DataFrame, found: pd.DataFrame, file: Path) -> ModelCard:
-    """The card as huggingface.co reads it."""
+    """The card in the format of huggingface.co."""
     data = ModelCardData(
         license="other",
         license_name="research only, with the attributions below",

@@ -44,7 +44,7 @@ class Run:
         return load_cohorts(self.profile, self.store)
 
     def answer(self, text: str) -> None:
-        """Say what the notebook found, before it shows how."""
+        """State what the notebook found, before it shows how."""
         display(Markdown(f"**Answer.** {text}"))
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -52,13 +52,13 @@ class Run:
         return tables.save_table(frame, name, paths.figures(paths.results(self.profile)))
 
     def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
-        """Write ``<name>.png`` and ``.pdf``; images of patients go where git does not look."""
+        """Write ``<name>.png`` and ``.pdf``; images of patients go where git ignores them."""
         photographs = shows_images and self.profile.name != "synthetic"
         figures.save_figure(fig, name, paths.figures(paths.results(self.profile)), photographs=photographs)
 
 
 def start(profile: str = "synthetic", **parameters) -> Run:
-    """Validate a notebook's parameters, fix threads and style, and say what runs.
+    """Validate a notebook's parameters, fix threads and style, and print what runs.
 
     Parameters
     ----------
@@ -93,7 +93,9 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     note(started=about)
     gc.freeze()  # the libraries' objects, which every collection would look at
     if chosen.instructions == "avx2" and about["instructions"] != FIXED:
-        print(f"instructions not fixed ({FIXED}), the last digits may differ: start Jupyter by `make lab`", file=stderr)
+        print(
+            f"instructions not fixed ({FIXED}), the last digits may differ: start Jupyter with `make lab`", file=stderr
+        )
     return Run(chosen, Store(paths.steps(), since_s=float(os.environ.get("RURANET_SINCE", 0))))
 
 

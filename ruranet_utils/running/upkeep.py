@@ -1,4 +1,4 @@
-"""How large the store is, and what of it nothing will read again: ``ruranet store``."""
+"""The size of the store, and how much of it nothing will read again: ``ruranet store``."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def prune(networks: bool = False) -> float:
     Parameters
     ----------
     networks : bool
-        Remove also the trained networks of which the scores are kept. They would have to be trained again to be
-        applied to other photographs.
+        Also remove trained networks whose scores are kept. To apply them to other photographs, they would have to be
+        trained again.
     """
     doomed = older_layout(paths.store())
     for folder in paths.steps().glob("*"):

@@ -25,7 +25,7 @@ from ruranet_utils.storage import paths
 from ruranet_utils.storage.artefacts import digest_file, write_atomically
 from ruranet_utils.storage.progress import progress
 
-COLORS = {  # of outlines, none of which a retina has
+COLORS = {  # of the outlines; no retina has these colors
     "hard_exudates": (0, 255, 255),
     "microaneurysms": (120, 255, 0),
     "hemorrhages": (90, 130, 255),
@@ -37,7 +37,7 @@ SHOWN_PX, LEGEND_PX, COLUMN_PX = (
     1024,
     40,
     450,
-)  # side of an overlay, height of a line and width of a column of its legend
+)  # side of an overlay; line height and column width of its legend
 MOST_THREADS = 4
 TABLE = "lesions.csv"
 
@@ -50,7 +50,7 @@ class Finding:
     ----------
     name : str
     shown : ndarray of uint8, shape (side, side, 3)
-        The part of the photograph that the model saw, as large as the photograph allows, at most ``SHOWN_PX``.
+        The part of the photograph that the model saw, at the photograph's own size or ``SHOWN_PX``, if that is smaller.
     masks : dict of str to ndarray of bool, shape (h, w)
         By lesion, as the model saw the photograph.
     frame : Frame
@@ -67,10 +67,10 @@ class Finding:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each lesion.
+        """One row per lesion.
 
         ``image``, ``lesion``; ``number`` of connected parts; ``area_percent`` of the field of view; ``disc_areas``, the
-        area in areas of the optic disc, missing where no disc was looked for or found.
+        area in areas of the optic disc, missing if no disc was searched for or found.
         """
         disc = self.masks["optic_disc"].sum() if "optic_disc" in self.masks else 0
         return pd.DataFrame(
@@ -111,7 +111,7 @@ class Finding:
     def save(self, folder: str | Path) -> None:
         """Write ``<name>_<lesion>.png``, 255 where the lesion is and as large as the photograph, and the overlay."""
         *masks, overlay = self.files(Path(folder))
-        overlay.parent.mkdir(parents=True, exist_ok=True)  # names of photographs in folders hold their folder
+        overlay.parent.mkdir(parents=True, exist_ok=True)  # a photograph's name includes its subfolder
         for path, mask in zip(masks, self.masks.values(), strict=True):
             full = Image.fromarray(self.frame.restore(mask).astype(np.uint8) * 255)
             write_atomically(path, lambda file, full=full: full.save(file, "PNG", compress_level=1))
@@ -156,7 +156,7 @@ def segment(
     images : path or ndarray
         A file, a folder of files, or an array of uint8 of shape (n, 3, h, w).
     lesions : sequence of str, optional
-        Some of those that the model finds; all where nothing is said.
+        Some of those that the model finds; all by default.
     model : str, Path or Model
         As for :func:`load_model`.
 
@@ -171,7 +171,7 @@ def segment(
     Refused
         If a photograph cannot be read.
     ValueError
-        For a lesion that the model does not find.
+        If the model does not find one of the lesions.
     """
     finder = Finder.of(model, lesions)
     if isinstance(images, np.ndarray):
@@ -187,19 +187,19 @@ def segment(
 
 
 def load_model(name: str | Path = "shipped") -> Model:
-    """The network that is part of this project, one that a run has trained, or one of a file.
+    """The network that comes with this project, one that a run has trained, or one from a file.
 
     Parameters
     ----------
     name : str or Path
-        ``"shipped"``; a profile, of which the network for all lesions is taken; or a ``.safetensors`` file.
+        ``"shipped"``; a profile, whose joint network is loaded; or a ``.safetensors`` file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such model.
     ValueError
-        If the name is unknown, or the file is no model, or was changed or damaged.
+        If the name is unknown, or the file is not a model or was modified or damaged.
     """
     if Path(name).suffix == ".safetensors":
         return load(Path(name))
@@ -219,14 +219,14 @@ def load_model(name: str | Path = "shipped") -> Model:
 
 
 def photographs(path: str | Path) -> dict[str, Path]:
-    """The photographs that a path means, by name: a file, or those of a folder.
+    """The photographs that a path stands for, by name: a file, or those in a folder.
 
     Raises
     ------
     FileNotFoundError
         If it does not exist.
     Unusable
-        If the folder holds no photograph, or names that cannot be told apart.
+        If the folder holds no photographs, or several with the same name.
     """
     path = Path(path)
     if not path.exists():
@@ -242,13 +242,13 @@ def photographs(path: str | Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, eq=False)
 class Finder:
-    """A model with the lesions that it is asked for, loaded once for any number of photographs.
+    """A model and the lesions to find, loaded once for any number of photographs.
 
     Attributes
     ----------
     model : Model
     lesions : tuple of str
-        As they are called for a reader: ``optic_disc`` for the stand-in of edema.
+        Under their names for readers: ``optic_disc`` for the stand-in for edema.
     """
 
     model: Model
@@ -264,7 +264,7 @@ class Finder:
         return cls(model, tuple(name for name in model.shows if not lesions or name in lesions))
 
     def read(self, name: str, file: Path) -> Finding:
-        """Find the lesions in a photograph, which is read once; raises :class:`Refused`."""
+        """Find the lesions in a photograph, reading it once; raises :class:`Refused`."""
         size_px = self.model.card["image_size_px"]
         upright, frame = read_upright(file, max(size_px, SHOWN_PX // 2), self.model.card["crop_field"])
         pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
@@ -276,7 +276,7 @@ class Finder:
     def find(
         self, name: str, image: np.ndarray, shown: np.ndarray | None = None, frame: Frame | None = None
     ) -> Finding:
-        """Find the lesions in an image as the model wants it: uint8, shape (3, h, w)."""
+        """Find the lesions in an image prepared for the model: uint8, shape (3, h, w)."""
         profile = replace(get_profile("open"), threads=min(MOST_THREADS, cpu_count() or 1))
         masks = dict(zip(self.model.shows, self.model.predict(image[None], profile)[0], strict=True))
         return Finding(
@@ -291,7 +291,7 @@ class Finder:
 def segment_into(
     folder: Path, files: Mapping[str, Path], finder: Finder
 ) -> Iterator[tuple[pd.DataFrame, Refused | None]]:
-    """Find lesions in any number of photographs, one at a time, and write what is found; goes on where it was stopped.
+    """Find lesions in any number of photographs, one at a time, and write the results; resumes where it was stopped.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def segment_into(
     Yields
     ------
     table : DataFrame
-        Rows of :attr:`Finding.table`, empty where the photograph was refused.
+        Rows of :attr:`Finding.table`, empty if the photograph was refused.
     refused : Refused or None
     """
     table, model = folder / TABLE, finder.model.card["sha256"][:12]
@@ -326,13 +326,13 @@ def segment_into(
 
 
 def _read_table(file: Path) -> pd.DataFrame:
-    """``lesions.csv``, without what was found again later, and without a line that an interruption has cut."""
+    """``lesions.csv``, without rows that were found again later and without a line cut off by an interruption."""
     rows = pd.read_csv(file, dtype={"image": str, "photograph": str, "model": str}, on_bad_lines="skip")
     return rows.dropna(subset="model").drop_duplicates(["image", "lesion"], keep="last")
 
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:
-    """Whether a photograph was segmented with this model before, and its files are still there."""
+    """Whether a photograph was already segmented with this model and its files still exist."""
     same = (rows[list(about)] == pd.Series(about)).all().all()
     files = [folder / f"{rows['image'].iloc[0]}_{lesion}.png" for lesion in finder.lesions]
     return same and set(finder.lesions) <= set(rows["lesion"]) and all(file.is_file() for file in files)

@@ -29,18 +29,18 @@ OWN_SIZE = "the photographs' own size"
 def histograms(
     probability: np.ndarray, lesions: Sequence[str], test: Cohort, records: Mapping[str, Record], store: Store
 ) -> dict[str, np.ndarray]:
-    """How probabilities are distributed in some images, on and off each lesion.
+    """Histograms of the probabilities on and off each lesion, image by image.
 
     Parameters
     ----------
     probability : ndarray of float, shape (n, n_lesions, h, w)
         Such as :meth:`ruranet_utils.segmentation.joint.JointSegmenter.probabilities` returns.
     lesions : sequence of str
-        Of its channels.
+        Of the channels.
     test : Cohort
         The images, with masks.
     records : mapping of str to Record
-        By image id, where the files of the masks lie.
+        By image id: where the mask files are.
     store : Store
 
     Returns
@@ -66,7 +66,7 @@ def histograms(
 
 
 def _own(probability: np.ndarray, record: Record, lesions: Sequence[str], frame: Frame) -> np.ndarray:
-    """Of one image; probabilities are scaled up bilinearly, masks are those of the file."""
+    """For one image: probabilities are scaled up bilinearly, masks are read from their files."""
     shape = frame.height_px, frame.width_px
     found = []
     for channel, lesion in zip(probability, lesions, strict=True):
@@ -77,14 +77,14 @@ def _own(probability: np.ndarray, record: Record, lesions: Sequence[str], frame:
 
 
 def _histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Pixels by probability off a lesion and on it: shape (2, BINS + 1)."""
+    """Count pixels by probability, off and on a lesion: shape (2, BINS + 1)."""
     level = (probability.astype(np.float32) * BINS).astype(np.int32)
     every, on = (np.bincount(x.ravel(), minlength=BINS + 1) for x in (level, level[truth]))
     return np.stack([every - on, on])
 
 
 def iou_at(counted: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """IoU of each lesion where a probability of at least ``threshold`` counts.
+    """IoU of each lesion if a probability of at least ``threshold`` counts as lesion.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def iou_at(counted: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 
 
 def precision_recall(counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall of one lesion at every threshold, from 0 upwards; precision is 1 where nothing is found.
+    """Precision and recall of one lesion at every threshold, from 0 up; precision is 1 if nothing is found.
 
     Parameters
     ----------
@@ -137,11 +137,11 @@ def field_table(
     Parameters
     ----------
     counted : sequence of dict
-        What :func:`histograms` returns, of each seed.
+        What :func:`histograms` returns for each seed.
     lesions : sequence of str
         Of the channels.
     threshold : float
-        The network's own. It has rows beside those of the threshold 0.5, by which others are scored.
+        The network's own; scored in addition to 0.5, the threshold of the published rows.
     seed : int
         Of the bootstrap.
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ruranet_utils.statistics.intervals import auc_interval, ratio_interval
 
-LEAST_PX = 20  # of 512 x 512: a lesion counts as found in a photograph from this area on
+LEAST_PX = 20  # of 512 x 512; a lesion of at least this area counts as found in a photograph
 SIDE_PX = 512
 
 
@@ -24,7 +24,7 @@ def found_table(
     lesions : sequence of str
         Of the masks.
     groups : mapping of str to ndarray of bool, shape (n,)
-        The first are the healthy eyes, the last the diseased ones.
+        The first group are the healthy eyes, the last the diseased ones.
     patients : ndarray of str, shape (n,)
     seed : int
         Of the bootstrap over patients.
@@ -32,9 +32,9 @@ def found_table(
     Returns
     -------
     DataFrame
-        A row for each lesion: for each group ``<group>``, ``<group> low``, ``<group> high`` (95 %) and ``<group> n``;
-        ``auc`` of the lesion's area, healthy against diseased, with ``auc low`` and ``auc high``; no threshold decides
-        on it.
+        One row per lesion: for each group ``<group>``, ``<group> low``, ``<group> high`` (95 %) and ``<group> n``;
+        ``auc`` of the lesion's area, healthy against diseased, with ``auc low`` and ``auc high``; it depends on no
+        threshold.
     """
     area = masks.sum(axis=(2, 3)) * (SIDE_PX**2 / (masks.shape[2] * masks.shape[3]))
     healthy, diseased = (list(groups)[place] for place in (0, -1))

@@ -1,4 +1,4 @@
-"""One U-Net for all lesions of a cohort: trained, cross-validated, scored and applied at most once."""
+"""One U-Net for all lesions of a cohort: trained, cross-validated, scored and applied, each at most once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation
 TRAINING = Step("joint_model", 2, TRAINED)
 REVISION = Step("joint_model_revised", 2, TRAINED)
 PREDICTION = Step("joint_probabilities", 2, TRAINED)
-FIELDS = (  # of the profile, on which the parameters depend
+FIELDS = (  # fields of the profile that the parameters depend on
     "seed",
     "epochs",
     "patches_per_image",
@@ -50,15 +50,15 @@ REVISED_FIELDS = ("revised_epochs", "healthy_patches")
 # the first part's learning rate is left.
 MISTAKEN, LEFT = 0.3, 1 / 3
 N_FOLDS = 3
-ALL = -1  # in place of a fold: trained on all training images
+ALL = -1  # instead of a fold: trained on all training images
 
 
 @dataclass(frozen=True)
 class JointSegmenter:
-    """U-Nets with a channel for each annotated lesion: one for each fold, and one of all training images.
+    """U-Nets with a channel for each annotated lesion: one for each fold, and one trained on all training images.
 
-    Nothing is chosen while a network is trained, so there is no validation side: what the cohort calls so is trained
-    on, too. Scores of cross-validation, in three folds by patient, take its place.
+    Nothing is chosen during training, so the cohort's validation images are trained on as well. Three-fold
+    cross-validation by patient takes the place of validation scores.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class JointSegmenter:
     protocol : {"held_out", "released"}
         ``"released"`` trains on the test images, and on no healthy eye.
     validated : bool
-        Whether :meth:`scores` cross-validates, three trainings more.
+        Whether :meth:`scores` cross-validates, which takes three more trainings.
     """
 
     cohort: Cohort
@@ -83,7 +83,7 @@ class JointSegmenter:
 
     @cached_property
     def lesions(self) -> tuple[str, ...]:
-        """The annotated ones, in the order of the channels."""
+        """The annotated lesions, in the order of the channels."""
         return self.cohort.annotated
 
     @cached_property
@@ -93,19 +93,19 @@ class JointSegmenter:
 
     @cached_property
     def cross_validates(self) -> bool:
-        """Whether it is asked for and can be done: each fold must leave a lesion to learn from."""
+        """Whether cross-validation is requested and possible: every fold must leave a lesion to learn from."""
         shows = self.cohort.masks[self.rows].any(axis=(1, 2, 3))
         left = [shows[self._folds[0] != fold].any() for fold in range(self.n_folds)]
         return self.validated and self.n_folds > 1 and all(left)
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Rows of the cohort that train."""
+        """Rows of the cohort used for training."""
         is_test = (self.cohort.table["split"] == "test").to_numpy()
         return np.flatnonzero(is_test if self.protocol == "released" else ~is_test)
 
     def with_seed(self, seed: int) -> JointSegmenter:
-        """The same with a network of another seed, which is not cross-validated again."""
+        """The same with another seed, without cross-validating again."""
         profile = replace(self.profile, seed=seed)
         return replace(self, profile=profile, validated=self.validated and seed == self.profile.seed)
 
@@ -138,7 +138,7 @@ class JointSegmenter:
         return self.store.fetch(PREDICTION, settings, compute)["probability"]
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
-        """Of every training image by the network that has not seen it: float16, shape (n, n_lesions, h, w)."""
+        """Training images' probabilities by the network that has not seen them: float16, (n, n_lesions, h, w)."""
         self._train_all(encoder, range(self.n_folds))
         found = np.empty((len(self.rows), len(self.lesions), *self.cohort.images.shape[2:]), np.float16)
         for fold in range(self.n_folds):
@@ -178,18 +178,18 @@ class JointSegmenter:
 
     @cached_property
     def _folds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Fold of each training row, and of each healthy image; a patient lies in one fold."""
+        """Fold of each training row and of each healthy image; a patient is in one fold only."""
         healthy = self.cohort.healthy
         return _deal(self.cohort.patients[self.rows]), _deal(np.array([]) if healthy is None else healthy.patients)
 
     @property
     def _disc(self) -> int | None:
-        """Channel of the optic disc, where it stands in for edema."""
+        """Channel of the optic disc, if it stands in for edema."""
         return self.lesions.index("edema") if "edema" in self.cohort.lesion_notes else None
 
     @property
     def _of_eye(self) -> np.ndarray:
-        """Which lesions a healthy eye does not have: bool, shape (n_lesions,). The optic disc it has."""
+        """Which channels are empty in a healthy eye: bool, shape (n_lesions,); all except the optic disc."""
         return np.arange(len(self.lesions)) != (-1 if self._disc is None else self._disc)
 
     def _decide(self, probability: np.ndarray) -> np.ndarray:
@@ -207,7 +207,7 @@ class JointSegmenter:
         return Annotated(self.cohort.images[rows], masks, self.cohort.aspect[rows], known)
 
     def _with_healthy(self, fold: int) -> Annotated:
-        """The same with the healthy images of the same folds behind them."""
+        """The same, followed by the healthy images of the same folds."""
         diseased, healthy, chosen = self._annotated(fold), self.cohort.healthy, self._folds[1] != fold
         none = np.zeros((chosen.sum(), *diseased.masks.shape[1:]), bool)
         known = np.broadcast_to(self._of_eye, none.shape[:2])
@@ -257,7 +257,7 @@ class JointSegmenter:
         )
 
     def _revise(self, encoder: str, fold: int) -> Arrays:
-        """The second part of a training, with what the first part takes for lesions in healthy eyes."""
+        """The second stage of training, with what the first stage mistakes for lesions in healthy eyes."""
         from ruranet_utils.segmentation import training
 
         first = self.store.fetch(TRAINING, self._settings(encoder, fold), partial(self._fit, encoder, fold))
@@ -289,14 +289,14 @@ class JointSegmenter:
         }
 
     def _mistaken(self, network: nn.Module, images: np.ndarray) -> list[np.ndarray]:
-        """Pixels of some healthy images in which a lesion is suspected; the disc is none."""
+        """Pixels of some healthy images that are taken for a lesion; the disc does not count."""
         channels = np.flatnonzero(self._of_eye)
         found = unet.probabilities(network, images, self.profile)[:, channels].max(axis=1)
         return [np.argwhere(image > MISTAKEN) for image in found]
 
     @property
     def _drawing(self) -> Profile:
-        """The profile of the first part, with the draw of the lesions that there are."""
+        """The profile of the first stage, drawing only the lesions that are annotated."""
         draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
         return replace(self.profile, lesion_draw=draw, healthy_patches=0.0)
 

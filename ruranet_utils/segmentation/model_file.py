@@ -1,4 +1,4 @@
-"""Trained segmentation models as files that can be kept and handed on: parameters, model card and digest in one."""
+"""Trained segmentation models as files to keep and share: parameters, model card and digest in one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
 MIRRORS = ((), (-1,), (-2,), (-1, -2))  # axes
-SHAPE = ("encoder_depth", "decoder_width", "image_size_px")  # of the profile
+SHAPE = ("encoder_depth", "decoder_width", "image_size_px")  # fields of the profile
 CARD = {"lesions", "encoder", "attention", "crop_field", "thresholds", "sha256", *SHAPE}
-JOINT = "lesions"  # name of the file of a network that finds several
+JOINT = "lesions"  # file name of a network that finds several lesions
 APPLIED = (
     "networks.backbones",
     "networks.googlenet_bvlc",
@@ -58,22 +58,22 @@ class Model:
 
     @property
     def lesions(self) -> tuple[str, ...]:
-        """What it finds, in the order of its masks."""
+        """What the model finds, in the order of its masks."""
         return tuple(self.card["lesions"])
 
     @property
     def shows(self) -> tuple[str, ...]:
-        """The same as a reader would call it: the stand-in of edema is the optic disc."""
+        """The same under names for readers: the stand-in for edema is the optic disc."""
         return tuple("optic_disc" if name == "edema" and self.card.get("disc") else name for name in self.lesions)
 
     @property
     def name(self) -> str:
-        """Of its file, without suffix."""
+        """File name without suffix."""
         return _name(self.lesions, self.card["attention"])
 
     @property
     def table(self) -> pd.DataFrame:
-        """What its card says of each lesion: ``iou`` on the test images with its interval, and where it comes from."""
+        """The card's entry for each lesion: ``iou`` on the test images with its interval, and where it comes from."""
         shared = {"encoder": self.card["encoder"], "trained on": ", ".join(self.card["trained_on"])}
         shared |= {"n_test": self.card["n_test"], "weights": self.card["weights"]}
         scores = pd.DataFrame(self.card["scores"], ["iou_first", "iou_low", "iou_high"]).T.reindex(self.lesions)
@@ -81,28 +81,28 @@ class Model:
         return scores.assign(**shared, note=[self.card["notes"][lesion] for lesion in self.lesions])
 
     def save(self, folder: Path, half: bool = False) -> Path:
-        """Write ``<lesion>.safetensors``, of several ``lesions.safetensors``, with the card in its header.
+        """Write ``<lesion>.safetensors``, or ``lesions.safetensors`` for several lesions, with the card in its header.
 
         Parameters
         ----------
         folder : Path
         half : bool
-            Whether the parameters are rounded to 16 bits, half as large a file.
+            Whether to round the parameters to 16 bits, which halves the file.
         """
         state = _rounded(self.state) if half else self.state
         card = {**self.card, "sha256": _digest(state)}
         path = folder / f"{self.name}.safetensors"
         header = {"card": json.dumps(card, sort_keys=True)}
-        ordered = {name: np.asarray(value, order="C") for name, value in state.items()}  # safetensors wants it so
+        ordered = {name: np.asarray(value, order="C") for name, value in state.items()}  # as safetensors requires
         write_atomically(path, lambda file: save_file(ordered, file, header))
         return path
 
     def rounded(self) -> Model:
-        """The model with the parameters that a file of half precision holds."""
+        """The model with its parameters rounded as in a half-precision file."""
         return replace(self, state=_widened(_rounded(self.state)))
 
     def probabilities(self, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
-        """Probability of each lesion in every pixel, mean over an image and its three mirror images, batch by batch.
+        """Probability of each lesion in every pixel, averaged over an image and its three flips, batch by batch.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ def decide(probability: np.ndarray, thresholds: Sequence[float], disc: int | Non
     probability : ndarray, shape (n, n_lesions, h, w)
     thresholds : sequence of float, shape (n_lesions,)
     disc : int, optional
-        Channel of the optic disc, of which the largest part alone is kept: an eye has one, the others are reflexes.
+        Channel of the optic disc; only its largest part is kept, since an eye has one disc; the rest are reflections.
 
     Returns
     -------
@@ -169,14 +169,14 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def load(path: Path) -> Model:
-    """Read a model and check that its parameters are those that were saved.
+    """Load a model and verify that its parameters are the ones that were saved.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no model of this kind, or was changed or damaged.
+        If the file is not a model of this kind, or was modified or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no model {path}")
@@ -187,14 +187,14 @@ def load(path: Path) -> Model:
         if missing := CARD.difference(card):
             raise ValueError(f"the card lacks {', '.join(sorted(missing))}")
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no segmentation model with a card: {error}") from error
+        raise ValueError(f"{path} is not a segmentation model with a card: {error}") from error
     if card.get("sha256") != _digest(state):
-        raise ValueError(f"{path} was changed or damaged: its parameters do not have the digest of its card")
+        raise ValueError(f"{path} was modified or damaged: its parameters do not match the digest in its card")
     return Model(_widened(state), card)
 
 
 def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> dict[str, Model]:
-    """The models of some lesions: that of all of them where the folder has it, else one for each.
+    """The models for some lesions: the joint one if the folder has it, otherwise one per lesion.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
             return dict.fromkeys(lesions, joint)
     missing = [lesion for lesion in lesions if not model_path(folder, [lesion], attention).is_file()]
     if missing:
-        notebook = "02" if attention else "05"  # of a profile whose data show the lesion
+        notebook = "02" if attention else "05"  # a profile whose data show the lesion
         names = ", ".join(model_path(folder, [lesion], attention).name for lesion in missing)
         raise FileNotFoundError(
             f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once (make reproduce "
@@ -223,7 +223,7 @@ def _name(lesions: Sequence[str], attention: str | None) -> str:
 
 
 def model_path(folder: Path, lesions: Sequence[str], attention: str | None = "scse") -> Path:
-    """Where the network of some lesions lies; of none: that of all lesions."""
+    """Path of the network for some lesions; without any, of the joint network."""
     return folder / f"{_name(lesions, attention)}.safetensors"
 
 
@@ -240,6 +240,6 @@ def _digest(state: Arrays) -> str:
 
 
 def learned(trained: Arrays) -> list[np.ndarray]:
-    """The parameters of a model, without what batch normalization has counted."""
+    """The parameters of a model, without batch normalization's batch counts."""
     counted = ("running_mean", "running_var", "num_batches_tracked")
     return [value for name, value in trained.items() if name.startswith("state.") and not name.endswith(counted)]

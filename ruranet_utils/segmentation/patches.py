@@ -1,4 +1,4 @@
-"""What a U-Net is fed: random, turned and scaled patches for training, whole images for validation."""
+"""Inputs of a U-Net: randomly rotated and scaled patches for training, whole images for validation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from ruranet_utils.networks.backbones import as_float, normalize
 
-# Augmentation: the paper names none; these are the field's usual ones. Angle in degrees, the others as shares.
+# Augmentation. The paper names none; these are the field's usual ranges. Angle in degrees, the rest as shares.
 ANGLE, SCALE, GAIN, SHIFT = 180, 0.25, 0.2, 0.05
-JOINT_SCALE, JOINT_GAIN, JOINT_SHIFT = 0.4, 0.3, 0.08  # wider, since the joint network is for any camera
+JOINT_SCALE, JOINT_GAIN, JOINT_SHIFT = 0.4, 0.3, 0.08  # wider, because the joint network is meant for any camera
 # How far a patch's center may lie from the lesion pixel that it shows, as a share of the patch's side.
 JITTER = 0.4
-MISTAKEN_PATCHES = 0.7  # share of the healthy patches that show what was taken for a lesion
-UNKNOWN = -1  # in the masks of a batch, of a lesion that was not looked for
+MISTAKEN_PATCHES = 0.7  # share of the healthy patches that show something mistaken for a lesion
+UNKNOWN = -1  # in a batch's masks: the lesion was not searched for
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,10 @@ class Annotated:
     images : ndarray of uint8, shape (n, 3, h, w)
     masks : ndarray of bool, shape (n, n_lesions, h, w)
     aspect : ndarray of float, shape (n,)
-        Width divided by height of what each image shows, before it was made square; 1 where a square was cut.
+        Width divided by height of what each image shows, before it was squeezed to a square; 1 if it was cropped.
     known : ndarray of bool, shape (n, n_lesions), or None
-        Which lesions were looked for in which image: a mask without a pixel means that there is none where this is
-        true, and nothing where it is false. ``None``: all.
+        Which lesions were searched for in which image: an empty mask means "no lesion" if true, and nothing if false.
+        ``None``: all.
     """
 
     images: np.ndarray
@@ -44,11 +44,11 @@ class Annotated:
 
 @dataclass
 class Patches:
-    """Batches of random patches of one lesion, many near a pixel of it; the draw depends on seed and epoch alone.
+    """Batches of random patches for one lesion, many near a lesion pixel; the draw depends only on seed and epoch.
 
-    Each patch is cut, turned, scaled and flipped by one affine map, and its color is changed. It is turned as the eye
-    would turn, before the photograph was made square; beyond the border it is black. The images, decoded once, stay on
-    the device, where all of this happens.
+    Each patch is cropped, rotated, scaled and flipped by one affine map, and recolored. It rotates as the eye would,
+    before the photograph was squeezed to a square; beyond the border it is black. The images are decoded once and stay
+    on the device, where all of this happens.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ class Patches:
     patch_size_px, patches_per_image, batch_size : int
         Side of a patch, patches drawn from an image in one epoch, patches in a batch.
     lesion_patches : float
-        Share of the patches that are laid near a lesion pixel: of their own image, or if it does not show the lesion,
-        of another one that does. A rare lesion would else be missing from most patches. The others are laid anywhere.
+        Share of the patches centered near a lesion pixel: of their own image, or, if it does not show the lesion, of
+        another one that does; otherwise a rare lesion would be missing from most patches. The rest lie anywhere.
     seed : int
     device : str or torch.device
     epoch : int
-        Counted up by every iteration.
+        Incremented by every iteration.
     """
 
     data: Annotated
@@ -94,7 +94,7 @@ class Patches:
             yield self._cut(rows, np.stack(maps), rng)
 
     def _draw(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
-        """The images of each batch, and the lesion pixels near one of which each patch is laid; ``None``: anywhere."""
+        """The images of each batch, and for each patch the lesion pixels to center it near; ``None``: anywhere."""
         order = rng.permutation(np.repeat(np.arange(len(self._images)), self.patches_per_image))
         shows = self._shows[:, 0]
         for rows in np.array_split(order, len(self)):
@@ -115,7 +115,7 @@ class Patches:
         stretch = np.array([self.data.aspect[row], 1.0])
         zoom = rng.choice([-1, 1], 2) * np.exp(rng.uniform(-self.scale, self.scale)) * self.patch_size_px
         matrix = turn / (stretch * side)[:, None] * stretch * zoom
-        margin = np.minimum(np.abs(zoom) / side, 1)  # a patch that is not turned stays inside
+        margin = np.minimum(np.abs(zoom) / side, 1)  # a patch that is not rotated stays inside
         return np.column_stack([matrix, np.clip((2 * center + 1) / side - 1, margin - 1, 1 - margin)])
 
     def _cut(self, rows: np.ndarray, maps: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,19 +133,19 @@ class Patches:
 
 @dataclass
 class JointPatches(Patches):
-    """Patches of several lesions: the lesion is drawn first, so that rare ones are seen as often as wanted.
+    """Patches for several lesions: the lesion is drawn first, so that rare ones appear as often as desired.
 
-    The masks of a batch hold ``UNKNOWN`` where a lesion was not looked for.
+    The masks of a batch are ``UNKNOWN`` where a lesion was not searched for.
 
     Parameters
     ----------
     lesion_draw : sequence of float, shape (n_lesions,)
-        How often each lesion is drawn; then an image that shows it, and in ``lesion_patches`` of the patches a pixel.
+        How often each lesion is drawn; then an image that shows it, and for a share ``lesion_patches`` also a pixel.
     healthy_patches : float
-        Share of the patches that are cut from images on which lesions were looked for and none was found.
+        Share of the patches cut from images that were searched for lesions and have none.
     mistaken : sequence of ndarray of int, shape (n_pixels, 2)
-        Of each of these healthy images, in their order, the rows and columns of pixels that were taken for a lesion;
-        ``MISTAKEN_PATCHES`` of the healthy patches lie near one.
+        For each of these healthy images, in order, the rows and columns of pixels mistaken for a lesion;
+        a share ``MISTAKEN_PATCHES`` of the healthy patches lies near one.
     """
 
     lesion_draw: Sequence[float] = ()
@@ -207,6 +207,6 @@ class FullImages:
 
 
 def image_batches(images: np.ndarray) -> list[slice]:
-    """Rows of images of shape (n, 3, h, w) that go through a network together."""
+    """Rows of images, of shape (n, 3, h, w), to pass through a network together."""
     step = max(1, 512**2 // (images.shape[2] * images.shape[3]))
     return [slice(start, start + step) for start in range(0, len(images), step)]

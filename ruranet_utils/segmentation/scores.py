@@ -10,7 +10,7 @@ COUNTS = ["tp", "fp", "fn", "tn"]
 
 
 def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """Count the pixels of each image by what they are and what they were said to be.
+    """Count the pixels of each image by truth and prediction.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def pixel_counts(predicted: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the shapes differ, are not three-dimensional or hold no pixel, or the masks are not bool.
+        If the shapes differ, are not three-dimensional or are empty, or the masks are not bool.
     """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     if predicted.shape != truth.shape:
@@ -51,9 +51,9 @@ def segmentation_scores(counts: pd.DataFrame, reduction: str = "pooled") -> dict
     Returns
     -------
     dict of float
-        ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice`` in [0, 1]. A score of which the denominator
-        is 0 is undefined (IoU and Dice: neither truth nor prediction; precision: no prediction; recall: no
-        truth): ``"mean"`` leaves out such images, and NaN is returned where nothing is left.
+        ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice`` in [0, 1]. A score whose denominator is 0 is
+        undefined (IoU and Dice: neither truth nor prediction; precision: no prediction; recall: no truth):
+        ``"mean"`` leaves out such images, and the result is NaN if none is left.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def average_precision(probability: np.ndarray, truth: np.ndarray, reduction: str
     Returns
     -------
     float
-        In [0, 1]; NaN if no pixel is lesion.
+        In [0, 1]; NaN if there is no lesion pixel.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The U-Nets of a cohort, one for each lesion, encoder and seed, each trained, scored and applied at most once."""
+"""The U-Nets of a cohort, one for each lesion, encoder and seed; each is trained, scored and applied at most once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation
 TRAINING = Step("segmentation_model", 2, TRAINED)
 SCORING = Step("segmentation_scores", 2, TRAINED)
 MASKS = Step("lesion_masks", 1, TRAINED)
-FIELDS = (  # of the profile, on which the parameters depend
+FIELDS = (  # fields of the profile that the parameters depend on
     "seed",
     "epochs",
     "patience",
@@ -37,12 +37,12 @@ FIELDS = (  # of the profile, on which the parameters depend
     "focal_alpha",
     "focal_gamma",
 )
-# A lesion that few images show is trained for more epochs, up to this many times as many.
+# A lesion that few images show is trained for more epochs, at most this many times as many.
 LONGEST = 3
 # Of a probability; one of them is chosen on the validation images.
 THRESHOLDS = np.arange(1, 20) / 20
-# Which images train, choose the epoch and the threshold, and are scored. The code released beside the paper takes the
-# testing images for all three; "released" repeats that, to show what it does to a score.
+# Which images train, choose the epoch and the threshold, and are scored. The code released with the paper uses the
+# test images for all three; "released" repeats that, to show what it does to a score.
 PROTOCOLS = {"held_out": ("train", "val", "test"), "released": ("test", "test", "test")}
 
 
@@ -100,7 +100,7 @@ class LesionSegmenter:
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Arrays]:
-        """What the models of some pairs of lesion and encoder reach.
+        """Scores of the models for some pairs of lesion and encoder.
 
         Returns
         -------
@@ -136,18 +136,18 @@ class LesionSegmenter:
 
     @cached_property
     def _rarity(self) -> dict[str, float]:
-        """How many training images show any lesion for each one that shows this lesion, 1 to ``LONGEST``."""
+        """Training images that show any lesion per image that shows this one, from 1 to ``LONGEST``."""
         shown = self.cohort.masks[self.cohort.table["split"] == "train"].any(axis=(2, 3))
         times = shown.any(axis=1).sum() / np.maximum(shown.sum(axis=0), 1)
         return dict(zip(ANNOTATIONS, np.clip(times, 1, LONGEST).tolist(), strict=True))
 
     def _schedule(self, lesion: str) -> Profile:
-        """The profile with the lesion's epochs, so that every lesion is learned from equally many images with it."""
+        """The profile with this lesion's epochs, so that each lesion is learned from equally many images with it."""
         epochs, patience = (round(n * self._rarity[lesion]) for n in (self.profile.epochs, self.profile.patience))
         return replace(self.profile, epochs=epochs, patience=patience)
 
     def with_seed(self, seed: int) -> LesionSegmenter:
-        """The same with models of another seed."""
+        """The same with another seed."""
         return replace(self, profile=replace(self.profile, seed=seed))
 
     def _part(self, number: int, lesion: str) -> Annotated:
@@ -161,7 +161,7 @@ class LesionSegmenter:
         )
 
         train, usual = self._part(0, lesion), len(self.cohort.split("train"))
-        # as many patches in an epoch whatever the protocol, or the one with fewer images would learn less
+        # equally many patches per epoch in both protocols, or the one with fewer images would learn less
         per_image = max(1, round(self.profile.patches_per_image * usual / len(train.images)))
         return training.fit(
             train,
@@ -174,7 +174,7 @@ class LesionSegmenter:
         )
 
     def _score(self, lesion: str, encoder: str) -> dict[str, np.ndarray]:
-        """The threshold with the best validation IoU, counts of pixels with it, and AUPR on the test images."""
+        """The threshold with the best validation IoU, pixel counts at it, and AUPR on the test images."""
         trained = self.train(lesion, encoder)
         model = self._model(trained, lesion, encoder)
         validation, test = (self._part(number, lesion) for number in (1, 2))

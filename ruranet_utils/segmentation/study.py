@@ -1,4 +1,4 @@
-"""Tables 1 and 2: which encoder finds which lesion, by which protocol, and the masks that the chosen ones find."""
+"""Tables 1 and 2: which encoder finds which lesion, under which protocol, and the masks of the chosen encoders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Segmenter = LesionSegmenter | JointSegmenter
 
 
 def segmenter_of(cohort: Cohort, profile: Profile, store: Store, attention: str | None = "scse") -> Segmenter:
-    """The networks that a profile asks for by its ``masks``: one for each lesion, or one for all."""
+    """The networks that a profile's ``masks`` asks for: one for each lesion, or a joint one."""
     kind = JointSegmenter if profile.masks == "joint" else LesionSegmenter
     return kind(cohort, profile, store, attention)
 
@@ -59,7 +59,7 @@ def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str]
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
         on the validation images (of a joint network, out of fold, once and for all); ``validation_iou`` (first seed;
         out of fold in a joint network) and ``chosen`` by it; ``parameters``; ``weights``;
-        ``note``: what the masks show where that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
+        ``note``: what the masks show if that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
         (for data) of the first seed's training, and the ``machine`` it ran on.
     """
     table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in scores[0]])
@@ -105,7 +105,7 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
 
 
 def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame:
-    """The chosen encoder of each of the paper's lesions, trained and scored by every protocol, without healthy eyes.
+    """The chosen encoder of each of the paper's lesions, trained and scored under every protocol, without healthy eyes.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     DataFrame
         ``lesion``, ``encoder``, ``protocol``; ``iou paper`` (Table 1's row of this encoder, or Table 2's of the
         lesion); ``iou``, mean over ``n_seeds`` seeds with their spread ``iou_sd``; ``iou_low``, ``iou_high`` of the
-        first one; ``nearer``: whether this protocol's IoU is nearer to the paper's;
+        first one; ``nearer``: whether this protocol's IoU is the closer to the paper's;
         ``n train``, ``n val`` and ``n`` images; ``note``.
     """
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
@@ -141,10 +141,10 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
 
 
 def invert_edema(chosen: pd.DataFrame) -> pd.DataFrame:
-    """The edema row of Table 2 with our mask inverted, as the released code inverts its own, and with nothing but ones.
+    """The edema row of Table 2 with our mask inverted, as the released code inverts its own, and with all pixels set.
 
-    Of all pixels a share h is hit and e wrong: e = 1 - accuracy and IoU = h / (h + e), so h = IoU e / (1 - IoU). The
-    inverted mask has the same errors and hits the rest; the region's share is h / recall.
+    A share h of all pixels is hit and a share e is wrong: e = 1 - accuracy and IoU = h / (h + e), so
+    h = IoU e / (1 - IoU). The inverted mask has the same errors and hits the rest; the region's share is h / recall.
 
     Parameters
     ----------
@@ -175,14 +175,14 @@ def lesion_masks(
     keeps: bool = True,
     protocol: str = "held_out",
 ) -> np.ndarray:
-    """Masks of all four lesions: by the models trained on a cohort, and for lesions it does not show by kept ones.
+    """Masks of all four lesions, by models trained on a cohort, or by kept models for lesions that it does not show.
 
     Parameters
     ----------
     segmentation : Cohort
     images : ndarray of uint8, shape (n, 3, h, w)
     profile : Profile
-        Its ``models`` names the profile whose kept models are taken.
+        Its ``models`` names the profile whose kept models are used.
     store : Store
     attention : {"scse", None}
         ``None``: without SCSE, and with the encoders that were chosen with it (Table 5b).
@@ -201,7 +201,7 @@ def lesion_masks(
     FileNotFoundError
         If there is no model for a lesion; see :func:`ruranet_utils.segmentation.model_file.load_all`.
     ValueError
-        If a model was trained on photographs that were cut in another way.
+        If a model was trained on photographs that were cropped differently.
     """
     missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
     kept = load_all(paths.models(profile.models), missing, attention)
@@ -230,14 +230,14 @@ def finds_disc(segmentation: Cohort, profile: Profile) -> bool:
 
 
 def _choice(segmenter: Segmenter) -> pd.DataFrame:
-    """The study that says which encoder is applied; a joint network without rivals needs no cross-validation for it."""
+    """The study that chooses the encoder; a single joint network needs no cross-validation for that."""
     if isinstance(segmenter, JointSegmenter) and len(segmenter.profile.encoders) == 1:
         segmenter = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1), validated=False)
     return encoder_study(segmenter)
 
 
 def keep(segmenter: Segmenter, study: pd.DataFrame) -> list[Model]:
-    """Write the chosen networks as files with cards into ``models/<profile>`` of the store, unless they are there.
+    """Write the chosen networks, with cards, to ``models/<profile>`` in the store, unless they are there already.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def keep(segmenter: Segmenter, study: pd.DataFrame) -> list[Model]:
 
 
 def _about(segmenter: Segmenter, rows: pd.DataFrame) -> dict:
-    """What a card says of the lesions of a network; it has scores if the network has SCSE."""
+    """A card's entries about a network's lesions; it has scores only if the network has SCSE."""
     scores = rows.set_index("lesion")[["iou_first", "iou_low", "iou_high"]].T.to_dict()
     notes = dict(zip(rows["lesion"], rows["note"], strict=True))
     first = rows[["weights", "machine"]].iloc[0].to_dict()
@@ -280,10 +280,10 @@ def _about(segmenter: Segmenter, rows: pd.DataFrame) -> dict:
 
 
 def _is_kept(file: Path, model: Model) -> bool:
-    """Whether a file is this model with this card, so that a store that cannot be written may serve it."""
+    """Whether a file is this model with this card, so that a read-only store can serve it."""
     try:
         kept = load(file)
-    except ValueError:  # damaged, or something else
+    except ValueError:  # damaged, or not a model
         return False
     cards = [json.dumps({**one.card, "sha256": ""}, sort_keys=True) for one in (kept, model)]  # NaN is equal as text
     same = kept.state.keys() == model.state.keys()

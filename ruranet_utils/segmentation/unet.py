@@ -45,7 +45,7 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"these are no parameters of a U-Net with {encoder}: {str(error)[:300]}") from error
+        raise ValueError(f"these are not the parameters of a U-Net with {encoder}: {str(error)[:300]}") from error
     return model.to(prepare(profile), memory_format=memory_format(encoder)).eval()
 
 

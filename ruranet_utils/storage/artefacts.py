@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from ruranet_utils.storage.progress import progress
 
 Arrays = dict[str, np.ndarray]
-PATIENCE_S = 5  # after which a process says that it waits for another one
+PATIENCE_S = 5  # after this, a process says that it is waiting for another one
 
 
 def save(path: Path, computed: Mapping[str, np.ndarray]) -> tuple[Arrays, str]:
@@ -68,7 +68,7 @@ def row_file(path: Path, name: str) -> Path:
 
 
 def release(array: np.ndarray) -> None:
-    """Give the memory of a memory-mapped array back; it is read from the disk again when needed. Others stay."""
+    """Release the memory of a memory-mapped array; it is read from disk again when needed. Other arrays stay."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None:
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -86,7 +86,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises
     ------
     OSError
-        If the disk is full or read-only; names the file, and nothing of it stays.
+        If the disk is full or read-only; names the file, of which nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -97,14 +97,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time compute an artefact; the lock of a dead process is free, since the system drops it."""
+    """Let one process at a time compute an artefact; the system releases the lock of a dead process."""
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=PATIENCE_S)
         except Timeout:
-            waiting = f"waiting for {path.parent.name}/{path.stem[:12]}, which another process computes"
+            waiting = f"waiting for {path.parent.name}/{path.stem[:12]}, which another process is computing"
             with progress(desc=waiting, bar_format="{desc} ({elapsed})"):
                 lock.acquire()
     try:
@@ -116,7 +116,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let errors of writing say which file; those of a full disk do not."""
+    """Make write errors name the file; those of a full disk do not."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -135,7 +135,7 @@ def _removed_at_the_end(files: Iterable[Path]) -> Iterator[None]:
 
 
 def _reduce_mapped(array: np.memmap) -> tuple:
-    """Pickle a mapped file by its name, so that a worker process maps it, too, instead of getting a copy."""
+    """Pickle a mapped file by name, so that a worker process maps it as well instead of receiving a copy."""
     if isinstance(array.base, mmap.mmap):
         return np.memmap, (array.filename, array.dtype, "r", array.offset, array.shape)
     return np.asarray(array).__reduce__()

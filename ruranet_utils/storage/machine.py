@@ -1,4 +1,4 @@
-"""What a process takes from its machine: instructions, threads, memory. Set when asked, never by an import.
+"""What a process uses of its machine: instructions, threads, memory. Set on request, never by an import.
 
 ``python -m ruranet_utils.storage.machine COMMAND ...`` runs a command with the instructions fixed from its first import
 on: Jupyter, whose kernels inherit them, or a dask worker.
@@ -16,10 +16,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
-# The instruction set decides the order in which sums are rounded. With these variables it is the same on every x86
-# machine, and so are the bytes of the results. MKL knows its branch AVX2 on Intel's processors alone and takes
-# COMPATIBLE on AMD's whatever is asked for; the convolutions, which take the time, are oneDNN's. No variable governs
-# MKL's vector functions: its square root, which torch takes for large arrays, must not decide a result.
+# The instruction set decides the order in which sums are rounded. These variables make it the same on every x86
+# machine, and so the bytes of the results. MKL has its AVX2 branch only on Intel processors and falls back to
+# COMPATIBLE on AMD's, whatever is requested; the convolutions, which take the time, are oneDNN's. No variable governs
+# MKL's vector functions: its square root, which torch uses for large arrays, must not decide a result.
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -33,26 +33,26 @@ INSTRUCTIONS = ("avx2", "native")
 
 
 def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
-    """Choose the instructions and the memory management of this process and of those that it starts.
+    """Choose instructions and memory management for this process and those that it starts.
 
     ``start``, the command line and the tests call it. Torch and oneDNN read the variables when they first compute,
-    numpy and its OpenBLAS when they are loaded: after that they are left alone, here and in worker processes, which
+    numpy and its OpenBLAS when they are loaded; after that they are left alone, here and in worker processes, which
     must not differ.
 
     Parameters
     ----------
     instructions : {"avx2", "native"}
-        ``"avx2"``: those that every x86 processor has, so that results repeat byte by byte on all of them.
+        ``"avx2"``: those that every x86 processor has, so that results are the same bytes on all of them.
         ``"native"``: all that this processor has; twice as fast on one that computes in bfloat16. The variable
-        ``RURANET_INSTRUCTIONS`` overrules it, and so does setting a variable of ``AVX2`` by hand.
+        ``RURANET_INSTRUCTIONS`` overrides it, and so does setting a variable of ``AVX2`` by hand.
     computes : bool
-        ``False`` where only the processes started from here compute: numpy is then fixed for them, too, whether it is
-        loaded here or not.
+        ``False`` if only processes started from here compute: numpy is then fixed for them as well, whether or not it
+        is loaded here.
 
     Raises
     ------
     ValueError
-        For another word.
+        For any other value.
     """
     instructions = os.environ.get("RURANET_INSTRUCTIONS") or instructions
     if instructions not in INSTRUCTIONS:
@@ -68,8 +68,8 @@ def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
 def keep_memory() -> None:
     """Let glibc keep the memory of large tensors.
 
-    It hands each back at once and fetches it again page by page, which costs a network on the CPU up to half of its
-    time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
+    By default it returns each at once and fetches it again page by page, which costs a network on the CPU up to half
+    its time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
     """
     glibc = _glibc()
     if glibc:
@@ -78,7 +78,7 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give back to the system what a finished step has left: unreachable objects and kept blocks."""
+    """Return to the system what a finished step leaves behind: unreachable objects and kept blocks."""
     gc.collect()
     glibc = _glibc()
     if glibc:
@@ -91,7 +91,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @cache
 def processor() -> str:
-    """The processor's name as Linux knows it, else its kind."""
+    """The processor's name according to Linux, or else its kind."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
@@ -99,12 +99,12 @@ def processor() -> str:
 
 @cache
 def instructions(with_torch: bool = True) -> str:
-    """What this process computes with, such as ``"Haswell, AVX2"``: the kinds of its BLAS, then that of torch.
+    """What this process computes with, such as ``"Haswell, AVX2"``: the kernels of its BLAS, then torch's.
 
     Parameters
     ----------
     with_torch : bool
-        Without, torch is not loaded.
+        If false, torch is not loaded.
     """
     import scipy.linalg  # noqa: F401  has a BLAS of its own, which counts whether it is loaded yet or not
     from threadpoolctl import threadpool_info

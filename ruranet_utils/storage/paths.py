@@ -1,4 +1,4 @@
-"""Where everything lies: the only module that knows folders and environment variables."""
+"""Where everything is: the only module that knows folders and environment variables."""
 
 import hashlib
 import os
@@ -11,22 +11,22 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def store() -> Path:
-    """Folder of all that runs keep (``RURANET_STORE``, else ``data/store``): finished steps and trained models."""
+    """Folder of everything runs keep (``RURANET_STORE``, else ``data/store``): finished steps and trained models."""
     return from_root(os.environ.get("RURANET_STORE") or "data/store")
 
 
 def steps() -> Path:
-    """Folder of the finished steps in the store. The number is the layout's: another one is never served."""
+    """Folder of the finished steps in the store. The number is that of the layout; other layouts are never read."""
     return store() / "2"
 
 
 def models(profile: str) -> Path:
-    """Folder of the models that one profile has trained, ``models`` in the store, or of the ``"shipped"`` one."""
+    """Folder of the models that a profile has trained, ``models`` in the store, or of the ``"shipped"`` model."""
     return ROOT / "models" if profile == "shipped" else store() / "models" / profile
 
 
 def results(profile: Profile) -> str:
-    """Name of a run's results: the profile's, with that of the reader's own folder and six digits of where it lies."""
+    """Name of a run's results: the profile's, and for a reader's own folder its name and six digits of its path."""
     if not profile.data_dir:
         return profile.name
     folder = from_root(profile.data_dir).resolve()
@@ -50,5 +50,5 @@ def data_root() -> Path:
 
 
 def from_root(value: str) -> Path:
-    """A path as the user wrote it; a relative one counts from the project's root, not from the kernel's folder."""
+    """A path as the user wrote it; a relative one starts at the project's root, not at the kernel's folder."""
     return ROOT / Path(value).expanduser()

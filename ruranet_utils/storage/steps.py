@@ -1,10 +1,10 @@
 """What an expensive step depends on besides its settings: its version, its constants and its libraries.
 
-The key of a result has to change with everything that decides the result, and with nothing else: a key that misses a
-constant serves old numbers as new ones; a key made of the source text throws hours of training away for a comma in a
-message. A :class:`Step` therefore says by an integer which meaning its code has. The rest is read off: the values of
+The key of a result must change with everything that decides the result, and with nothing else: a key that misses a
+constant serves old numbers as new ones; a key made of the source text throws away hours of training for a comma in a
+message. A :class:`Step` therefore has an integer version of its code. The rest is read from the code: the values of
 the constants that its modules define or import, and the versions of the libraries that they import. Raise the integer
-when the code changes so that results may. Nobody has to remember: ``tests/storage/test_steps.py`` keeps a digest of
+when a change of code may change results. Nobody has to remember that: ``tests/storage/test_steps.py`` keeps a digest of
 each step's syntax tree without docstrings, messages and imports; when it changes, the test fails until the version is
 raised or the record says why results stay. It also fails when a step calls a module that it does not name.
 """
@@ -36,14 +36,14 @@ LIBRARIES = {  # import name to distribution, of what computes
 
 @dataclass(frozen=True)
 class Step:
-    """A kind of computation of which the store keeps the results.
+    """A kind of computation whose results the store keeps.
 
     Parameters
     ----------
     name : str
         Folder of the store.
     version : int
-        Raised when the same settings may lead to another result.
+        To be raised when the same settings may give another result.
     code : tuple of str
         Modules of ``ruranet_utils`` that compute it, such as ``"segmentation.unet"``. They are read, not imported.
     """
@@ -68,7 +68,7 @@ class Step:
 
 @cache
 def syntax_tree(module: str) -> ast.Module:
-    """The syntax tree of a module of this package, which is not imported."""
+    """The syntax tree of a module of this package, without importing it."""
     return ast.parse(Path(find_spec(f"ruranet_utils.{module}").origin).read_text(encoding="utf-8"))
 
 
@@ -76,7 +76,7 @@ def syntax_tree(module: str) -> ast.Module:
 def _constants(module: str) -> dict[str, str]:
     """The upper-case names that a module assigns or imports from this package, with their values as source text.
 
-    Steps and the tuples of modules they are made of are none: a renamed module changes no result.
+    Steps and the tuples of modules they are made of do not count: a renamed module changes no result.
     """
     tree = syntax_tree(module)
     steps = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Step"]

@@ -1,6 +1,6 @@
 """Content-addressed store: an expensive step is computed once per combination of settings, data, code and machine.
 
-Results lie in ``<root>/2``, after the layout's number: an older layout beside it is left alone and never served.
+Results are in ``<root>/2``, named after the layout's number: an older layout beside it is left alone and never read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ruranet_utils.storage.workers import is_parallel, run
 
 @dataclass(frozen=True)
 class Store:
-    """Named arrays on disk, found again by what they were computed from.
+    """Named arrays on disk, keyed by what they were computed from.
 
     An artefact is ``<root>/<step>/<key>.safetensors``, or one ``<key>.<name>.npy`` per array where arrays may be
     larger than memory, and ``<key>.json``; that one is written last and holds the SHA-256 of the others, so that an
@@ -126,7 +126,7 @@ class Store:
         jobs: Mapping[Hashable, tuple[Mapping, Callable[[], Mapping[str, np.ndarray]]]],
         workers: int = 1,
     ) -> dict[Hashable, Arrays]:
-        """:meth:`fetch` for many independent jobs; worker processes compute what is missing, side by side.
+        """:meth:`fetch` for many independent jobs; worker processes compute what is missing in parallel.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class Store:
         jobs : mapping
             To settings and ``compute``, as for :meth:`fetch`, by any key.
         workers : int
-            Processes, each with one thread. With 1 nothing leaves this process.
+            Processes, each with one thread. With 1, nothing leaves this process.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class Store:
         return self.root / step.name / f"{_digest_json(_key(step, settings))}.safetensors"
 
     def checkpoint(self, step: Step, settings: Mapping) -> Path:
-        """Where a long step may keep what it has got so far; removed as soon as :meth:`fetch` has its arrays."""
+        """Where a long step may keep its progress; removed as soon as :meth:`fetch` has its arrays."""
         path = self.path(step, settings).with_suffix(".ckpt")
         if path.exists() and path.stat().st_mtime < self.since_s:
             path.unlink()
@@ -179,7 +179,7 @@ class Store:
                 return map_rows(path, digest)
         except (OSError, ValueError, KeyError):
             pass
-        warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: it is computed again", stacklevel=3)
+        warnings.warn(f"{path.parent.name}/{path.name} in the store is damaged: recomputing it", stacklevel=3)
         path.with_suffix(".json").unlink(missing_ok=True)
         return None
 
@@ -200,7 +200,7 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
 
 
 def note(**event) -> None:
-    """Append what was done to the run's journal, if one is kept (``RURANET_JOURNAL``)."""
+    """Append an event to the run's journal, if it keeps one (``RURANET_JOURNAL``)."""
     journal = os.environ.get("RURANET_JOURNAL")
     if journal:
         with open(journal, "a") as file:
@@ -208,7 +208,7 @@ def note(**event) -> None:
 
 
 def _key(step: Step, settings: Mapping) -> dict:
-    """All that decides a result. What only draws, decodes or copies does not depend on the instructions."""
+    """Everything that decides a result. Steps that only draw, decode or copy do not depend on the instructions."""
     key = {"step": step.name, **step.dependencies, "settings": settings}
     if key["libraries"].keys() - {"numpy", "pillow", "imagehash"}:
         key["instructions"] = machine.instructions(with_torch="torch" in key["libraries"])

@@ -1,4 +1,4 @@
-"""Where independent steps run: in this process, in worker processes beside it, or on a cluster (``RURANET_DASK``)."""
+"""Where independent steps run: in this process, in worker processes, or on a cluster (``RURANET_DASK``)."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from threadpoolctl import threadpool_limits
 
 from ruranet_utils.storage import machine, paths
 
-TIMEOUT_S = 20  # for a scheduler to answer
+TIMEOUT_S = 20  # for a scheduler to respond
 
 
 def is_parallel(n_calls: int, workers: int) -> bool:
-    """Whether anything leaves this process: a cluster is asked for, or there is work for several processes."""
+    """Whether work leaves this process: a cluster is requested, or there is work for several processes."""
     return bool(n_calls and os.environ.get("RURANET_DASK")) or min(n_calls, workers) > 1
 
 
 def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
-    """Make the calls on worker processes; what they return stays there.
+    """Make the calls in worker processes; what they return stays there.
 
     Parameters
     ----------
     calls : sequence of callable
         Each keeps its result in the store.
     workers : int
-        Processes on this machine. Without effect on a cluster, where each worker makes one call at a time.
+        Processes on this machine. Ignored on a cluster, where each worker makes one call at a time.
 
     Yields
     ------
     None
-        After each call, in the order in which they end.
+        After each call, in order of completion.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
         If a worker would not give the same bytes: other versions, instructions or code.
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
-    variables.pop("RURANET_DASK", None)  # no cluster in the cluster
+    variables.pop("RURANET_DASK", None)  # no cluster within the cluster
     with _backend(min(workers, len(calls))):
         on_cluster = bool(os.environ.get("RURANET_DASK"))
         here = {"expected": {**fingerprint(), **_weights()}} if on_cluster else {"parent": os.getpid()}
@@ -63,7 +63,7 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
 def _backend(workers: int) -> Iterator[None]:
     address = os.environ.get("RURANET_DASK")
     if not address:
-        # It replaces workers that have grown by 300 MB, which is what they are for, and gives their jobs to new ones.
+        # loky replaces workers that have grown by 300 MB, as they are meant to, and gives their jobs to new ones.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             yield
@@ -71,7 +71,7 @@ def _backend(workers: int) -> Iterator[None]:
     with connect(address) as client:
         if set(client.nthreads().values()) != {1}:
             raise RuntimeError(f"expected workers with one thread each (--nthreads 1), got {dict(client.nthreads())}")
-        client.run_on_scheduler(fingerprint)  # joblib waits for ever where what it sends cannot be imported
+        client.run_on_scheduler(fingerprint)  # joblib waits forever if what it sends cannot be imported
         for worker, found in client.run(fingerprint).items():
             _check_fingerprint(worker, found, fingerprint())
         with parallel_config("dask", wait_for_workers_timeout=60):
@@ -106,9 +106,9 @@ def _work(
     for name in [name for name in os.environ if name.startswith("RURANET_")]:
         del os.environ[name]
     os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
-    if expected:  # this worker may have come after the others were looked at
+    if expected:  # this worker may have joined after the others were checked
         _check_fingerprint(platform.node(), {**fingerprint(), **_weights()}, expected)
-    gc.freeze()  # a million objects of the libraries, which every collection would look at for a third of a second
+    gc.freeze()  # a million objects of the libraries, which every collection would scan for a third of a second
     with threadpool_limits(1):
         call()
     machine.release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
@@ -122,7 +122,7 @@ def _check_fingerprint(process: str, found: dict[str, str], expected: dict[str, 
 
 @cache
 def _follow(parent: int) -> None:
-    """Let this process end with the one that started it; loky's workers outlive a killed one by five minutes."""
+    """End this process with the one that started it; loky's workers outlive a killed parent by five minutes."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -134,8 +134,8 @@ def _follow(parent: int) -> None:
 
 @cache
 def fingerprint() -> dict[str, str]:
-    """What has to be equal in two processes that are to give the same bytes."""
-    import torch  # large, and the command line starts without it
+    """What must be equal in two processes for them to give the same bytes."""
+    import torch  # large, and the command line must start without it
 
     code = hashlib.sha256()
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -149,7 +149,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def _weights() -> dict[str, str]:
-    """Weights at hand; a worker without them would start from random ones where the profile allows it."""
+    """Available weights; a worker without them would start from random ones if the profile allows it."""
     import torch
 
     folders = {paths.weights_dir(), Path(torch.hub.get_dir(), "checkpoints")} - {None}

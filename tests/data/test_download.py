@@ -154,7 +154,7 @@ def test_the_parts_of_idrid_are_unpacked_into_one_folder(root, tmp_path, archive
     assert sorted(path.name for path in (root / "idrid").iterdir()) == sorted(idrid.PARTS)
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match=r"damaged\.zip is no zip archive"):
+    with pytest.raises(ValueError, match=r"damaged\.zip is not a zip archive"):
         unpack([parts[0], damaged], tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -222,7 +222,7 @@ def test_an_archive_larger_than_the_limit_is_refused(tmp_path, archive, monkeypa
 def test_a_damaged_archive_leaves_nothing_behind(tmp_path, archive, damage):
     path = archive({"a": os.urandom(5000)})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"archive\.zip is no zip archive, or a damaged one"):
+    with pytest.raises(ValueError, match=r"archive\.zip is not a zip archive, or is damaged"):
         unpack([path], tmp_path / "raw" / "idrid")
     assert not (tmp_path / "raw").exists()
 

@@ -219,5 +219,5 @@ def test_a_mask_that_says_it_is_turned_is_refused(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     gray(255).save(tmp_path / "a.png", exif=exif)
-    with pytest.raises(ValueError, match=r"a\.png is stored turned \(EXIF\), expected an upright mask"):
+    with pytest.raises(ValueError, match=r"a\.png is stored rotated \(EXIF\), expected an upright mask"):
         read_mask(tmp_path / "a.png")

@@ -115,7 +115,7 @@ def test_photographs_are_turned_upright(tmp_path, stated):
     np.testing.assert_array_equal(image, expected)
     mask = np.asarray(upright) == 80
     if stated in range(2, 5):
-        with pytest.raises(ValueError, match="the size of its masks does not show whether they are, too"):
+        with pytest.raises(ValueError, match="its masks' size does not show whether they are, too"):
             reading.turn_mask(mask, tmp_path / "a.png", shape)
     else:
         for drawn in (mask, np.asarray(stored) == 80):
@@ -126,7 +126,7 @@ def test_of_a_square_photograph_it_cannot_be_told_how_the_mask_was_drawn(tmp_pat
     exif = Image.Exif()
     exif[reading.ORIENTATION] = 6
     photograph(size=(30, 30)).save(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(ValueError, match="the size of its masks does not show"):
+    with pytest.raises(ValueError, match="its masks' size does not show"):
         reading.turn_mask(np.zeros((30, 30), bool), tmp_path / "a.jpg", (30, 30))
 
 

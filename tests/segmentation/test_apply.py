@@ -174,7 +174,7 @@ def test_what_cannot_be_segmented_is_refused(folder, phantoms, tmp_path, model, 
 def test_a_card_that_names_another_architecture_is_refused(untrained, phantoms, tmp_path):
     kept = load(untrained / "models/synthetic/hemorrhages.safetensors")
     file = Model(kept.state, {**kept.card, "encoder": "resnet18"}).save(tmp_path)
-    with pytest.raises(ValueError, match="no parameters of a U-Net with resnet18"):
+    with pytest.raises(ValueError, match="not the parameters of a U-Net with resnet18"):
         segment(phantoms.images[:1], model=file)
 
 

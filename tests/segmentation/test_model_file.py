@@ -89,10 +89,10 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
     state = load_file(file)
     state["state.segmentation_head.0.bias"] = state["state.segmentation_head.0.bias"] + 1
     save_file(state, changed, header)
-    with pytest.raises(ValueError, match=r"changed\.safetensors was changed or damaged"):
+    with pytest.raises(ValueError, match=r"changed\.safetensors was modified or damaged"):
         load(changed)
     save_file(state, changed)
-    with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model with a card"):
+    with pytest.raises(ValueError, match=r"changed\.safetensors is not a segmentation model with a card"):
         load(changed)
     for card, said in (
         ("[]", "lacks attention, crop_field, decoder_width, encoder"),

@@ -277,9 +277,9 @@ def test_sides_must_be_divisible_by_two_to_the_depth(trained, easy, side_px):
 
 
 def test_parameters_of_another_architecture_are_refused(trained, easy):
-    with pytest.raises(ValueError, match="no parameters of a U-Net with resnet18"):
+    with pytest.raises(ValueError, match="not the parameters of a U-Net with resnet18"):
         restore(trained, "resnet18", "scse", easy)
-    with pytest.raises(ValueError, match="no parameters of a U-Net with mobilenet_v2"):
+    with pytest.raises(ValueError, match="not the parameters of a U-Net with mobilenet_v2"):
         restore(trained, "mobilenet_v2", None, easy)
 
 

@@ -128,7 +128,7 @@ def test_damage_is_noticed_reported_and_repaired(store, compute, damage):
     store.fetch(STEP, SETTINGS, compute)
     path = store.path(STEP, SETTINGS)
     damage(path, path.with_suffix(".json"))
-    with pytest.warns(UserWarning, match=f"step/{path.name} in the store is damaged: it is computed again"):
+    with pytest.warns(UserWarning, match=f"step/{path.name} in the store is damaged: recomputing it"):
         arrays = store.fetch(STEP, SETTINGS, compute)
     np.testing.assert_array_equal(arrays["x"], compute.arrays["x"])
     with warnings.catch_warnings():
@@ -392,7 +392,7 @@ def test_of_two_runs_at_once_one_computes_and_the_other_waits_and_says_so(store,
     second = start(store.root, tmp_path / "second", 0)
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     assert [out for out, _ in outputs] == ["[7.0, 7.0, 7.0]\n"] * 2
-    assert re.search("waiting for step/.*, which another process computes", outputs[1][1])
+    assert re.search("waiting for step/.*, which another process is computing", outputs[1][1])
     assert not (tmp_path / "second").exists()
     assert files(store) == [".json", ".safetensors"]
 

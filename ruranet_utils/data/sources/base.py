@@ -62,8 +62,7 @@ class Record:
     label : int or None
         1: diabetic macular edema, 0: none, ``None``: not graded.
     label_rule : str
-        What the label was taken from.
-    What the label was derived from.
+        What the label was derived from.
     mask_paths : dict of str to Path
         File of each annotated lesion. A lesion without a file has no annotated pixel.
     split : str or None
