@@ -3,25 +3,25 @@ ARGS ?=
 SITE ?= build/site
 UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/python -m
-# the processor's instructions, on which the last digits depend, from the first import on
+# fixes the processor's instructions, which the last digits depend on, before the first import
 FIXED := $(RUN) ruranet_utils.storage.machine
 NOTEBOOKS := $(patsubst notebooks/text/%.py,notebooks/%.ipynb,$(wildcard notebooks/text/*.py))
 
 .PHONY: help reproduce models test test-browser site bench verify chaos audit lab notebooks readme lock clean
 help:
 	@echo "make reproduce [PROFILE=synthetic|open|paper] [ARGS='--only 04 -p seed 1']   every table and figure"
-	@echo "make models      train the network in models/ again, from IDRiD and SRahim in data/raw"
-	@echo "make test        lint, the wings' contract, the notebooks' outputs, unit tests"
+	@echo "make models      retrain the network in models/ from IDRiD and SRahim in data/raw"
+	@echo "make test        lint, import contracts, notebook outputs, unit tests"
 	@echo "make test-browser   the notebooks in JupyterLab and the site, in Chromium"
-	@echo "make site        README, notebooks and docs as a web site, into build/site"
-	@echo "make bench       time and memory, into benchmarks/results"
-	@echo "make verify      three cold runs: which bytes differ in another place, and on another processor"
-	@echo "make chaos       faults, leaks and lost workers; then kill a run 20 times and continue it"
-	@echo "make audit       known vulnerabilities of the locked dependencies (needs pypi.org)"
+	@echo "make site        README, notebooks and docs as a website, in build/site"
+	@echo "make bench       time and memory, in benchmarks/results"
+	@echo "make verify      three cold runs: which bytes differ elsewhere, and on another processor"
+	@echo "make chaos       faults, leaks and lost workers; then kill a run 20 times and resume it"
+	@echo "make audit       known vulnerabilities in the locked dependencies (needs pypi.org)"
 	@echo "make lab         JupyterLab on the notebooks"
-	@echo "make notebooks   write and run notebooks/*.ipynb from notebooks/text/*.py"
-	@echo "make readme      renew the results in README.md from figures/"
-	@echo "make lock        renew uv.lock and environment.yml from pyproject.toml"
+	@echo "make notebooks   generate notebooks/*.ipynb from notebooks/text/*.py and run them"
+	@echo "make readme      update the results in README.md from figures/"
+	@echo "make lock        update uv.lock and environment.yml from pyproject.toml"
 	@echo "make clean       remove the environment, the site and the store"
 
 reproduce: .venv/stamp
@@ -30,7 +30,7 @@ reproduce: .venv/stamp
 models: .venv/stamp
 	$(RUN) ruranet_utils.running.ship
 
-# The notebooks come first: they fill the store that the tests of whole runs and of the browser read.
+# Notebooks run first: they fill the store that the whole-run and browser tests read.
 test: .venv/stamp
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .

@@ -1,4 +1,4 @@
-"""Settings of every test run, kernels included."""
+"""Settings for every test run, kernels included."""
 
 import os
 
@@ -6,8 +6,8 @@ import pytest
 
 from ruranet_utils.storage.machine import prepare_process
 
-# Torch keeps the instructions of its first computation for as long as a process lives. They are fixed here, before a
-# test imports numpy, and stay fixed when a test runs a command whose default is other instructions.
+# Torch keeps the instructions of its first computation for the life of the process. They are fixed here, before a test
+# imports numpy, and stay fixed when a test runs a command with another default.
 os.environ.setdefault("RURANET_INSTRUCTIONS", "avx2")
 prepare_process()
 
@@ -17,7 +17,7 @@ os.environ["TQDM_DISABLE"] = "1"
 
 @pytest.fixture(autouse=True)
 def unchanged_environment():
-    """What a test sets in the environment, such as other instructions, ends with it; kernels inherit the rest."""
+    """Undo what a test sets in the environment, such as other instructions; kernels inherit the rest."""
     before = dict(os.environ)
     yield
     os.environ.clear()

@@ -1,4 +1,4 @@
-"""What it costs to check a folder before anything is computed: time and memory over the number of photographs."""
+"""The cost of checking a folder before anything is computed: time and memory by number of photographs."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def main() -> None:
     save(_against_recomputing(steps), "clustering_reuse", "Table 4's weight search, features computed once or 81 times")
     rows = [{"method": m, "images": n, **measure(_cluster, m, n)} for m in METHODS for n in SIZES]
     growth = pd.DataFrame(rows)
-    save(growth, "clustering_growth", "One clustering of 4 x 50 synthetic features for each image")
+    save(growth, "clustering_growth", "One clustering of 4 x 50 synthetic features per image")
     _draw(growth)
 
 
@@ -78,7 +78,7 @@ def _cluster(method: str, n_images: int) -> None:
 
 
 def _against_recomputing(steps: list[dict]) -> pd.DataFrame:
-    """From the measured times: the released code computes all features anew for every weighting."""
+    """From the measured times: the released code recomputes all features for every weighting."""
     features_s = steps[0]["time_s"] / len(BACKBONES)
     search_s = next(step["time_s"] for step in steps if step["step"].endswith(DISPLAY["kmedoids"]))
     once, each = features_s + search_s, len(WEIGHT_GRID) * features_s + search_s
@@ -89,7 +89,7 @@ def _against_recomputing(steps: list[dict]) -> pd.DataFrame:
 def _draw(growth: pd.DataFrame) -> None:
     figures.style()
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-    for ax, column, label in ((axes[0], "time_s", "time (s)"), (axes[1], "peak_mb", "highest memory (MB)")):
+    for ax, column, label in ((axes[0], "time_s", "time (s)"), (axes[1], "peak_mb", "peak memory (MB)")):
         for method, rows in growth.groupby("method", sort=False):
             ax.plot(rows["images"], rows[column], "o-", label=DISPLAY[method])
         ax.set(xscale="log", yscale="log", ylabel=label, xlabel="images", xticks=SIZES)

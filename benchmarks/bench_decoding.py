@@ -26,20 +26,20 @@ COPIES = [(200, 50), (350, 95), (500, 70), (900, 60)]  # width in px, JPEG quali
 
 
 def main() -> None:
-    """Measure on IDRiD and SRahim, where they are at hand."""
+    """Measure on IDRiD and SRahim, if they are available."""
     root = paths.data_root()
     if not (root / "idrid").is_dir() or not (root / "srahim").is_dir():
-        print("IDRiD and SRahim are not at hand (RURANET_DATA_ROOT): decoding, hashes and masks are not measured")
+        print("IDRiD and SRahim not found (RURANET_DATA_ROOT): decoding, hashes and masks are not measured")
         return
     photographs, graded = idrid.records(root / "idrid", "A"), srahim.records(root / "srahim")
     save(scaled_decoding(photographs), "scaled_decoding", "JPEG decoded at reduced scale, IDRiD", digits=3)
     near = near_duplicates([*photographs, *(record for record in graded if not record.disputed_by)])
-    save(near, "near_duplicates", f"Bits of 256 in which perceptual hashes differ; near means {NEAR_BITS} at most")
+    save(near, "near_duplicates", f"Bits, of 256, in which perceptual hashes differ; near means at most {NEAR_BITS}")
     save(lost_lesions(photographs), "lost_lesions", "Lesions and their area after scaling the masks, IDRiD", digits=3)
 
 
 def scaled_decoding(records: list) -> pd.DataFrame:
-    """Seconds of each way of reading, one thread; how far pixels are from those of a full decode; the crop's ratio."""
+    """Seconds for each way of reading, one thread; how far pixels are from a full decode; relative cost of cropping."""
     full_s = scaled_s = cropped_s = 0.0
     differences = []
     for record in records:
@@ -78,7 +78,7 @@ def near_duplicates(records: list) -> pd.DataFrame:
 
 
 def _hashes(path) -> list[np.ndarray]:
-    """Of a photograph, then of its copies, scaled and compressed again."""
+    """Of a photograph, then of its rescaled and recompressed copies."""
     hashes = [perceptual_hash(read_image(path, SIZE_PX)[0])]
     with Image.open(path) as image:
         for width, quality in COPIES:
@@ -93,7 +93,7 @@ def _hashes(path) -> list[np.ndarray]:
 
 
 def lost_lesions(records: list) -> pd.DataFrame:
-    """Connected lesions of which no pixel is left, and the growth of the area, for two thresholds of coverage."""
+    """Connected lesions with no pixel left, and the relative area, for two thresholds of coverage."""
     jobs = [(lesion, path) for record in records for lesion, path in record.mask_paths.items() if lesion in LESIONS]
     counts = Parallel(-1)(delayed(_count)(path) for _, path in jobs)
     table = (

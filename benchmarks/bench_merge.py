@@ -21,11 +21,11 @@ from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import Store
 
 SIZES = (1_250, 2_500, 5_000, 10_000)
-TURNS = 24  # of 15 degrees; to the duplicate search they are different photographs
+TURNS = 24  # by 15 degrees each; to the duplicate search they are different photographs
 
 
 def main() -> None:
-    """Measure the open cohort, where its files are at hand, and 10,000 synthetic photographs."""
+    """Measure the open cohort, if its files are available, and 10,000 synthetic photographs."""
     with tempfile.TemporaryDirectory(dir=paths.store().parent) as folder:
         if (paths.data_root() / "srahim").is_dir():
             save(
@@ -34,11 +34,11 @@ def main() -> None:
                 "IDRiD, part A with masks (81), and the graded photographs of SRahim (396 of 402)",
             )
         else:
-            print("IDRiD and SRahim are not at hand (RURANET_DATA_ROOT): their merge is not measured")
+            print("IDRiD and SRahim not found (RURANET_DATA_ROOT): their merge is not measured")
         _photographs(Path(folder) / "all", max(SIZES))
         growth = pd.concat([_grow(Path(folder), n) for n in SIZES], ignore_index=True)
     growth["ms per photograph"] = 1000 * growth["time_s"] / growth["photographs"]
-    save(growth, "merge_growth", "Synthetic photographs of 512 px in a folder of one's own")
+    save(growth, "merge_growth", "Synthetic photographs of 512 px in a user's own folder")
     _draw(growth)
 
 
@@ -49,7 +49,7 @@ def _cold_and_warm(store: Path, **profile) -> pd.DataFrame:
 
 
 def _merge(store: Path, profile: dict) -> dict:
-    """Both cohorts with their manifests and digests; in a process of its own."""
+    """Both cohorts with their manifests and digests."""
     cohorts = load_cohorts(get_profile(**profile), Store(store))
     for cohort in cohorts:
         cohort.manifest(), cohort.digest
@@ -89,7 +89,7 @@ def _draw(growth: pd.DataFrame) -> None:
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, column, label, limits in (
         (axes[0], "time_s", "time (s)", (1, 300)),
-        (axes[1], "peak_mb", "highest memory (MB)", (100, 20_000)),
+        (axes[1], "peak_mb", "peak memory (MB)", (100, 20_000)),
     ):
         for name, rows in growth.groupby("store"):
             slope = np.polyfit(np.log(rows["photographs"]), np.log(rows[column]), 1)[0]
@@ -99,7 +99,7 @@ def _draw(growth: pd.DataFrame) -> None:
         ax.minorticks_off()
         ax.legend(loc="upper left")
     images_mb = np.array(SIZES) * 3 * 512**2 / 2**20
-    axes[1].plot(SIZES, images_mb, "--", color="gray", label="the pixels alone")
+    axes[1].plot(SIZES, images_mb, "--", color="gray", label="pixels alone")
     axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.27))
     fig.tight_layout()
     figures.save_figure(fig, "fig_merge_growth", RESULTS)

@@ -32,15 +32,15 @@ from ruranet_utils.storage.store import Store
 
 SIZES = (10**4, 10**6, 10**8)
 N_LESIONS = len(LESIONS)
-GPU_FLOPS = 1e14  # assumed, not measured: a tenth of the dense bfloat16 peak that an H200's data sheet names
+GPU_FLOPS = 1e14  # assumed, not measured: a tenth of the dense bfloat16 peak given in the H200's data sheet
 
 
 def main() -> None:
-    """Measure workers, store and unit costs; calculate the plan from the latter."""
+    """Measure workers, store and unit costs; calculate the plan from the unit costs."""
     ways = [{"workers": name, **measure(_spread, name)} for name in ("one", "two processes", "two on dask")]
     spread = pd.DataFrame(ways).drop(columns=["time_s"]).rename(columns={"seconds": "time_s"})
     spread["times faster"] = spread["time_s"].iloc[0] / spread["time_s"]
-    save(spread, "scale_out", "The same eight trainings of a U-Net, synthetic profile; workers already started")
+    save(spread, "scale_out", "The same eight U-Net trainings, synthetic profile; workers already started")
     cost = pd.DataFrame([measure(_store_cost)])
     save(cost, "store_cost", "Segmentation, features and diagnosis, synthetic profile, one process, cold", digits=4)
     costs = pd.DataFrame([_merge_cost(), *(measure(_unit_cost, *stage) for stage in STAGES)])
@@ -67,7 +67,7 @@ def _spread(way: str) -> dict:
         seconds = time.perf_counter() - start
         if cluster:
             cluster.close()
-        get_reusable_executor().shutdown()  # idle workers would keep this process for five minutes
+        get_reusable_executor().shutdown()  # idle workers would keep this process alive for five minutes
     return {"trainings": len(pairs), "seconds": seconds}
 
 
@@ -76,10 +76,10 @@ SPENT = {"store": 0.0}
 
 @dataclass(frozen=True)
 class TimedStore(Store):
-    """Counts the seconds that are spent in the store and not in what it computes."""
+    """Counts the seconds spent in the store itself, not in what it computes."""
 
     def fetch(self, step, settings, compute):
-        """As the store's own."""
+        """As in :class:`Store`."""
         computing = []
 
         def timed():
@@ -168,7 +168,7 @@ STAGES = (
 
 
 def _plan(costs: pd.DataFrame) -> pd.DataFrame:
-    """Core-hours, GPU-hours and storage of the stages that grow with the photographs, and of one clustering."""
+    """Core-hours, GPU-hours and storage of the stages that scale with photographs, and of one clustering."""
     rows = []
     for n in SIZES:
         for stage in costs.to_dict("records"):

@@ -1,4 +1,4 @@
-"""Images per second of a U-Net's training, beside the plain loop that decodes every image in every epoch."""
+"""Images per second in U-Net training, against a plain loop that decodes every image in every epoch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ruranet_utils.segmentation.patches import Annotated
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.machine import AVX2, prepare_process
 
-EPOCHS = 3  # the first one, which warms up, does not count
+EPOCHS = 3  # the first, a warm-up, does not count
 
 
 def main() -> None:
     """Measure at the released code's 256 px and at the paper's 512 px."""
     weights = paths.weights_dir() and paths.weights_dir() / "mobilenet_v2.pth"
     if not (paths.data_root() / "idrid").is_dir() or not weights or not weights.is_file():
-        print("IDRiD or mobilenet_v2.pth is not at hand: training is not measured")
+        print("IDRiD or mobilenet_v2.pth not found: training is not measured")
         return
     records = [r for r in idrid.records(paths.data_root() / "idrid", parts="A") if r.split == "train"]
     rows = _compare(records, 256, weights) + _compare(records[::3], 512, weights)
@@ -84,13 +84,13 @@ def _plain(records: list, side_px: int, weights: Path) -> float:
 
 
 def _train(data: Annotated, side_px: int, threads: int) -> dict:
-    """Images per second of all epochs but the first, in a process of its own."""
+    """Images per second over all epochs except the first."""
     prepare_process(os.environ["RURANET_INSTRUCTIONS"])
     from ruranet_utils.networks import training as loop
     from ruranet_utils.networks.device import plan
     from ruranet_utils.segmentation import training
 
-    paper = {"masks": "per_lesion", "decoder_width": 256}  # as the plain loop
+    paper = {"masks": "per_lesion", "decoder_width": 256}  # as in the plain loop
     sizes = {"image_size_px": side_px, "patch_size_px": side_px, "patches_per_image": 1}
     profile = get_profile("open", **paper, **sizes, threads=threads)
     one = Annotated(data.images[:1], data.masks[:1], data.aspect[:1])

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import resource
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from ruranet_utils.reporting.tables import save_table
+from ruranet_utils.running.provenance import save_measurement
 
 RESULTS = Path(__file__).parent / "results"
 os.environ["TQDM_DISABLE"] = "1"
 
 
 def measure(function: Callable, *arguments) -> dict:
-    """Run a function in a process of its own, after its module's imports.
+    """Run a function in its own process, after its module's imports.
 
     Returns
     -------
     dict
-        ``time_s``, ``peak_mb`` (highest resident memory of the process, interpreter, libraries and mapped files
+        ``time_s``, ``peak_mb`` (peak resident memory of the process, interpreter, libraries and mapped files
         included) and what the function returned.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -43,7 +39,7 @@ def _timed(function: Callable, *arguments) -> dict:
 
 def _peak_mb() -> float:
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the process that started this one
+    if status.exists():  # getrusage would count the parent process
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -51,11 +47,5 @@ def _peak_mb() -> float:
 
 def save(frame: pd.DataFrame, name: str, caption: str, digits: int = 2) -> None:
     """Print a table and write it to ``benchmarks/results``, with its commit, machine and versions in ``run.json``."""
-    save_table(frame, name, RESULTS, digits)
+    save_measurement(frame, name, RESULTS, digits)
     print(f"\n{caption}\n{(RESULTS / f'{name}.md').read_text()}", flush=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    versions = {package: version(package) for package in ("numpy", "pillow", "imagehash", "torch")}
-    file = RESULTS / "run.json"
-    about = {**json.loads(file.read_text()), name: {"commit": commit or None, "machine": machine, "versions": versions}}
-    file.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")

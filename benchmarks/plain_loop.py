@@ -2,7 +2,7 @@
 
 Run in a process that does not import the package, so that it finds torch as a user would:
 python plain_loop.py LIST SIDE EPOCHS WEIGHTS, where LIST holds a line "image<TAB>mask" per photograph. Prints
-images per second, the first epoch aside.
+images per second, without the first epoch.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Kill a run at random moments and continue it: ``make chaos``."""
+"""Kill a run at random moments and resume it: ``make chaos``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 
 from reliability.runs import RESULTS, SMALL, copy_project, finish, outcome, pairs, reproduce
-from ruranet_utils.reporting.tables import save_table
+from ruranet_utils.running.provenance import save_measurement
 
 VICTIMS = ("everything", "command", "kernel", "worker")
 PATIENCE_S = 20  # for a run to notice that its kernel or worker is dead
@@ -29,7 +29,7 @@ PATIENCE_S = 20  # for a run to notice that its kernel or worker is dead
 def main(kills: int, only: tuple[str, ...], seed: int) -> None:
     """Run once undisturbed and once killed (SIGKILL) at random moments, and compare.
 
-    A moment is a random time within a random step. What is killed is drawn, too: all processes at once as in a power
+    A moment is a random time within a random step. The victim is random, too: all processes at once, as in a power
     cut, or only the command, the notebook's kernel or one of its workers, while the others live on.
     """
     arguments = [part for name in only for part in ("--only", name)] + pairs(SMALL)
@@ -60,8 +60,8 @@ def main(kills: int, only: tuple[str, ...], seed: int) -> None:
     click.echo(table.to_string(index=False))
     click.echo("\n".join(f"{name}: {value}" for name, value in summary.items()))
     if not only:
-        save_table(table, "chaos", RESULTS, digits=1)
-        save_table(pd.DataFrame([summary]), "chaos_summary", RESULTS)
+        save_measurement(table, "chaos", RESULTS, digits=1)
+        save_measurement(pd.DataFrame([summary]), "chaos_summary", RESULTS)
     if repeated or differing or left_over or "nothing" in set(table["killed"]):
         raise SystemExit(f"error: {repeated} steps repeated; differing: {differing}; left over: {left_over}")
 
@@ -79,7 +79,7 @@ def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str
     -------
     DataFrame
         For each kill ``after steps``, ``after (s)`` since that run started, ``killed``, the ``exit`` code of the
-        command, and how many finished steps the run has ``repeated``.
+        command, and how many finished steps the run ``repeated``.
     """
     rows = []
     for n_done, delay_s, victim in plan:
@@ -88,7 +88,7 @@ def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str
         while len(finished(folder)) < n_done and process.poll() is None:
             time.sleep(0.05)
         time.sleep(delay_s)
-        if process.poll() is not None:  # too late: it had ended
+        if process.poll() is not None:  # too late: it has ended
             rows.append({"after steps": len(finished(folder)), "after (s)": np.nan, "killed": "nothing", "exit": 0})
             continue
         killed = kill(process, str(victim))
@@ -103,7 +103,7 @@ def disturb(folder: Path, arguments: list[str], plan: list[tuple[int, float, str
 
 
 def kill(process: subprocess.Popen, victim: str) -> str:
-    """SIGKILL to one of a run's processes or to all of them; returns whom it hit."""
+    """Send SIGKILL to one of a run's processes or to all of them; returns the victim."""
     command = psutil.Process(process.pid)
     children = command.children(recursive=True)
     kernels = [child for child in children if "ipykernel_launcher" in _command(child)]
@@ -129,15 +129,15 @@ def finished(folder: Path) -> dict[str, int]:
 
 
 def n_repeated(before: dict[str, int], after: dict[str, int]) -> int:
-    """Steps that were finished and have been computed, or at least written, again."""
+    """Finished steps that have been computed, or at least written, again."""
     return sum(after.get(step) != time_ns for step, time_ns in before.items())
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """What still runs in a folder."""
+    """Processes still running in a folder."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # also of a zombie
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # zombies, too
             if process.environ().get("PYTHONPATH") == str(folder):
                 found.append(process)
     return found

@@ -1,4 +1,4 @@
-"""Runs of the whole project in folders of their own, and what they leave behind."""
+"""Runs of the whole project, each in its own folder, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = {"epochs": 2, "encoders": "mobilenet_v2", "classifiers": "mobilenet_v2",
 
 
 def copy_project(target: Path) -> Path:
-    """Copy what git knows or would add, but no results: a clone with the changes of the working tree."""
+    """Copy what git tracks or would add, except results: a clone with the changes of the working tree."""
     listed = ["git", "-C", paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
     target = target.resolve()
@@ -36,7 +36,7 @@ def copy_project(target: Path) -> Path:
 
 
 def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str] = (), **variables: str):
-    """Start ``make reproduce`` on a copy of the project, with nothing of this process's environment but its path.
+    """Start ``make reproduce`` on a copy of the project, with almost nothing of this process's environment.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str]
     arguments : sequence of str
         For ``ruranet_utils.running.reproduce``.
     prefix : sequence of str
-        Command that starts the command.
+        Command that starts it, such as ``unshare``.
     **variables : str
         Environment.
 
     Returns
     -------
     subprocess.Popen
-        In a session of its own; its output goes to ``output.txt`` beside the folder.
+        In its own session; its output goes to ``output.txt`` beside the folder.
     """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     with (folder.parent / "output.txt").open("a") as output:
@@ -68,7 +68,7 @@ def reproduce(folder: Path, arguments: Sequence[str] = (), prefix: Sequence[str]
 
 
 def _hear_interrupts() -> None:
-    """Ctrl-C is ignored by what a shell runs in the background, and by all that this starts."""
+    """Let Ctrl-C interrupt it: what a shell runs in the background ignores Ctrl-C, and so do its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -80,7 +80,7 @@ def finish(process: subprocess.Popen, folder: Path) -> None:
 
 
 def outcome(figures: Path) -> dict[str, str]:
-    """SHA-256 of every table, manifest and figure and of the outputs of every executed notebook, timings aside."""
+    """SHA-256 of every table, manifest and figure and of the outputs of every executed notebook, except timings."""
     files = (path for path in sorted(figures.iterdir()) if path.is_file() and path.name not in TIMINGS)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     for path in sorted((figures / "notebooks").glob("*.ipynb")):
@@ -98,7 +98,7 @@ def _tags(cell) -> list[str]:
 
 
 def kind(name: str) -> str:
-    """What a file of the results is."""
+    """The kind of a results file."""
     if name.startswith("cohort_"):
         return "manifests"
     return {".csv": "tables", ".md": "tables", ".ipynb": "notebook outputs"}.get(Path(name).suffix, "figures")

@@ -92,14 +92,14 @@ def test_an_array_on_the_shared_disk_is_sent_by_its_name(cluster, store, monkeyp
 
 
 def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeypatch, tmp_path):
-    """Here one that may use all of its processor's instructions."""
+    """Here, one that may use all of its processor's instructions."""
     monkeypatch.setenv("RURANET_DASK", cluster[0])
     other = start([*WORKER, cluster[0]], tmp_path, RURANET_INSTRUCTIONS="native")
     try:
         with workers.connect(cluster[0]) as client:
             client.wait_for_workers(3, timeout=60)
             if len({tuple(found.items()) for found in client.run(workers.fingerprint).values()}) == 1:
-                pytest.skip("this processor has no other instructions than AVX2")
+                pytest.skip("this processor has no instructions beyond AVX2")
         with pytest.raises(RuntimeError, match=r"tcp://.* would give other bytes: instructions .*, not Haswell, AVX2"):
             store.fetch_all(STEP, jobs(2, where))
         assert not list(store.root.rglob("*.json"))

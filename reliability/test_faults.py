@@ -1,4 +1,4 @@
-"""What can go wrong with a machine, done to real runs of the real command; `make chaos` does more of it."""
+"""Machine failures, inflicted on real runs of the real command; `make chaos` does more of it."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_what_chaos_counts_is_seen(tmp_path):
 
 
 def all_gone(project, seconds=30) -> bool:
-    """Whether nothing of a run is left, given a while: a worker looks twice a second whether its kernel lives."""
+    """Whether nothing of a run is left after a while: a worker checks twice a second whether its kernel is alive."""
     end = time.monotonic() + seconds
     while chaos.processes_of(project) and time.monotonic() < end:
         time.sleep(0.2)
@@ -95,7 +95,7 @@ def test_a_worker_is_among_those_that_chaos_kills(project):
 def test_a_store_that_cannot_be_written_serves_what_it_has_and_names_what_it_cannot_take(project):
     prefix = as_other_user() if os.getuid() == 0 else ()
     if os.getuid() == 0 and not prefix:
-        pytest.skip("root may write anywhere, and this system does not let a process be somebody else")
+        pytest.skip("root may write anywhere, and this system does not let a process change its user")
     only = ["--only", "06", *pairs(SMALL)]
     finish(reproduce(project, only), project)
     store = project / "data/store"

@@ -18,7 +18,7 @@ N_RUNS, WARM_UP, LIMIT_MB = 50, 10, 25
 
 
 def one_run(cohort, profile, folder):
-    """Train a U-Net and a classifier, extract, project, cluster and draw, in a store that holds nothing yet."""
+    """Train a U-Net and a classifier, extract, project, cluster and draw, with an empty store."""
     store = Store(folder)
     LesionSegmenter(cohort, profile, store).scores([("hemorrhages", "mobilenet_v2")])
     classifier.fit(cohort, "mobilenet_v2", profile, None)
@@ -38,7 +38,7 @@ def resident_mb() -> float:
 
 
 def growth_mb(run) -> float:
-    """Memory after all runs, less that after the first ones, in which libraries fill their caches."""
+    """Memory after all runs, minus that after the first ones, in which libraries fill their caches."""
     memory = []
     for number in range(N_RUNS):
         run(number)

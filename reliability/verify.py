@@ -14,7 +14,7 @@ import click
 import pandas as pd
 
 from reliability.runs import ELSEWHERE, RESULTS, SMALL, copy_project, finish, kind, outcome, pairs, reproduce
-from ruranet_utils.reporting.tables import save_table
+from ruranet_utils.running.provenance import save_measurement
 from ruranet_utils.storage import paths
 
 OTHER_USER = ("unshare", "--user", "--map-user=1234")
@@ -28,8 +28,8 @@ SURVIVES_ALL = 4  # decimals of a table
 def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     """Run everything cold three times, compare every byte, and say what differs.
 
-    The first run stands in the committed results' place. The second one has another folder, time zone, locale, user,
-    number of OpenMP threads and order of directory entries, and no network. The third one may use every instruction of
+    The first run is also compared with the committed results. The second has another folder, time zone, locale, user,
+    number of OpenMP threads and order of directory entries, and no network. The third may use every instruction of
     this processor, which stands in for another processor.
     """
     arguments = [part for name in only for part in ("--only", name)] + (pairs(SMALL) if small else [])
@@ -55,10 +55,10 @@ def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     click.echo(table.to_string(index=False))
     click.echo(digits.to_string(index=False))
     if complete:
-        save_table(table, "verify", RESULTS)
-        save_table(digits, "verify_digits", RESULTS)
+        save_measurement(table, "verify", RESULTS)
+        save_measurement(digits, "verify_digits", RESULTS)
     if contacted:
-        raise SystemExit(f"error: a run without a network asked for {contacted}")
+        raise SystemExit(f"error: a run without a network tried to reach {contacted}")
     wrong = [row for row in rows if not row["same"] and row["compared with"] != "instructions not fixed"]
     if wrong:
         raise SystemExit(
@@ -76,7 +76,7 @@ def _run(folder: Path, arguments: list[str], prefix: tuple[str, ...] = (), **var
 
 
 def _elsewhere(root: Path) -> dict[str, str]:
-    """Environment of the second run; ``PYTHONPATH`` brings ``sitecustomize.py``."""
+    """Environment of the second run; ``PYTHONPATH`` loads ``sitecustomize.py``."""
     folder, home = root / "elsewhere/anderer Ordner ä", root / "elsewhere/home"
     home.mkdir(parents=True)
     return {
@@ -93,20 +93,20 @@ def _elsewhere(root: Path) -> dict[str, str]:
 
 
 def _other_locale() -> str:
-    """A locale of this machine with another alphabet or decimal comma, or plain C where there is none."""
+    """An installed locale other than the common ones, or plain C if there is none."""
     installed = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.split()
     used = {locale.getlocale()[0], "C", "POSIX", "C.utf8", "en_US.utf8"}
     return next((name for name in installed if name not in used), "C")
 
 
 def as_other_user() -> tuple[str, ...]:
-    """Prefix of a command that gives it another user number, if the system lets it."""
+    """Command prefix that gives another user ID, if the system allows it."""
     try:
         allowed = subprocess.run([*OTHER_USER, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         allowed = False
     if not allowed:
-        click.echo("this system does not let a process take another user number: that part is left out")
+        click.echo("this system does not let a process take another user ID: that part is skipped")
     return OTHER_USER if allowed else ()
 
 
@@ -119,13 +119,13 @@ def _compare(name: str, one: dict[str, str], two: dict[str, str]) -> list[dict]:
 
 
 def _digits(first: Path, second: Path) -> pd.DataFrame:
-    """How far the numbers of each table are apart.
+    """How far apart the numbers of each table are.
 
     Returns
     -------
     DataFrame
-        ``table``; its ``numbers`` and how many are ``differing``; of its scores, the columns between -1 and 1, the
-        ``largest difference`` and how many ``decimals that survive`` it leaves.
+        ``table``; its ``numbers`` and how many are ``differing``; for its scores, the columns within [-1, 1], the
+        ``largest difference`` and how many ``decimals that survive`` it.
     """
     rows = []
     for path in sorted(first.glob("*.csv")):
@@ -149,7 +149,7 @@ def _digits(first: Path, second: Path) -> pd.DataFrame:
 
 
 def _decimals(difference: float) -> int:
-    """Decimals that are equal, give or take a half of the last one: 0.004 apart are 2, 0.2 apart none."""
+    """Decimals that agree to within half a unit of the last: 2 for a difference of 0.004, none for 0.2."""
     return SURVIVES_ALL if difference == 0 else max(0, min(SURVIVES_ALL, math.floor(-math.log10(2 * difference))))
 
 

@@ -62,7 +62,7 @@ main.add_command(data, "data")
 @click.argument("images", type=click.Path(path_type=Path, exists=True))
 @click.option("--lesion", "lesions", multiple=True, type=click.Choice(FOUND), help="Find only this lesion. Repeatable.")
 @click.option(
-    "--model", default="shipped", help="The network of this project, a profile that has trained one, or a .safetensors."
+    "--model", default="shipped", help="This project's network, a profile that has trained one, or a .safetensors file."
 )
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default="found", help="Folder for masks and overlays."
@@ -72,12 +72,11 @@ main.add_command(data, "data")
 def segment(
     context: click.Context, images: Path, lesions: tuple[str, ...], model: str, out: Path, as_json: bool
 ) -> None:
-    """Find all lesions and the optic disc in a photograph or in a folder of them.
+    """Find all lesions and the optic disc in a photograph or a folder of them.
 
-    Writes an overlay and one mask per lesion for each photograph, at the photograph's own size, and lesions.csv: how
-    many of each lesion there are, and their area in percent of the field of view and in disc areas. Run the same
-    command again to resume. A photograph that cannot be read does not stop the others: it is named at the end, and the
-    exit code is 1.
+    Writes an overlay and one mask per lesion for each photograph, at the photograph's own size, and lesions.csv: the
+    number and area of each lesion, in percent of the field of view and in disc areas. Run the same command again to
+    resume. A photograph that cannot be read does not stop the others: it is listed at the end, and the exit code is 1.
     """
     from ruranet_utils.segmentation.apply import Finder, photographs, segment_into  # loads torch
     from ruranet_utils.storage.progress import progress
@@ -110,7 +109,7 @@ def segment(
 @as_json
 @click.pass_context
 def check(context: click.Context, folder: Path, max_mask_share: float, as_json: bool) -> None:
-    """List everything that is wrong with a folder of photographs, and what will be read from it.
+    """List everything wrong with a folder of photographs, and what will be read from it.
 
     The folder is laid out as docs/own_images.md describes. Nothing is computed. Exit code 1 if the folder cannot be
     used.
@@ -171,7 +170,7 @@ def cluster(
     "--decimals", type=click.IntRange(min=1), help="Decimals the scores were printed to, if trailing zeros were lost."
 )
 @click.option("--positive-share", default=0.5, help="Share of the images in class 1.")
-@click.option("--max-images", default=400, help="Most images that may have been scored.")
+@click.option("--max-images", default=400, help="Largest number of images that may have been scored.")
 @as_json
 @click.pass_context
 def audit(
@@ -240,7 +239,7 @@ def _read(table: TextIO) -> pd.DataFrame:
         printed = pd.read_csv(StringIO(text), skipinitialspace=True, index_col=False)
     printed.columns = printed.columns.str.strip().str.lower().str.replace(r"^f1[ _-]?score$", "f1", regex=True)
     if taken := sorted({"verdict", "sizes", "averages", "matrices"}.intersection(printed)):
-        raise ValueError(f"rename the columns {', '.join(taken)}: the audit writes columns of these names")
+        raise ValueError(f"rename the columns {', '.join(taken)}: the audit writes columns with these names")
     return printed
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 
 LESIONS = ("hard_exudates", "microaneurysms", "hemorrhages", "edema")
-ANNOTATIONS = (*LESIONS, "soft_exudates")  # what masks may show: the paper's four lesions and one that it leaves out
+ANNOTATIONS = (*LESIONS, "soft_exudates")  # lesions in the masks: the paper's four and one it leaves out
 ENCODERS = (
     "resnet18",
     "resnet34",
@@ -99,7 +99,7 @@ class Profile:
         Precision of segmentation training: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16 if it is
         fast.
     workers : int
-        Processes that train independent models in parallel; results do not depend on it.
+        Processes that train independent models in parallel; results do not depend on their number.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
     masks : str
@@ -108,7 +108,7 @@ class Profile:
     n_seeds : int
         Models per lesion and encoder, with seeds from ``seed`` on; the first is applied, the others show the spread.
     epochs : int
-        Maximum epochs of a segmentation training; early stopping may end it sooner. For single-lesion networks, a
+        Maximum epochs of segmentation training; early stopping may end it sooner. For single-lesion networks, a
         lesion shown by only one in k of the images with any lesion gets k times the epochs and patience, at most three
         times. A joint network has neither early stopping nor this factor.
     patches_per_image : int
@@ -126,7 +126,7 @@ class Profile:
         Joint network: epochs of the second stage of training, in which patches of healthy eyes show what the first
         stage mistook for lesions; 0: none.
     patience : int
-        Epochs without a better validation Dice after which a training stops.
+        Epochs without a better validation Dice after which training stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
     encoder_depth : int
@@ -346,7 +346,7 @@ def ordered_names(key: str, value: str | Collection[str], known: tuple[str, ...]
 
 
 def check(profile: Profile) -> None:
-    """Refuse a profile with a value out of range.
+    """Reject a profile with a value out of range.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def check(profile: Profile) -> None:
     Raises
     ------
     ValueError
-        Naming the setting, what it is and what it may be.
+        The message names the setting, its value and what is valid.
     """
     for key in POSITIVE_INTEGERS:
         value = getattr(profile, key)

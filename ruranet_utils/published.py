@@ -1,8 +1,8 @@
-"""Every number the paper prints: Tables 1-5, row by row under this project's keys, and the running text's.
+"""Every number printed in the paper: Tables 1-5, row by row under this project's keys, and those in the text.
 
 Source: Yang et al. 2025, "RURANET++: An Unsupervised Learning Method for Diabetic Macular Edema Based on SCSE
 Attention Mechanisms and Dynamic Multi-Projection Head Clustering". The tables hold what is printed,
-including what cannot be right. All scores lie in [0, 1] but
+including what cannot be right. All scores lie in [0, 1] except
 ``calinski_harabasz`` and ``davies_bouldin``, which are >= 0.
 """
 
@@ -17,7 +17,7 @@ CLASSIFICATION = ["accuracy", "precision", "recall", "f1"]
 CLUSTERING = [*CLASSIFICATION, "calinski_harabasz", "davies_bouldin"]
 SEGMENTATION = ["iou", "accuracy", "precision"]
 
-# Not the paper's. The best mean IoU that we found on IDRiD's test images, over the lesions below: M2MRF-C (Liu et al.,
+# Not from the paper. The best mean IoU we found on IDRiD's test images, over the lesions below: M2MRF-C (Liu et al.,
 # "M2MRF: Many-to-Many Reassembly of Features for Tiny Lesion Segmentation in Fundus Images", 2023).
 FIELD_LESIONS = ("hard_exudates", "hemorrhages", "soft_exudates", "microaneurysms")
 FIELD_MEAN_IOU = 0.5017
@@ -140,7 +140,7 @@ e 0.8377 0.8569 0.8377 0.8355   39.0020 2.6048
 
 
 class Statement(NamedTuple):
-    """A number from the running text.
+    """A number from the text of the paper.
 
     Attributes
     ----------
@@ -208,20 +208,20 @@ def table_1() -> pd.DataFrame:
 
 
 def field() -> pd.DataFrame:
-    """What others report for IDRiD's 27 test images, in the best of their rows.
+    """The best results that others report for IDRiD's 27 test images.
 
     Returns
     -------
     DataFrame
         ``model``, ``source``, ``input`` in pixels; ``mean iou`` and ``mean aupr`` of ``FIELD_LESIONS``, pooled over the
-        images at the photographs' own size, threshold 0.5, the AUPR a trapezoid over 11 thresholds; ``aupr <lesion>``
-        where it is given; ``note``: what is known of how the row was chosen.
+        images at their original size, threshold 0.5, AUPR by the trapezoidal rule over 11 thresholds; ``aupr <lesion>``
+        if reported; ``note``: what is known about how the row was chosen.
     """
     return pd.DataFrame(_FIELD, columns=["model", "source", "input", "mean iou", "mean aupr", *_FIELD_AUPR, "note"])
 
 
 def table_2() -> pd.DataFrame:
-    """Encoder kept for each lesion: ``lesion``, ``encoder``, ``iou``, ``accuracy``, ``precision``: 4 rows."""
+    """Encoder kept for each lesion: ``lesion``, ``encoder``, ``iou``, ``accuracy``, ``precision`` (4 rows)."""
     return _read(["lesion", "encoder", *SEGMENTATION], _TABLE_2)
 
 
@@ -241,14 +241,14 @@ def table_4() -> pd.DataFrame:
 
     Notes
     -----
-    The method stands in merged cells, of which the text of the paper keeps one line each, so three lines are
-    read by other evidence:
+    The methods are in merged cells, and the paper's text keeps one line of each, so three lines
+    are assigned on other evidence:
 
-    - VGG16 0.8133, beside which "Kmeans" stands, is k-medoids': k-means has a VGG16 row of its own (0.7667),
-      and both methods then have four rows, as agglomerative clustering has;
-    - GoogLeNet 0.8411, one line above "DMH", is DMH's: section 3.3 says so, and 0.8411 is a fraction of 302
-      images (254), not of the 150 or 300 of the three other methods;
-    - ResNet18 0.8113, with "ResNet18" in the method's cell, is DMH's: a fraction of 302 (245), no other.
+    - VGG16 0.8133, next to "Kmeans", belongs to k-medoids: k-means has its own VGG16 row (0.7667), and then
+      both methods have four rows, like agglomerative clustering;
+    - GoogLeNet 0.8411, one line above "DMH", belongs to DMH: section 3.3 says so, and 0.8411 is a fraction of
+      302 images (254), not of the 150 or 300 of the other three methods;
+    - ResNet18 0.8113, with "ResNet18" in the method's cell, belongs to DMH: it is a fraction of 302 (245) only.
 
     So k-medoids has AlexNet, GoogLeNet, ResNet18, VGG16; k-means GoogLeNet, ResNet34, VGG16, VGG19;
     agglomerative AlexNet, GoogLeNet, ResNet18, VGG16; DMH all eight.
@@ -259,7 +259,7 @@ def table_4() -> pd.DataFrame:
 def table_5() -> pd.DataFrame:
     """Ablations ``variant`` "a" to "e", with the score columns of Table 4 (5 rows).
 
-    a: k-medoids alone; b: with segmentation; c: with SCSE in it; d: the full model (DMH); e: d without PCA.
+    a: k-medoids alone; b: with segmentation; c: b with SCSE; d: the full model (DMH); e: d without PCA.
     """
     return _read(["variant", *CLUSTERING], _TABLE_5)
 

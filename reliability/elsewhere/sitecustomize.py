@@ -1,5 +1,5 @@
-"""Python starts with this in every process of a run "elsewhere": folders are listed in a random order, and nothing
-but this machine can be reached. Whoever tries is written down in the file that ``ELSEWHERE_CONTACTS`` names."""
+"""Python loads this at the start of every process of a run "elsewhere": folders are listed in random order, and only
+this machine can be reached. Other hosts that are tried are logged in the file that ``ELSEWHERE_CONTACTS`` names."""
 
 import os
 import random
@@ -45,7 +45,7 @@ os.listdir, os.scandir = listdir, scandir
 def _refuse(event, arguments):
     if event == "socket.connect":
         address = arguments[1]
-        host = address[0] if isinstance(address, tuple) else "localhost"  # else a socket of this machine's file system
+        host = address[0] if isinstance(address, tuple) else "localhost"  # else a Unix domain socket
     elif event == "socket.getaddrinfo":
         host = arguments[0]
     else:

@@ -166,7 +166,7 @@ def draw_clustering(ax, sizes: Mapping[str, str]) -> None:
 
 
 def _arrow(ax, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From the middle of a box to that of the next one; the boxes are drawn over its ends."""
+    """Arrow from the middle of one box to the middle of the next; the boxes are drawn over its ends."""
     ax.annotate("", (0.4 * start[0] + 0.6 * end[0], 0.4 * start[1] + 0.6 * end[1]), start, arrowprops=_HEAD)
     ax.plot(*zip(start, end, strict=True), color="0.4", linewidth=1.2, zorder=0)
 

@@ -44,13 +44,13 @@ def save_figure(fig: Figure, name: str, folder: Path, photographs: bool = False)
     folder : Path
         Created if it does not exist.
     photographs : bool
-        Whether the figure shows photographs of patients, which may not be published: it then goes to
+        Whether the figure shows photographs of patients, which must not be published: it then goes to
         ``folder / "photographs"``, which git ignores.
     """
     folder = folder / "photographs" if photographs else folder
     png, pdf = io.BytesIO(), io.BytesIO()
     fig.draw_without_rendering()
-    fig.set_layout_engine("none")  # it is laid out: each of the next drawings would do it again, twice
+    fig.set_layout_engine("none")  # already laid out: each of the next drawings would repeat it, twice
     fig.savefig(png, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
     undated = {"Creator": None, "Producer": None, "CreationDate": None}
     fig.savefig(pdf, format="pdf", dpi=200, bbox_inches="tight", metadata=undated)
@@ -87,14 +87,14 @@ def draw_macula(ax: Axes, image: np.ndarray, masks: np.ndarray, macula: Macula, 
 
 
 def drawable(text: str) -> str:
-    """A text in which every character that no available font has is replaced by its number, such as ``\\u773c``."""
+    """The text with every character missing from all available fonts as its escape, such as ``\\u773c``."""
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in plt.rcParams["font.family"]]
     known = {char: char == "\n" or any(font.get_char_index(ord(char)) for font in fonts) for char in set(text)}
     return "".join(char if known[char] else char.encode("unicode_escape").decode() for char in text)
 
 
 def outline_legend(fig: Figure, names: Mapping[str, str]) -> None:
-    """Name the colors of the outlines below a figure; ``names`` are those of some lesions."""
+    """Add a legend of the outline colors below a figure; ``names`` are those of some lesions."""
     handles = [Line2D([], [], color=OUTLINES[lesion], label=name) for lesion, name in names.items()]
     if handles:
         fig.legend(handles=handles, loc="lower center", ncol=len(handles), columnspacing=1, fontsize=10)

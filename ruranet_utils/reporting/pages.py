@@ -1,4 +1,4 @@
-"""Executed notebooks as they may be published: without photographs of patients and messages of the machine."""
+"""Executed notebooks as they may be published: without photographs of patients or messages of the machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ruranet_utils.storage.artefacts import write_atomically
 
 
 def publishable(notebook: NotebookNode) -> NotebookNode:
-    """A copy that keeps text, tables and the figures that were saved as showing no photograph.
+    """A copy that keeps text, tables and the figures that were saved as showing no photographs.
 
     Parameters
     ----------
     notebook : NotebookNode
-        As papermill has executed it.
+        As executed by papermill.
 
     Returns
     -------
@@ -49,12 +49,12 @@ def _publishable(output: NotebookNode, shows: bool) -> NotebookNode | None:
 
 
 def publish(executed: Path, folder: Path) -> None:
-    """Write publishable copies of the executed notebooks of a run into another folder; each names its commit.
+    """Write publishable copies of a run's executed notebooks to another folder; each names its commit.
 
     Parameters
     ----------
     executed : Path
-        Beside the ``run.json`` of the run. Nothing is written if it holds no notebooks.
+        Next to the ``run.json`` of the run. Nothing is written if it holds no notebooks.
     folder : Path
         Created if it does not exist.
     """
@@ -62,7 +62,7 @@ def publish(executed: Path, folder: Path) -> None:
     for path in sorted(executed.glob("*.ipynb")):
         copy = publishable(nbformat.read(path, as_version=4))
         for cell in copy.cells:
-            cell.source = cell.source.replace("](../", "](../../")  # a folder further down
+            cell.source = cell.source.replace("](../", "](../../")  # one folder deeper
         ran = json.loads((executed.parent / "run.json").read_text())["notebooks"][path.stem]
         copy.cells[0].source = with_commit(copy.cells[0].source, ran["commit"])
         write_atomically(folder / path.name, lambda file, copy=copy: nbformat.write(copy, file))

@@ -1,4 +1,4 @@
-"""Figures whose plotting code would hide a notebook's question: each takes the numbers and returns a figure."""
+"""Figures whose plotting code would clutter a notebook: each function takes the numbers and returns a figure."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def learning_curves(histories: Mapping[str, np.ndarray]) -> Figure:
 
 
 def attention(image: np.ndarray, maps: Sequence[Attention], title: str) -> Figure:
-    """An image and the spatial attention of some modules; below it their channel attention, in order of size.
+    """An image and the spatial attention of some modules; below it their channel attention, sorted.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def weightings(accuracy: np.ndarray, chosen: Mapping[str, int]) -> Figure:
 
 
 def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> Figure:
-    """Images in two dimensions, colored by diagnosis and by cluster.
+    """Images projected to 2-D, colored by diagnosis and by cluster.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def projections(rows: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, 
 
 
 def forest(ax: Axes, table: pd.DataFrame, labels: Sequence[str], score: str = "accuracy", **lines: float) -> None:
-    """A score with its interval in each row, the first on top.
+    """A score with its interval per row, the first row on top.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def forest(ax: Axes, table: pd.DataFrame, labels: Sequence[str], score: str = "a
     table : DataFrame
         ``<score>``, ``<score>_low``, ``<score>_high``.
     labels : sequence of str
-        Of its rows.
+        One per row.
     score : str
     **lines : float
         Vertical lines by label; underscores become spaces.
@@ -305,7 +305,7 @@ def receiver_curves(
 
 
 def spread_of_draws(draws: pd.DataFrame, chosen: int) -> Figure:
-    """Accuracy and AUC of many hold-outs as dots; a cross marks that of the seed ``chosen``."""
+    """Accuracy and AUC of many hold-outs as dots; a cross marks the hold-out of seed ``chosen``."""
     fig, ax = plt.subplots(figsize=(6.4, 2.2), layout="constrained")
     for height, score in enumerate(("accuracy", "auc")):
         place = height + np.random.default_rng(0).uniform(-0.15, 0.15, len(draws))
@@ -345,7 +345,7 @@ def confusions(matrices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Parameters
     ----------
     matrices : mapping
-        By source (lines) and backbone (columns): ndarray of int, shape (2, 2), true class by predicted one.
+        By source (rows) and backbone (columns): ndarray of int, shape (2, 2), true by predicted class.
     """
     n_columns = max(map(len, matrices.values()))
     fig, axes = plt.subplots(len(matrices), n_columns, sharex=True, sharey=True, squeeze=False, figsize=(8, 4.8))
@@ -368,7 +368,7 @@ def ablation(results: pd.DataFrame, paper: pd.Series, n_images: int) -> Figure:
     Parameters
     ----------
     results : DataFrame
-        ``selection`` (``"none"`` where there are no weights), ``variant``, ``accuracy`` with ``_low`` and ``_high``.
+        ``selection`` (``"none"`` if there are no weights), ``variant``, ``accuracy`` with ``_low`` and ``_high``.
     paper : Series
         Accuracy by variant.
     n_images : int
@@ -391,14 +391,14 @@ def ablation(results: pd.DataFrame, paper: pd.Series, n_images: int) -> Figure:
 
 
 def components(curve: pd.DataFrame, paper: tuple[float, float, float]) -> Figure:
-    """Explained variance and reconstruction error over the number of components.
+    """Explained variance and reconstruction error against the number of components.
 
     Parameters
     ----------
     curve : DataFrame
         ``k``, ``explained_ratio``, ``reconstruction_error``, ``reconstruction_error_per_feature``.
     paper : tuple of float
-        Its number of components, explained ratio and error.
+        The paper's number of components, explained ratio and error.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
     (k, ratio, error), cross = paper, {"color": PALETTE[3], "markersize": 9, "markeredgewidth": 2}

@@ -92,7 +92,7 @@ OTHERS = (
         "04",
     ),
 )
-# of the README: finding, table, row, score, notebook
+# in the README: finding, table, row, score, notebook
 SUMMARY = (
     ("The paper's pipeline, lesion weights chosen by the labels", "table_4", _DMH | _ORACLE, "accuracy", "04"),
     ("The paper's pipeline without any label", "table_4", _DMH | _EQUAL, "accuracy", "04"),
@@ -132,7 +132,7 @@ FINDINGS = """\
 def exhibits() -> str:
     """Markdown table of every exhibit and claim: the paper's number, ours with interval, N and weights, verdict.
 
-    The verdict is for the real images if the claim is measured there, otherwise for the synthetic ones.
+    The verdict is on the real images if the claim is measured there, otherwise on the synthetic ones.
     """
     n_images = len(pd.read_csv(paths.figures("open") / "cohort_diagnosis.csv"))
     rows = [
@@ -207,7 +207,7 @@ def verdict(paper: float, row: pd.Series, score: str) -> str:
     row : Series
         ``weights``, ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
     score : str
-        Of a ``"difference"`` an interval around 0 shows none.
+        For a ``"difference"``, an interval that contains 0 shows none.
     """
     if pd.isna(paper):
         return "not in the paper"
@@ -291,12 +291,12 @@ RESULTS = {"summary": summary, "exhibits": exhibits, "findings": findings, "cost
 
 
 def renew(text: str) -> str:
-    """A page with its results renewed.
+    """A page with its results updated.
 
     Raises
     ------
     ValueError
-        If no result is marked in it.
+        If it marks no place for a result.
     """
     if not MARKED.search(text):
         raise ValueError("the page lacks a marker such as '<!-- summary: written by `make readme` -->'")
@@ -340,7 +340,7 @@ def _link(number: str, page: str = "../") -> str:
 
 
 def main() -> None:
-    """Renew the pages, the picture of the README, and the notebooks of the open run, if it was run here."""
+    """Update the pages, the figure in the README, and the notebooks of the open run, if it was run here."""
     for name in PAGES:
         page = paths.ROOT / name
         renewed = renew(page.read_text())

@@ -58,16 +58,15 @@ def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], 
     ours, paper : DataFrame
         Tables that share ``keys`` and ``columns``.
     keys : list of str
-        Columns that name a row, each combination once.
+        Columns that identify a row, each combination once.
     columns : list of str
         Columns to compare.
 
     Returns
     -------
     DataFrame
-        ``keys``; for each column ``<column> paper`` and ``<column> ours``; then the further columns of ours,
-        whole numbers as ``Int64``. Our rows in our order, then the rows that only the paper has. What one side
-        does not have is missing.
+        ``keys``; for each column ``<column> paper`` and ``<column> ours``; then our other columns, integers as
+        ``Int64``. Our rows in our order, then the rows that only the paper has. Values that one side lacks are missing.
 
     Raises
     ------
@@ -82,7 +81,7 @@ def paper_versus_ours(ours: pd.DataFrame, paper: pd.DataFrame, keys: list[str], 
         if twice := frame[keys][frame.duplicated(keys)].to_dict("records"):
             raise ValueError(f"{name} has more than one row for {twice[:3]}; expected each combination once")
     further = [column for column in ours if column not in keys and column not in columns]
-    # plain integers would turn into floats beside the missing values of the paper's own rows
+    # plain integers would turn into floats next to the missing values in rows that only the paper has
     ours = ours.astype({column: "Int64" for column in ours[further].select_dtypes("integer")})
     rows = pd.concat([ours[keys], paper[keys]]).drop_duplicates()
     both = rows.merge(paper[keys + columns], how="left", on=keys).merge(
@@ -109,7 +108,7 @@ def show(
     best : dict, optional
         Column to ``"max"`` or ``"min"``: its best value is set in bold.
     within : str
-        A column: the best value is that of each of its groups, such as each lesion.
+        A column to group by: the best value is bold in each group, such as each lesion.
     first : sequence of str
         Columns to show first, for tables wider than the page.
     digits : int
@@ -118,8 +117,8 @@ def show(
     Raises
     ------
     ValueError
-        If ``best``, ``within`` or ``first`` name a column that is not there, or ``best`` asks for anything but
-        ``"max"`` or ``"min"``.
+        If ``best``, ``within`` or ``first`` names a missing column, or ``best`` asks for anything but ``"max"`` or
+        ``"min"``.
     """
     best = best or {}
     if unknown := [column for column in (*best, within, *first) if column and column not in frame]:
@@ -146,7 +145,7 @@ def show(
 
 class _Table(Styler):
     def __repr__(self) -> str:
-        """Notebooks store this beside the HTML; the inherited one holds a memory address."""
+        """Notebooks store this beside the HTML; the inherited one contains a memory address."""
         return self.to_string(delimiter="  ")
 
 

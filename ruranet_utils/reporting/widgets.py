@@ -1,4 +1,4 @@
-"""Figures with sliders in JupyterLab, where somebody can move them; static figures elsewhere."""
+"""Figures with sliders in a live JupyterLab; static figures elsewhere."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "32em"}}
 
 
 def is_live() -> bool:
-    """Whether this kernel was started by a Jupyter server for a notebook that somebody has open.
+    """Whether this kernel was started by a Jupyter server for an open notebook.
 
-    ``RURANET_WIDGETS=1`` says yes for editors where that cannot be detected, ``0`` says no. papermill, nbval and
+    ``RURANET_WIDGETS=1`` forces a yes, for editors where this cannot be detected, ``0`` a no. papermill, nbval and
     nbconvert start their kernels without a server.
     """
     chosen = os.environ.get("RURANET_WIDGETS")
@@ -87,14 +87,14 @@ def weigh_lesions(
     labels: np.ndarray,
     seed: int,
 ) -> None:
-    """Weigh the four lesions (Eq. 2) and see how the clusters and their scores change.
+    """Weight the four lesions (Eq. 2) and see how the clusters and their scores change.
 
     Parameters
     ----------
     spaces : mapping
-        By backbone and method the features to cluster, shape (n_images, 4, d).
+        By backbone and method: the features to cluster, shape (n_images, 4, d).
     searches : mapping
-        Of the same: all 81 weightings, to compare with.
+        By the same keys: all 81 weightings, for comparison.
     labels : ndarray of int64, shape (n_images,)
         Diagnoses; they score the clusters but do not shape them.
     seed : int
@@ -137,7 +137,7 @@ def _title(features: tuple[str, str]) -> str:
 
 
 def _explore(draw: Callable[..., None], **controls: tuple[type[Widget], dict]) -> None:
-    """Draw the figure that the controls' first values describe; where somebody can move them, with the controls."""
+    """Draw the figure for the controls' initial values; in a live notebook, with the controls."""
     if is_live():
         named = {name: {"description": DISPLAY.get(name, name), **WIDE} for name in controls}
         interact(draw, **{name: kind(**options, **named[name]) for name, (kind, options) in controls.items()})

@@ -48,11 +48,11 @@ class Kernel:
 
 
 class Kernels:
-    """Runs notebooks: one after the other while they compute, two at a time while they only read from the store.
+    """Runs notebooks: one at a time while they compute, two at a time while they only read from the store.
 
     The second lane opens if ``LANE_BYTES`` of memory are free.
 
-    A notebook that computes has both cores and their memory for its workers. During its second half, which only draws,
+    A notebook that computes has both cores and their memory for its workers. During its second half, which only plots,
     the next kernel starts and imports the libraries.
 
     Parameters
@@ -117,14 +117,14 @@ class Kernels:
 def _start(path: Path, executed: Path) -> Kernel:
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
-    # this environment's own kernel, whatever others of that name are on JUPYTER_PATH
+    # this environment's own kernel, whatever others JUPYTER_PATH has under that name
     manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     manager.start_kernel(
         cwd=str(paths.NOTEBOOKS),
         env={**os.environ, "RURANET_JOURNAL": str(journal), "RURANET_WIDGETS": "0", "TQDM_DISABLE": "1"},
         extra_arguments=[
-            # A kernel of this machine, for this process: its warning of an unencrypted port is noise, and so is what
-            # it logs of a shutdown in the middle of a cell. Errors of cells arrive as such.
+            # A local kernel, for this process only: its warning about an unencrypted port is noise, and so is what it
+            # logs about a shutdown in the middle of a cell. Errors in cells are still raised.
             "--log-level=CRITICAL",
             "--HistoryManager.hist_file=:memory:",
             f"--IPKernelApp.exec_lines={IMPORTS}",
@@ -151,15 +151,15 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Call
     -------
     dict
         ``commit``, ``uncommitted_changes``, ``time_s``, ``peak_memory_mb``, the numbers of steps ``computed`` and
-        ``found`` in the store, what :func:`ruranet_utils.running.provenance.describe_process` says of the kernel, and
-        the ``weights`` that it used, by backbone.
+        ``found`` in the store, what :func:`ruranet_utils.running.provenance.describe_process` says about the kernel,
+        and the ``weights`` it used, by backbone.
 
     Raises
     ------
     papermill.PapermillExecutionError
         If a cell fails.
     """
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that `start` takes from its cell
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns about parameters that `start` takes from its cell
     watch = Watch(kernel.path.stem, kernel.journal)
     watch.start()
     try:
@@ -229,7 +229,7 @@ class Watch(threading.Thread):
 
 
 def progress_of(noted: list[dict]) -> str:
-    """How many jobs of the last planned kind of step a notebook has done, and of how many."""
+    """How many of the planned jobs a notebook has done, for the kind of step planned last."""
     planned = [(number, event) for number, event in enumerate(noted) if "planned" in event]
     if not planned:
         return ""

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruranet_utils.profiles import Profile
+from ruranet_utils.reporting.tables import save_table
 from ruranet_utils.running.upkeep import size_mb
 from ruranet_utils.storage import machine, paths
-from ruranet_utils.storage.artefacts import digest_file
+from ruranet_utils.storage.artefacts import digest_file, write_atomically
 from ruranet_utils.storage.steps import LIBRARIES
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 
@@ -30,7 +32,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
     ----------
     profile : Profile
     parameters : dict
-        From which the notebooks made the profile.
+        Those from which the notebooks made the profile.
     ran : dict
         What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
@@ -66,6 +68,23 @@ def describe_process(device: torch.device) -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("pandas", *LIBRARIES.values())},
     }
+
+
+def save_measurement(frame: pd.DataFrame, name: str, folder: Path, digits: int = 4) -> None:
+    """Write a measured table, and its commit, machine and versions to ``run.json`` beside it.
+
+    Parameters
+    ----------
+    frame, name, folder, digits
+        As for :func:`ruranet_utils.reporting.tables.save_table`.
+    """
+    save_table(frame, name, folder, digits)
+    file = folder / "run.json"
+    measured = json.loads(file.read_text()) if file.exists() else {}
+    versions = {library: version(library) for library in ("pandas", *LIBRARIES.values())}
+    ran_on = {"processor": machine.processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+    measured[name] = {**describe_code(), "machine": ran_on, "versions": versions}
+    write_atomically(file, lambda file: file.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n"))
 
 
 def _digests(results: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Run the notebooks headless: ``ruranet reproduce``, what ``make reproduce`` calls."""
+"""Run the notebooks headless: ``ruranet reproduce``, which ``make reproduce`` calls."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def notebooks(only: Sequence[str] = ()) -> list[Path]:
     Raises
     ------
     ValueError
-        If a prefix fits no notebook; lists the notebooks.
+        If a prefix matches no notebook; lists the notebooks.
     """
     found = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     for prefix in only:
@@ -101,7 +101,7 @@ def read_run(results: Path) -> dict:
 def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
     """Time of each notebook's costliest run, by its name, and a sentence about all of them under ``""``.
 
-    From the ``run.json`` that the run will renew, or from the committed one.
+    From the ``run.json`` that the run will update, or from the committed one.
     """
     run = read_run(paths.figures(paths.results(profile))) or read_run(paths.ROOT / "figures" / paths.results(profile))
     times_s = {name: facts["costliest"]["time_s"] for name, facts in run.get("notebooks", {}).items()}
@@ -114,7 +114,7 @@ def estimate(chosen: list[Path], profile: Profile) -> dict[str, str]:
 
 
 def parse_value(name: str, text: str):
-    """A command-line value as Python reads it, or a string if it is no literal or the parameter is one of ``WORDS``."""
+    """A command-line value as Python reads it, or a string if it is not a literal or the parameter is in ``WORDS``."""
     if name in WORDS and text != "None":
         return text
     try:
@@ -181,9 +181,7 @@ def main(
         raise click.ClickException(f"results cannot be written (RURANET_FIGURES): {error}") from None
     if old := older_layout(paths.store()):
         size = f"{size_mb(*old):,.0f} MB"
-        print(
-            f"{paths.store()}: {size} are of an older layout, which is not read; `ruranet store --prune` removes them"
-        )
+        print(f"{paths.store()}: {size} have an older layout, which is not read; `ruranet store --prune` removes them")
     expected = estimate(chosen, used)
     print(expected[""], flush=True)
     start = time.perf_counter()
@@ -198,7 +196,7 @@ def main(
 
 
 def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected: dict[str, str]) -> dict[str, dict]:
-    from ruranet_utils.running.headless import Kernels  # papermill, which a refusal should not cost
+    from ruranet_utils.running.headless import Kernels  # imports papermill, which a refused run need not load
 
     ran = {}
 
@@ -217,7 +215,7 @@ def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected:
 
 
 def _until_interrupted(ended: Iterator) -> Iterator:
-    """Pass on what ends, until Ctrl-C ends the command with a message and no traceback."""
+    """Pass on the notebooks that end; Ctrl-C ends the command with a message and no traceback."""
     try:
         yield from ended
     except KeyboardInterrupt:
@@ -227,7 +225,7 @@ def _until_interrupted(ended: Iterator) -> Iterator:
 
 
 def _facts_or_exit(end: Future, executed: Path) -> dict:
-    """What the run of a notebook says; whatever ended it ends the command, with a message and no traceback."""
+    """What a notebook's run returned; if it failed, the command ends with a message and no traceback."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 

@@ -1,4 +1,4 @@
-"""Train the network that comes with this project, score it, and write it with card and scores: ``make models``."""
+"""Train the network that comes with this project, score it, and write it with its card and scores: ``make models``."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _found(model: Model, diagnosis: Cohort) -> pd.DataFrame:
 
 
 def card_of(model: Model, field: pd.DataFrame, found: pd.DataFrame, file: Path) -> ModelCard:
-    """The card in the format of huggingface.co."""
+    """The model card in Hugging Face format."""
     data = ModelCardData(
         license="other",
         license_name="research only, with the attributions below",

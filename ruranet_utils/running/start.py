@@ -40,7 +40,7 @@ class Run:
 
     @cached_property
     def cohorts(self) -> tuple[Cohort, Cohort]:
-        """Cohort with lesion masks, cohort with labels; the same one on the synthetic profile."""
+        """Cohort with lesion masks, cohort with labels; the same one in the synthetic profile."""
         return load_cohorts(self.profile, self.store)
 
     def answer(self, text: str) -> None:
@@ -52,7 +52,7 @@ class Run:
         return tables.save_table(frame, name, paths.figures(paths.results(self.profile)))
 
     def save_figure(self, fig: Figure, name: str, shows_images: bool = False) -> None:
-        """Write ``<name>.png`` and ``.pdf``; images of patients go where git ignores them."""
+        """Write ``<name>.png`` and ``.pdf``; images of patients go to a folder that git ignores."""
         photographs = shows_images and self.profile.name != "synthetic"
         figures.save_figure(fig, name, paths.figures(paths.results(self.profile)), photographs=photographs)
 
@@ -91,7 +91,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
     versions = [f"{name} {about['versions'][name].split('+')[0]}" for name in ("torch", "numpy")]
     print(" · ".join([about["device"], about["instructions"], *versions]))
     note(started=about)
-    gc.freeze()  # the libraries' objects, which every collection would look at
+    gc.freeze()  # the libraries' objects, which every collection would scan
     if chosen.instructions == "avx2" and about["instructions"] != FIXED:
         print(
             f"instructions not fixed ({FIXED}), the last digits may differ: start Jupyter with `make lab`", file=stderr
@@ -100,7 +100,7 @@ def start(profile: str = "synthetic", **parameters) -> Run:
 
 
 def _injected() -> dict[str, object]:
-    """What the cell assigns that papermill inserted, if this is a notebook that papermill runs."""
+    """The assignments in the cell that papermill inserted, if papermill runs this notebook."""
     shell = get_ipython()
     cells = shell.user_ns.get("In", []) if shell else []
     injected = [cell for cell in cells if cell.startswith("# Parameters\n")]

@@ -1,4 +1,4 @@
-"""The size of the store, and how much of it nothing will read again: ``ruranet store``."""
+"""The size of the store, and how much of it will never be read again: ``ruranet store``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ruranet_utils.storage.steps import Step
 
 
 def older_layout(root: Path) -> list[Path]:
-    """What an earlier version of the project left in the store: it is not read, written or removed by a run."""
+    """What an earlier version of the project left in the store; runs do not read, write or remove it."""
     known = {paths.steps().name, "models", "found", "slurm"}
     return [entry for entry in sorted(root.iterdir()) if entry.name not in known] if root.is_dir() else []
 
 
 def size_mb(*entries: Path) -> float:
-    """Space on the disk of files, and of folders with all that is in them, in megabytes (1e6 bytes)."""
+    """Disk space of files, and of folders with everything in them, in megabytes (1e6 bytes)."""
     files = {file for entry in entries if entry.exists() for file in [entry, *entry.rglob("*")]}
     return 512 * sum(file.lstat().st_blocks for file in files) / 1e6
 
@@ -34,8 +34,8 @@ def survey() -> pd.DataFrame:
     -------
     DataFrame
         For each step ``results`` (number), ``size_mb``, and ``outdated_mb``: results of another version of the step,
-        with other constants or libraries than today's, and what interruptions have left. The last row is an older
-        layout of the store, if there is one.
+        or with other constants or libraries than the current ones, and leftovers of interrupted runs. The last row is
+        an older layout of the store, if there is one.
     """
     rows = []
     for folder in sorted(paths.steps().glob("*")):
@@ -48,7 +48,7 @@ def survey() -> pd.DataFrame:
 
 
 def prune(networks: bool = False) -> float:
-    """Remove an older layout and outdated results; returns the megabytes that became free.
+    """Remove an older layout and outdated results; returns the megabytes freed.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def prune(networks: bool = False) -> float:
 
 
 def _outdated(folder: Path) -> list[Path]:
-    """Files of one step that no run of today's project and environment asks for."""
+    """Files of one step that no run of the current project and environment asks for."""
     step = _steps().get(folder.name)
     kept = set()
     for record in folder.glob("*.json"):

@@ -1,4 +1,4 @@
-"""The files of one artefact of the store: arrays in safetensors or row by row, written whole or not at all."""
+"""The files of one artifact in the store: arrays in safetensors or row by row, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from ruranet_utils.storage.progress import progress
 
 Arrays = dict[str, np.ndarray]
-PATIENCE_S = 5  # after this, a process says that it is waiting for another one
+PATIENCE_S = 5  # after this, a process says that it is waiting for another
 
 
 def save(path: Path, computed: Mapping[str, np.ndarray]) -> tuple[Arrays, str]:
@@ -63,12 +63,12 @@ def map_rows(path: Path, names: Iterable[str]) -> Arrays:
 
 
 def row_file(path: Path, name: str) -> Path:
-    """File of one array of an artefact that was written row by row."""
+    """File of one array of an artifact written row by row."""
     return path.with_suffix(f".{name}.npy")
 
 
 def release(array: np.ndarray) -> None:
-    """Release the memory of a memory-mapped array; it is read from disk again when needed. Other arrays stay."""
+    """Release the memory of a memory-mapped array; it is read from disk again when needed. Others are left alone."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None:
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -86,7 +86,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises
     ------
     OSError
-        If the disk is full or read-only; names the file, of which nothing is left behind.
+        If the disk is full or read-only. The message names the file; nothing of it is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -97,7 +97,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time compute an artefact; the system releases the lock of a dead process."""
+    """Let one process at a time compute an artifact; the system releases the lock of a dead process."""
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
@@ -116,7 +116,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Make write errors name the file; those of a full disk do not."""
+    """Make write errors name the file; by themselves, those of a full disk do not."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -135,7 +135,7 @@ def _removed_at_the_end(files: Iterable[Path]) -> Iterator[None]:
 
 
 def _reduce_mapped(array: np.memmap) -> tuple:
-    """Pickle a mapped file by name, so that a worker process maps it as well instead of receiving a copy."""
+    """Pickle a mapped file by name, so that a worker process maps it too instead of receiving a copy."""
     if isinstance(array.base, mmap.mmap):
         return np.memmap, (array.filename, array.dtype, "r", array.offset, array.shape)
     return np.asarray(array).__reduce__()

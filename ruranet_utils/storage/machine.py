@@ -1,7 +1,7 @@
-"""What a process uses of its machine: instructions, threads, memory. Set on request, never by an import.
+"""What a process uses of its machine: instructions, threads, memory. Set on request, never on import.
 
-``python -m ruranet_utils.storage.machine COMMAND ...`` runs a command with the instructions fixed from its first import
-on: Jupyter, whose kernels inherit them, or a dask worker.
+``python -m ruranet_utils.storage.machine COMMAND ...`` runs a command with the instructions fixed before its first
+import: Jupyter, whose kernels inherit them, or a dask worker.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 # The instruction set decides the order in which sums are rounded. These variables make it the same on every x86
 # machine, and so the bytes of the results. MKL has its AVX2 branch only on Intel processors and falls back to
-# COMPATIBLE on AMD's, whatever is requested; the convolutions, which take the time, are oneDNN's. No variable governs
-# MKL's vector functions: its square root, which torch uses for large arrays, must not decide a result.
+# COMPATIBLE on AMD, whatever is requested; the convolutions, which dominate the run time, are oneDNN's. No variable
+# governs MKL's vector functions: no result may depend on its square root, which torch uses for large arrays.
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -28,12 +28,12 @@ AVX2 = {
     "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL",
 }
 READ_BY_NUMPY = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")  # when it is loaded, and never again
-FIXED = "Haswell, AVX2"  # what `instructions` says then
+FIXED = "Haswell, AVX2"  # what `instructions` returns then
 INSTRUCTIONS = ("avx2", "native")
 
 
 def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
-    """Choose instructions and memory management for this process and those that it starts.
+    """Choose instructions and memory management for this process and those it starts.
 
     ``start``, the command line and the tests call it. Torch and oneDNN read the variables when they first compute,
     numpy and its OpenBLAS when they are loaded; after that they are left alone, here and in worker processes, which
@@ -68,8 +68,8 @@ def prepare_process(instructions: str = "avx2", computes: bool = True) -> None:
 def keep_memory() -> None:
     """Let glibc keep the memory of large tensors.
 
-    By default it returns each at once and fetches it again page by page, which costs a network on the CPU up to half
-    its time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
+    By default it returns each at once and fetches it again page by page, which takes a network on the CPU up to half
+    its run time. Blocks below 128 MiB (M_MMAP_THRESHOLD) are kept, up to 1 GiB of them (M_TRIM_THRESHOLD).
     """
     glibc = _glibc()
     if glibc:
@@ -91,7 +91,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @cache
 def processor() -> str:
-    """The processor's name according to Linux, or else its kind."""
+    """The processor's name according to Linux, or else its type."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
     return names[0] if names else platform.processor() or platform.machine()

@@ -11,12 +11,12 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def store() -> Path:
-    """Folder of everything runs keep (``RURANET_STORE``, else ``data/store``): finished steps and trained models."""
+    """Folder for what runs keep (``RURANET_STORE``, else ``data/store``): finished steps and trained models."""
     return from_root(os.environ.get("RURANET_STORE") or "data/store")
 
 
 def steps() -> Path:
-    """Folder of the finished steps in the store. The number is that of the layout; other layouts are never read."""
+    """Folder of the finished steps in the store. The number is the layout's; other layouts are never read."""
     return store() / "2"
 
 
@@ -26,7 +26,7 @@ def models(profile: str) -> Path:
 
 
 def results(profile: Profile) -> str:
-    """Name of a run's results: the profile's, and for a reader's own folder its name and six digits of its path."""
+    """Name of a run's results: the profile's; for a reader's own folder, its name and a six-digit hash of its path."""
     if not profile.data_dir:
         return profile.name
     folder = from_root(profile.data_dir).resolve()
@@ -50,5 +50,5 @@ def data_root() -> Path:
 
 
 def from_root(value: str) -> Path:
-    """A path as the user wrote it; a relative one starts at the project's root, not at the kernel's folder."""
+    """A path as the user gave it; a relative one starts at the project's root, not the kernel's working directory."""
     return ROOT / Path(value).expanduser()

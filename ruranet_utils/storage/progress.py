@@ -6,5 +6,5 @@ from tqdm.auto import tqdm
 
 
 def progress(iterable=None, **options) -> tqdm:
-    """A bar that leaves no trace when it is done; ``TQDM_DISABLE=1`` in the environment switches all of them off."""
+    """A bar that disappears when done; ``TQDM_DISABLE=1`` in the environment turns all bars off."""
     return tqdm(iterable, leave=False, disable=bool(os.environ.get("TQDM_DISABLE")), **options)

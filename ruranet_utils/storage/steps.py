@@ -1,10 +1,10 @@
 """What an expensive step depends on besides its settings: its version, its constants and its libraries.
 
 The key of a result must change with everything that decides the result, and with nothing else: a key that misses a
-constant serves old numbers as new ones; a key made of the source text throws away hours of training for a comma in a
+constant serves old numbers as new ones; a key made from the source text throws away hours of training over a comma in a
 message. A :class:`Step` therefore has an integer version of its code. The rest is read from the code: the values of
 the constants that its modules define or import, and the versions of the libraries that they import. Raise the integer
-when a change of code may change results. Nobody has to remember that: ``tests/storage/test_steps.py`` keeps a digest of
+when a code change may change results. No need to remember that: ``tests/storage/test_steps.py`` keeps a digest of
 each step's syntax tree without docstrings, messages and imports; when it changes, the test fails until the version is
 raised or the record says why results stay. It also fails when a step calls a module that it does not name.
 """
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-LIBRARIES = {  # import name to distribution, of what computes
+LIBRARIES = {  # import name to distribution, of the libraries that compute
     "PIL": "pillow",
     "imagehash": "imagehash",
     "lightning": "lightning",
@@ -41,9 +41,9 @@ class Step:
     Parameters
     ----------
     name : str
-        Folder of the store.
+        Folder in the store.
     version : int
-        To be raised when the same settings may give another result.
+        Raise it when the same settings may give a different result.
     code : tuple of str
         Modules of ``ruranet_utils`` that compute it, such as ``"segmentation.unet"``. They are read, not imported.
     """
@@ -54,7 +54,7 @@ class Step:
 
     @cached_property
     def dependencies(self) -> dict:
-        """``version``; ``constants`` by name; ``libraries`` with their versions: all that is not a setting."""
+        """``version``; ``constants`` by name; ``libraries`` with their versions: everything that is not a setting."""
         constants, libraries = {}, set()
         for module in self.code:
             constants |= _constants(module)
@@ -76,7 +76,7 @@ def syntax_tree(module: str) -> ast.Module:
 def _constants(module: str) -> dict[str, str]:
     """The upper-case names that a module assigns or imports from this package, with their values as source text.
 
-    Steps and the tuples of modules they are made of do not count: a renamed module changes no result.
+    Steps and the tuples of modules they are made of do not count: renaming a module changes no result.
     """
     tree = syntax_tree(module)
     steps = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Step"]

@@ -39,9 +39,9 @@ from ruranet_utils.storage.workers import is_parallel, run
 class Store:
     """Named arrays on disk, keyed by what they were computed from.
 
-    An artefact is ``<root>/<step>/<key>.safetensors``, or one ``<key>.<name>.npy`` per array where arrays may be
-    larger than memory, and ``<key>.json``; that one is written last and holds the SHA-256 of the others, so that an
-    artefact is either complete or absent. The key is a digest of the step's version, constants and libraries
+    An artifact is ``<root>/<step>/<key>.safetensors``, or one ``<key>.<name>.npy`` per array if arrays may be larger
+    than memory, and ``<key>.json``, which is written last and holds the SHA-256 of the others, so that an artifact is
+    either complete or absent. The key is a digest of the step's version, constants and libraries
     (:mod:`ruranet_utils.storage.steps`), of the settings, and of the instructions that the process computes with.
 
     Parameters
@@ -62,7 +62,7 @@ class Store:
         ----------
         step : Step
         settings : mapping
-            Everything else that the result depends on; must be representable as JSON.
+            Everything else that the result depends on; must be serializable as JSON.
         compute : callable
             Returns the arrays, called only when the store does not hold them.
 
@@ -86,7 +86,7 @@ class Store:
         step : Step
         settings : mapping
         compute : callable
-            Returns the rows one after the other, each with the same names, shapes and types.
+            Returns the rows in order, all with the same names, shapes and types.
         n_rows : int
             Number of rows, at least 1.
 
@@ -98,7 +98,7 @@ class Store:
         Raises
         ------
         ValueError
-            If there are more or fewer rows, or one of another shape.
+            If there are more or fewer rows, or one has a different shape.
         """
         return self._fetch(step, settings, lambda path: save_rows(path, compute(), n_rows))
 
@@ -132,9 +132,9 @@ class Store:
         ----------
         step : Step
         jobs : mapping
-            To settings and ``compute``, as for :meth:`fetch`, by any key.
+            From any key to settings and ``compute``, as for :meth:`fetch`.
         workers : int
-            Processes, each with one thread. With 1, nothing leaves this process.
+            Processes, each with one thread. With 1, everything runs in this process.
 
         Returns
         -------
@@ -208,7 +208,7 @@ def note(**event) -> None:
 
 
 def _key(step: Step, settings: Mapping) -> dict:
-    """Everything that decides a result. Steps that only draw, decode or copy do not depend on the instructions."""
+    """Everything a result depends on. Steps that only draw, decode or copy do not depend on the instructions."""
     key = {"step": step.name, **step.dependencies, "settings": settings}
     if key["libraries"].keys() - {"numpy", "pillow", "imagehash"}:
         key["instructions"] = machine.instructions(with_torch="torch" in key["libraries"])

@@ -29,7 +29,7 @@ def is_parallel(n_calls: int, workers: int) -> bool:
 
 
 def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
-    """Make the calls in worker processes; what they return stays there.
+    """Make the calls in worker processes; their return values stay there.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
     ConnectionError
         If there is no scheduler at ``RURANET_DASK``.
     RuntimeError
-        If a worker would not give the same bytes: other versions, instructions or code.
+        If a worker would not give the same bytes: its versions, instructions or code differ.
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
     variables.pop("RURANET_DASK", None)  # no cluster within the cluster
@@ -63,7 +63,7 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
 def _backend(workers: int) -> Iterator[None]:
     address = os.environ.get("RURANET_DASK")
     if not address:
-        # loky replaces workers that have grown by 300 MB, as they are meant to, and gives their jobs to new ones.
+        # loky replaces workers that have grown by 300 MB, which is expected, and gives their jobs to new ones.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             yield
@@ -105,13 +105,13 @@ def _work(
         machine.keep_memory()
     for name in [name for name in os.environ if name.startswith("RURANET_")]:
         del os.environ[name]
-    os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would write over each other
+    os.environ.update(variables, TQDM_DISABLE="1")  # bars of several processes would overwrite each other
     if expected:  # this worker may have joined after the others were checked
         _check_fingerprint(platform.node(), {**fingerprint(), **_weights()}, expected)
-    gc.freeze()  # a million objects of the libraries, which every collection would scan for a third of a second
+    gc.freeze()  # or every collection would scan the libraries' million objects, for a third of a second
     with threadpool_limits(1):
         call()
-    machine.release_memory()  # loky replaces a worker that keeps more than 300 MB, which costs its imports again
+    machine.release_memory()  # loky replaces a worker that keeps more than 300 MB, which repeats its imports
 
 
 def _check_fingerprint(process: str, found: dict[str, str], expected: dict[str, str]) -> None:
@@ -134,7 +134,7 @@ def _follow(parent: int) -> None:
 
 @cache
 def fingerprint() -> dict[str, str]:
-    """What must be equal in two processes for them to give the same bytes."""
+    """What must match in two processes for them to give the same bytes."""
     import torch  # large, and the command line must start without it
 
     code = hashlib.sha256()

@@ -438,7 +438,7 @@ def test_lesions_outside_the_field_of_view_are_refused(root):
     lesion = np.zeros(SIZE[::-1], bool)
     lesion[2:14, 2:14] = True
     mask(lesion).save(root / "masks/hard_exudates/eye 00.png")
-    assert "eye 00.png lies for 100% outside the field of view" in found(root)
+    assert "eye 00.png lies 100% outside the field of view" in found(root)
 
 
 def test_only_known_droppings_are_passed_over(root):

@@ -144,7 +144,7 @@ def test_an_archive_is_unpacked_under_its_source(root, archive):
     done = run("--source", "idrid", "--archive", str(archive({"A. Segmentation/ä b.txt": b"1"})))
     assert done.exit_code == 0 and (root / "idrid/A. Segmentation/ä b.txt").read_bytes() == b"1"
     done = run("--source", "idrid", "--archive", str(archive({"a": b""})))
-    assert done.exit_code == 1 and "is there already" in done.output
+    assert done.exit_code == 1 and "already exists" in done.output
     assert run("--archive", str(archive({"a": b""}))).exit_code == 2
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ruranet_utils.data.phantoms.eye import make_patient
-from ruranet_utils.profiles import LESIONS, get_profile
+from ruranet_utils.profiles import ENCODERS, LESIONS, get_profile
 from ruranet_utils.running import headless
 from ruranet_utils.running.reproduce import estimate, notebooks, parse_value
 from ruranet_utils.segmentation import unet
@@ -124,7 +124,8 @@ def test_run_json_says_of_each_notebook_what_it_computed_with(small_run):
     for name, facts in run["notebooks"].items():
         assert facts["device"] == "cpu" and facts["instructions"] == FIXED and facts["versions"]["torch"], name
     used = {name: facts["weights"] for name, facts in run["notebooks"].items()}
-    assert used["04_clustering"] == {"googlenet": {"origin": "random", "sha256": "random"}}
+    random = {"origin": "random", "sha256": "random"}
+    assert used["04_clustering"] == {backbone: random for backbone in (*ENCODERS, "googlenet")}
     assert used["07_paper_audit"] == {}
 
 

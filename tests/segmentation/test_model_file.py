@@ -103,7 +103,7 @@ def test_a_changed_or_damaged_or_foreign_file_is_refused(kept, tmp_path):
         with pytest.raises(ValueError, match=said):
             load(changed)
     changed.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"changed\.safetensors is no segmentation model"):
+    with pytest.raises(ValueError, match=r"changed\.safetensors is not a segmentation model"):
         load(changed)
     with pytest.raises(FileNotFoundError, match="there is no model"):
         load(tmp_path / "absent.safetensors")
