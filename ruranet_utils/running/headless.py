@@ -170,6 +170,7 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Call
             km=kernel.manager,
             progress_bar=False,
             request_save_on_cell_execute=False,
+            coalesce_streams=True,  # or two lines printed slowly are two outputs
             **hooks,
         )
     finally:

@@ -86,10 +86,10 @@ def start(profile: str = "synthetic", **parameters) -> Run:
         name: value for name, value in parameters.items() if value not in (None, getattr(PROFILES[profile], name))
     }
     extra = "".join(f" · {name} {value}" for name, value in changed.items())
-    print(f"profile {chosen.name} · seed {chosen.seed}{extra}")
     about = describe_process(device)
     versions = [f"{name} {about['versions'][name].split('+')[0]}" for name in ("torch", "numpy")]
-    print(" · ".join([about["device"], about["instructions"], *versions]))
+    machine = " · ".join([about["device"], about["instructions"], *versions])
+    print(f"profile {chosen.name} · seed {chosen.seed}{extra}\n{machine}")  # at once: two prints may be two outputs
     note(started=about)
     gc.freeze()  # the libraries' objects, which every collection would scan
     if chosen.instructions == "avx2" and about["instructions"] != FIXED:
