@@ -124,8 +124,8 @@ def _command(process: psutil.Process) -> str:
 
 
 def finished(folder: Path) -> dict[str, int]:
-    """The steps in the store and when each was finished (ns)."""
-    return {str(record): record.stat().st_mtime_ns for record in (folder / "data/store").glob("2/*/*.json")}
+    """The steps in the store and when each was finished (ns); hidden files are still being written."""
+    return {str(record): record.stat().st_mtime_ns for record in (folder / "data/store").glob("2/*/[!.]*.json")}
 
 
 def n_repeated(before: dict[str, int], after: dict[str, int]) -> int:
