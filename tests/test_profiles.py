@@ -96,6 +96,14 @@ def test_unknown_names_are_answered_with_the_valid_ones():
         ("split", (0.5, 0.5), "split must be three positive fractions"),
         ("split", (0.8, 0.2, 0.2), "split must be three positive fractions"),
         ("split", (0.9, 0.1, 0.0), "split must be three positive fractions"),
+        ("split", [0.9, 0.2, 0.1], "split must be three positive fractions"),
+        ("revised_epochs", -1, "revised_epochs must be an integer >= 0, got -1"),
+        ("n_folds", 2, "n_folds must be at least 3, got 2"),
+        ("max_mask_share", 0, r"max_mask_share must be in \(0, 1\], got 0"),
+        ("negatives", "all", "negatives must be 'graded' or 'assumed', got 'all'"),
+        ("masks", "both", "masks must be 'per_lesion' or 'joint', got 'both'"),
+        ("lesion_draw", (0.5, 0.5), r"lesion_draw must be 5 positive numbers, got \(0.5, 0.5\)"),
+        ("healthy_patches", 1, "healthy_patches and weight_average must be below 1, got 1 and"),
     ],
 )
 def test_values_out_of_range_are_named(field, value, message):
