@@ -109,6 +109,17 @@ def test_the_readme_says_how_good_the_shipped_network_is():
     assert f"hard exudates: IoU {row['iou hard_exudates']:.2f} at full size" in page("README.md")
 
 
+def test_make_readme_renews_the_pages_the_picture_and_the_notebooks(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(results, "write_atomically", lambda path, write: write(tmp_path / path.name))
+    monkeypatch.setattr(results, "save_figure", lambda _, name, folder: made.append((name, folder)))
+    monkeypatch.setattr(results, "publish", lambda executed, folder: made.append((executed, folder)))
+    results.main()
+    assert (tmp_path / "README.md").read_text() == page("README.md") and (tmp_path / "results.md").exists()
+    opened = paths.figures("open")
+    assert made == [("fig_headline", opened), (opened / "notebooks", paths.NOTEBOOKS / "open")]
+
+
 def test_the_readme_is_short():
     assert len(page("README.md").split()) <= 700
 
