@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -104,8 +105,14 @@ def test_a_worker_that_would_give_other_bytes_is_refused(cluster, store, monkeyp
             store.fetch_all(STEP, jobs(2, where))
         assert not list(store.root.rglob("*.json"))
     finally:
+        children = psutil.Process(other.pid).children(recursive=True)
         other.terminate()
         other.wait(30)
+        for child in children:  # a worker may outlive its nanny
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        with workers.connect(cluster[0]) as client:
+            wait_for(lambda: len(client.scheduler_info()["workers"]) == 2)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no address"])
