@@ -126,7 +126,7 @@ class Profile:
         Joint network: epochs of the second stage of training, in which patches of healthy eyes show what the first
         stage mistook for lesions; 0: none.
     patience : int
-        Epochs without a better validation Dice after which training stops.
+        Epochs without a better validation Dice after which training of a single-lesion network stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
     encoder_depth : int
@@ -150,6 +150,8 @@ class Profile:
         chooses the epoch.
     classifier_epochs : int
         Maximum epochs of a classifier of Table 3.
+    classifier_patience : int
+        Epochs without a better validation AUC after which its training stops.
     classifier_learning_rate : float
         Adam's, for Table 3.
     feature_size_px : int
@@ -203,6 +205,7 @@ class Profile:
     focal_gamma: float = 2.0
     n_folds: int = 5
     classifier_epochs: int = 30
+    classifier_patience: int = 10
     classifier_learning_rate: float = 1e-4
     feature_size_px: int = 224
     n_components: int = 50
@@ -245,17 +248,18 @@ PROFILES = {
         allow_random_weights=True,
         encoders=("mobilenet_v2",),
         masks="joint",
-        epochs=48,
-        patch_size_px=256,
+        epochs=36,
+        patch_size_px=192,
         patches_per_image=4,
         lesion_patches=0.7,
         batch_size=8,
         decoder_width=128,
-        revised_epochs=24,
+        revised_epochs=18,
         learning_rate=3e-3,
         schedule="one_cycle",
         focal_alpha=0.75,
         classifier_epochs=12,
+        classifier_patience=3,
     ),
     "paper": Profile(name="paper", n_images=302, crop_field=False),
 }
@@ -310,6 +314,7 @@ POSITIVE_INTEGERS = (
     "decoder_width",
     "n_folds",
     "classifier_epochs",
+    "classifier_patience",
     "feature_size_px",
     "n_components",
     "dmh_epochs",

@@ -114,7 +114,7 @@ show(run.save_table(pd.DataFrame(rows), "table_clusters"), f"Two groups; feature
 # `clusters.csv` lists the photographs from most to fewest lesions. Its columns are `severity`, the mean of the standardized log areas; the group that each method assigns and how certain it is (a silhouette; below 0 means closer to the other group); the area of each lesion in percent of the photograph; and, if the optic disc was found, the area of each lesion within one disc diameter (DD) of the fovea, in disc areas, and the distance from the fovea to the nearest exudate, in DD.
 
 # %%
-maculae = find_all(photographs, masks, run.store, finds_disc(segmentation, run.profile))
+maculae = find_all(photographs, masks, run.profile, run.store, finds_disc(segmentation, run.profile))
 zones = zone_table(masks, maculae)
 for lesion in SORTED_BY:
     clusters[f"{lesion} within 1 DD"] = within_1_dd(zones, lesion)

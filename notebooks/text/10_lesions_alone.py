@@ -82,7 +82,7 @@ predicted = {m: diagnose(space, m, diagnosis, run.profile, run.store)[0]["predic
 
 # %% alt="Outlines of the lesions found in four photographs, with the disc, the fovea, and a circle of one disc diameter around it."
 with_disc = finds_disc(segmentation, run.profile)
-maculae = find_all(diagnosis, masks, run.store, with_disc)
+maculae = find_all(diagnosis, masks, run.profile, run.store, with_disc)
 zones = zone_table(masks, maculae)
 missed = fovea_error(maculae, diagnosis)
 located = f"Disc found in {np.mean([one.found for one in maculae]):.0%} of {len(diagnosis)} photographs"
@@ -128,7 +128,7 @@ if segmentation.healthy is not None and run.profile.masks == "joint":
     features_unaware = lesion_features(diagnosis.images, masks_unaware, [name], run.profile, run.store)[name]
     space = reduce(features_unaware, run.profile.n_components, outside_test)
     found = diagnose(space, "kmedoids", diagnosis, run.profile, run.store)[0]["predicted"][0]
-    zones_unaware = zone_table(masks_unaware, find_all(diagnosis, masks_unaware, run.store, with_disc))
+    zones_unaware = zone_table(masks_unaware, find_all(diagnosis, masks_unaware, run.profile, run.store, with_disc))
     channel_unaware = areas.lesion_channel(whole, found, masks_unaware, zones_unaware, diagnosis, run.profile)
     run.save_table(channel_unaware, "table_lesion_channel_unaware")
     display(show(channel_unaware, "The same with a network that saw no healthy eyes", best={"accuracy": "max"}))
@@ -180,7 +180,7 @@ show(run.save_table(ranked, "table_zones"), "Area under the ROC curve", {"auc": 
 # %%
 natural = all_labeled(run.profile, run.store)
 masks_natural = lesion_masks(unaware, natural.images, run.profile, run.store, keeps=False)
-zones_natural = zone_table(masks_natural, find_all(natural, masks_natural, run.store, with_disc))
+zones_natural = zone_table(masks_natural, find_all(natural, masks_natural, run.profile, run.store, with_disc))
 features_natural = lesion_features(natural.images, masks_natural, [name], run.profile, run.store)[name]
 space = reduce(features_natural, run.profile.n_components)
 found = diagnose(space, "kmedoids", natural, run.profile, run.store)[0]["predicted"][0]

@@ -16,7 +16,7 @@ from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
-from ruranet_utils.storage.store import Store, digest_arrays
+from ruranet_utils.storage.store import Arrays, Store
 
 BATCH_SIZE = 16
 VARIANTS = ("default", "released")
@@ -62,28 +62,35 @@ def lesion_features(
     if len(images) != len(masks) or images.shape[2:] != masks.shape[2:]:
         raise ValueError(f"images of shape {images.shape} do not fit masks of shape {masks.shape}")
 
-    def compute(backbone: str) -> dict[str, np.ndarray]:
-        rows, columns = np.nonzero(masks.any(axis=(2, 3)))
-        masked = (images[row] * masks[row, column] for row, column in zip(rows, columns, strict=True))
-        *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile, variant)
-        features = np.tile(black, (*masks.shape[:2], 1))
-        if vectors:
-            features[rows, columns] = vectors
-        return {"features": features}
-
-    data = {"images": digest_arrays(images), "masks": digest_arrays(masks), "variant": variant}
-    jobs = {name: ({**_settings(name, profile), **data}, partial(compute, name)) for name in names}
-    arrays = store.fetch_all(LESION_FEATURES, jobs, plan(profile).workers)
-    return {name: arrays[name]["features"] for name in names}
+    jobs = {
+        name: (
+            {**_settings(name, profile), "variant": variant},
+            partial(_of_lesions, backbone=name, profile=profile, variant=variant),
+        )
+        for name in names
+    }
+    found = store.fetch_parts(LESION_FEATURES, jobs, images, masks, workers=plan(profile).workers)
+    return {name: found[name]["features"] for name in names}
 
 
 def image_features(images: np.ndarray, backbone: str, profile: Profile, store: Store) -> np.ndarray:
     """One feature vector per unmasked image: float32, shape (n_images, dim). See :func:`lesion_features`."""
-    return store.fetch(
-        IMAGE_FEATURES,
-        {**_settings(backbone, profile), "images": digest_arrays(images)},
-        lambda: {"features": _extract(iter(images), len(images), backbone, profile)},
-    )["features"]
+    job = _settings(backbone, profile), partial(_of_images, backbone=backbone, profile=profile)
+    return store.fetch_parts(IMAGE_FEATURES, {"": job}, images, workers=plan(profile).workers)[""]["features"]
+
+
+def _of_lesions(images: np.ndarray, masks: np.ndarray, backbone: str, profile: Profile, variant: str) -> Arrays:
+    rows, columns = np.nonzero(masks.any(axis=(2, 3)))
+    masked = (images[row] * masks[row, column] for row, column in zip(rows, columns, strict=True))
+    *vectors, black = _extract(chain(masked, [np.zeros_like(images[0])]), len(rows) + 1, backbone, profile, variant)
+    features = np.tile(black, (*masks.shape[:2], 1))
+    if vectors:
+        features[rows, columns] = vectors
+    return {"features": features}
+
+
+def _of_images(images: np.ndarray, backbone: str, profile: Profile) -> Arrays:
+    return {"features": _extract(iter(images), len(images), backbone, profile)}
 
 
 def resize(images: np.ndarray, size_px: int) -> torch.Tensor:

@@ -14,10 +14,11 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.profiles import LESIONS
+from ruranet_utils.networks.device import plan
+from ruranet_utils.profiles import LESIONS, Profile
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
-from ruranet_utils.storage.store import Store, digest_arrays
+from ruranet_utils.storage.store import Arrays, Store
 
 # From the disc's center to the fovea: disc diameters, and degrees below the horizontal. PMC4577126.
 DISTANCE, ANGLE = 2.65, 5.6
@@ -120,7 +121,7 @@ def _darkness(green: np.ndarray, valid: np.ndarray, diameter_px: np.ndarray) -> 
     return around - spot
 
 
-def find_all(cohort: Cohort, masks: np.ndarray, store: Store, with_disc: bool = True) -> list[Macula]:
+def find_all(cohort: Cohort, masks: np.ndarray, profile: Profile, store: Store, with_disc: bool = True) -> list[Macula]:
     """:func:`find_macula` for all images of a cohort, once per store.
 
     Only exudates are masked out of the search: the fovea, dark and red, is itself easily mistaken for a hemorrhage.
@@ -131,6 +132,7 @@ def find_all(cohort: Cohort, masks: np.ndarray, store: Store, with_disc: bool = 
         For phantoms the disc is known, not found.
     masks : ndarray of bool, shape (n, n_lesions, h, w)
         Found lesions, in the order of ``profiles.LESIONS``.
+    profile : Profile
     store : Store
     with_disc : bool
         Whether the last mask is the optic disc; without a disc there is no macula.
@@ -141,14 +143,15 @@ def find_all(cohort: Cohort, masks: np.ndarray, store: Store, with_disc: bool = 
     if "disc_row" in cohort.table:
         discs = np.stack([_circle(*place, discs.shape[1:]) for place in cohort.table[KNOWN].to_numpy()])
 
-    def compute() -> dict[str, np.ndarray]:
-        rows = progress(range(len(cohort)), desc="macula", unit="image")
-        found = [find_macula(cohort.images[i], discs[i], exudates[i], cohort.aspect[i]) for i in rows]
-        return {"landmarks": np.array([[*one.disc, *one.fovea, one.diameter_px, one.aspect] for one in found])}
-
-    settings = {"data": digest_arrays(cohort.images, discs, exudates, cohort.aspect)}
-    rows = store.fetch(LANDMARKS, settings, compute)["landmarks"]
+    data = cohort.images, discs, exudates, np.asarray(cohort.aspect)
+    rows = store.fetch_parts(LANDMARKS, {"": ({}, _landmarks)}, *data, workers=plan(profile).workers)[""]["landmarks"]
     return [Macula((row[0], row[1]), (row[2], row[3]), row[4], row[5]) for row in rows.tolist()]
+
+
+def _landmarks(images: np.ndarray, discs: np.ndarray, exudates: np.ndarray, aspect: np.ndarray) -> Arrays:
+    each = progress(list(zip(images, discs, exudates, aspect.tolist(), strict=True)), desc="macula", unit="image")
+    found = [find_macula(*one) for one in each]
+    return {"landmarks": np.array([[*one.disc, *one.fovea, one.diameter_px, one.aspect] for one in found])}
 
 
 def _circle(row: float, column: float, diameter_px: float, shape: tuple[int, int]) -> np.ndarray:

@@ -67,12 +67,12 @@ def machine_name(profile: Profile) -> str:
     return processor() if planned.device.type == "cpu" else planned.name
 
 
-def device_settings(profile: Profile, trains: bool = False) -> dict[str, str | int]:
+def device_settings(profile: Profile, with_precision: bool = False) -> dict[str, str | int]:
     """What a stored result of a network depends on besides the network: ``threads``; the ``device`` that ``"auto"``
-    stands for, by name if it is a GPU; and, if it ``trains``, the ``precision``."""
+    stands for, by name if it is a GPU; and, if asked for, the ``precision``."""
     planned = plan(profile)
     settings = {"threads": profile.threads, "device": planned.name}
-    return {**settings, "precision": planned.precision} if trains else settings
+    return {**settings, "precision": planned.precision} if with_precision else settings
 
 
 @contextmanager

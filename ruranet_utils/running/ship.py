@@ -28,7 +28,8 @@ from ruranet_utils.storage.store import Store
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 FOLDS = paths.models("shipped") / "table_folds.csv"
-LONGER = {"epochs": 144, "revised_epochs": 72}  # than the networks of the tables: only one is shipped
+# Longer, and on larger patches, than the networks of the tables: only one is shipped.
+LONGER = {"epochs": 144, "revised_epochs": 72, "patch_size_px": 256}
 MOST_CHANGE = 0.001  # of a score, by half precision
 ATTRIBUTION = {
     "idrid": "Porwal et al. (2018), doi:10.3390/data3030025, CC BY 4.0",

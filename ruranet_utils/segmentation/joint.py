@@ -19,12 +19,12 @@ from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, decide,
 from ruranet_utils.segmentation.patches import Annotated, image_batches
 from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
 from ruranet_utils.storage.steps import Step
-from ruranet_utils.storage.store import Arrays, Store, digest_arrays
+from ruranet_utils.storage.store import Arrays, Store
 
 TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.joint")
 TRAINING = Step("joint_model", 2, TRAINED)
-REVISION = Step("joint_model_revised", 2, TRAINED)
-PREDICTION = Step("joint_probabilities", 2, TRAINED)
+REVISION = Step("joint_model_revised", 3, TRAINED)
+PREDICTION = Step("joint_probabilities", 3, TRAINED)
 FIELDS = (  # fields of the profile that the parameters depend on
     "seed",
     "epochs",
@@ -130,12 +130,10 @@ class JointSegmenter:
     def probabilities(self, images: np.ndarray, encoder: str, fold: int = ALL) -> np.ndarray:
         """Probability of each lesion in every pixel: float16, shape (n, n_lesions, h, w)."""
 
-        def compute() -> Arrays:
-            found = self.model(encoder, fold).probabilities(images, self.profile)
-            return {"probability": np.concatenate([batch.astype(np.float16) for batch in found])}
-
-        settings = {**self._settings(encoder, fold, self._revises), "images": digest_arrays(images)}
-        return self.store.fetch(PREDICTION, settings, compute)["probability"]
+        compute = partial(_probabilities, model=self.model(encoder, fold), profile=self.profile)
+        job = self._settings(encoder, fold, self._revises), compute
+        found = self.store.fetch_parts(PREDICTION, {"": job}, images, workers=plan(self.profile).workers)
+        return found[""]["probability"]
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
         """Training images' probabilities by the network that has not seen them: float16, (n, n_lesions, h, w)."""
@@ -232,7 +230,7 @@ class JointSegmenter:
     def _settings(self, encoder: str, fold: int, revised: bool = False) -> dict:
         first = {
             **self.profile.settings(*FIELDS),
-            **device_settings(self.profile, trains=True),
+            **device_settings(self.profile, with_precision=True),
             "data": self.cohort.digest,
             "fold": fold,
             "encoder": encoder,
@@ -299,6 +297,10 @@ class JointSegmenter:
         """The profile of the first stage, drawing only the lesions that are annotated."""
         draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
         return replace(self.profile, lesion_draw=draw, healthy_patches=0.0)
+
+
+def _probabilities(images: np.ndarray, model: Model, profile: Profile) -> Arrays:
+    return {"probability": np.concatenate([batch.astype(np.float16) for batch in model.probabilities(images, profile)])}
 
 
 def _title(fold: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import ndimage
 
-from ruranet_utils.networks.device import device_settings, prepare
+from ruranet_utils.networks.device import device_settings, plan, prepare
 from ruranet_utils.profiles import Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import image_batches
@@ -32,7 +33,7 @@ APPLIED = (
     "segmentation.unet",
     "segmentation.model_file",
 )
-APPLICATION = Step("kept_model_masks", 3, APPLIED)
+APPLICATION = Step("kept_model_masks", 4, APPLIED)
 EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
@@ -135,12 +136,14 @@ class Model:
     def masks(self, images: np.ndarray, profile: Profile, store: Store) -> np.ndarray:
         """:meth:`predict`, computed once per store."""
 
-        def compute() -> Arrays:
-            return {"packed": np.packbits(self.predict(images, profile), -1)}
-
-        settings = {**device_settings(profile), "model": self.card, "images": digest_arrays(images)}
-        packed = store.fetch(APPLICATION, settings, compute)["packed"]
+        settings = {**device_settings(profile, with_precision=True), "model": self.card}
+        job = settings, partial(_packed, model=self, profile=profile)
+        packed = store.fetch_parts(APPLICATION, {"": job}, images, workers=plan(profile).workers)[""]["packed"]
         return np.unpackbits(packed, axis=-1, count=images.shape[-1]).astype(bool)
+
+
+def _packed(images: np.ndarray, model: Model, profile: Profile) -> Arrays:
+    return {"packed": np.packbits(model.predict(images, profile), -1)}
 
 
 def decide(probability: np.ndarray, thresholds: Sequence[float], disc: int | None = None) -> np.ndarray:

@@ -20,8 +20,8 @@ from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
 TRAINED = (*APPLIED, "networks.training", "segmentation.training", "segmentation.scores", "segmentation.segmenter")
 TRAINING = Step("segmentation_model", 2, TRAINED)
-SCORING = Step("segmentation_scores", 2, TRAINED)
-MASKS = Step("lesion_masks", 1, TRAINED)
+SCORING = Step("segmentation_scores", 3, TRAINED)
+MASKS = Step("lesion_masks", 2, TRAINED)
 FIELDS = (  # fields of the profile that the parameters depend on
     "seed",
     "epochs",
@@ -125,7 +125,7 @@ class LesionSegmenter:
     def _settings(self, lesion: str, encoder: str) -> dict:
         return {
             **self._schedule(lesion).settings(*FIELDS),
-            **device_settings(self.profile, trains=True),
+            **device_settings(self.profile, with_precision=True),
             "data": self.cohort.digest,
             "lesion": lesion,
             "encoder": encoder,

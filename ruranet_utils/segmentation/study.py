@@ -29,9 +29,13 @@ Segmenter = LesionSegmenter | JointSegmenter
 
 
 def segmenter_of(cohort: Cohort, profile: Profile, store: Store, attention: str | None = "scse") -> Segmenter:
-    """The networks that a profile's ``masks`` asks for: one for each lesion, or a joint one."""
-    kind = JointSegmenter if profile.masks == "joint" else LesionSegmenter
-    return kind(cohort, profile, store, attention)
+    """The networks that a profile's ``masks`` asks for: one for each lesion, or a joint one.
+
+    A joint network is cross-validated if there are several encoders to choose from.
+    """
+    if profile.masks == "joint":
+        return JointSegmenter(cohort, profile, store, attention, validated=len(profile.encoders) > 1)
+    return LesionSegmenter(cohort, profile, store, attention)
 
 
 def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None = None) -> pd.DataFrame:
@@ -58,9 +62,9 @@ def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str]
         first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
         on the validation images (of a joint network, out of fold, once and for all); ``validation_iou`` (first seed;
-        out of fold in a joint network) and ``chosen`` by it; ``parameters``; ``weights``;
-        ``note``: what the masks show if that is not the lesion itself; ``patches``, ``time_s`` and ``waited_s``
-        (for data) of the first seed's training, and the ``machine`` it ran on.
+        out of fold in a joint network, missing if it is not cross-validated) and ``chosen`` by it; ``parameters``;
+        ``weights``; ``note``: what the masks show if that is not the lesion itself; ``patches``, ``time_s`` and
+        ``waited_s`` (for data) of the first seed's training, and the ``machine`` it ran on.
     """
     table = pd.DataFrame([_row(segmenter, *pair, [of_seed[pair] for of_seed in scores]) for pair in scores[0]])
     validation = table["validation_iou"].fillna(-1)
@@ -230,9 +234,9 @@ def finds_disc(segmentation: Cohort, profile: Profile) -> bool:
 
 
 def _choice(segmenter: Segmenter) -> pd.DataFrame:
-    """The study that chooses the encoder; a single joint network needs no cross-validation for that."""
+    """The study that chooses the encoder; without a choice, one joint network is enough."""
     if isinstance(segmenter, JointSegmenter) and len(segmenter.profile.encoders) == 1:
-        segmenter = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1), validated=False)
+        segmenter = replace(segmenter, profile=replace(segmenter.profile, n_seeds=1))
     return encoder_study(segmenter)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ruranet_utils.networks.backbones import as_float, check_name, memory_format, normalize, unet
-from ruranet_utils.networks.device import prepare
+from ruranet_utils.networks.device import plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ENCODERS, Profile
 
@@ -46,7 +46,7 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ValueError(f"these are not the parameters of a U-Net with {encoder}: {str(error)[:300]}") from error
-    return model.to(prepare(profile), memory_format=memory_format(encoder)).eval()
+    return model.to(plan(profile).device, memory_format=memory_format(encoder)).eval()
 
 
 @torch.inference_mode()
@@ -62,6 +62,8 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
         From :func:`restore`.
     images : ndarray of uint8, shape (n, 3, h, w)
         Sides divisible by ``2**encoder_depth``.
+    profile : Profile
+        Its device and precision.
 
     Returns
     -------
@@ -76,9 +78,11 @@ def probabilities(model: nn.Module, images: np.ndarray, profile: Profile) -> np.
     if images.shape[2] % step or images.shape[3] % step:
         sides = f"{images.shape[2]} x {images.shape[3]}"
         raise ValueError(f"the sides of the images must be divisible by {step}, got {sides}")
-    batch = normalize(torch.from_numpy(as_float(images)).to(prepare(profile)))
-    logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
-    return torch.sigmoid(logits).cpu().numpy()
+    planned = plan(profile)
+    batch = normalize(torch.from_numpy(as_float(images)).to(planned.device))
+    with torch.autocast(planned.device.type, torch.bfloat16, enabled=planned.precision == "bf16-mixed"):
+        logits = model(batch) if max(images.shape[2:]) <= profile.image_size_px else _tiled(model, batch, profile)
+    return torch.sigmoid(logits.float()).cpu().numpy()
 
 
 def _tiled(model: nn.Module, batch: torch.Tensor, profile: Profile) -> torch.Tensor:

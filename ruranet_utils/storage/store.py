@@ -34,6 +34,8 @@ from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.workers import is_parallel, run
 
+PART_PX = 32 * 512**2  # pixels of the images of a part
+
 
 @dataclass(frozen=True)
 class Store:
@@ -150,6 +152,47 @@ class Store:
             for _ in progress(run(calls, workers), total=len(calls), **label):
                 pass
         return {key: self.fetch(step, *job) for key, job in progress(jobs.items(), **label)}
+
+    def fetch_parts(
+        self,
+        step: Step,
+        jobs: Mapping[Hashable, tuple[Mapping, Callable[..., Mapping[str, np.ndarray]]]],
+        *data: np.ndarray,
+        workers: int = 1,
+    ) -> dict[Hashable, Arrays]:
+        """:meth:`fetch_all` for what is computed image by image: some images at a time, so that all workers are busy.
+
+        Parameters
+        ----------
+        step : Step
+        jobs : mapping
+            From any key to settings, to which the data are added, and a function from some rows of the data to arrays
+            with as many rows.
+        *data : ndarray, shape (n, ..., h, w)
+            The images, and whatever else there is of each.
+        workers : int
+
+        Returns
+        -------
+        dict
+            By the keys of ``jobs``, the arrays of all rows.
+        """
+        step_rows = max(1, PART_PX // (data[0].shape[-2] * data[0].shape[-1]))
+        parts = [[array[i : i + step_rows] for array in data] for i in range(0, len(data[0]), step_rows)]
+        digests = [digest_arrays(*part) for part in parts]
+        found = self.fetch_all(
+            step,
+            {
+                (key, number): ({**settings, "rows": digests[number]}, partial(compute, *part))
+                for number, part in enumerate(parts)
+                for key, (settings, compute) in jobs.items()
+            },
+            workers,
+        )
+        return {
+            key: {name: np.concatenate([found[key, number][name] for number in range(len(parts))]) for name in first}
+            for key, first in ((key, found[key, 0]) for key in jobs)
+        }
 
     def path(self, step: Step, settings: Mapping) -> Path:
         """Where :meth:`fetch` keeps the arrays of this step."""

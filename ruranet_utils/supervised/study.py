@@ -101,9 +101,9 @@ def predict(trainings: Mapping[tuple[str, str, int], Cohort], profile: Profile, 
         One row for each training and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``, ``patient_id``,
         ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
     """
-    fields = ("seed", "feature_size_px", "classifier_epochs", "patience")
+    fields = ("seed", "feature_size_px", "classifier_epochs", "classifier_patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
-    shared |= device_settings(profile, trains=True)
+    shared |= device_settings(profile, with_precision=True)
     jobs = {}
     for (backbone, protocol, fold), part in trainings.items():
         settings = {**shared, "data": part.digest, "backbone": backbone}

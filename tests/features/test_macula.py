@@ -113,13 +113,15 @@ def test_a_cohort_of_phantoms_knows_its_foveae(store, journal):
     profile = get_profile("synthetic", n_images=24, image_size_px=64)
     cohort = synthetic_cohort(profile, store)
     masks = cohort.masks[:, : len(LESIONS)]
-    maculae = find_all(cohort, masks, store)
+    maculae = find_all(cohort, masks, profile, store)
     assert np.median(fovea_error(maculae, cohort)) <= 0.15
     image, row = cohort.images[0], cohort.table.iloc[0]
     alone = find_macula(image, _circle(row), masks[0, 0])
     assert maculae[0].fovea == alone.fovea and maculae[0].diameter_px == alone.diameter_px
     journal()
-    assert find_all(cohort, masks, store)[0] == maculae[0] and [event["found"] for event in journal()] == [True]
+    assert find_all(cohort, masks, profile, store)[0] == maculae[0] and [event["found"] for event in journal()] == [
+        True
+    ]
     zones = zone_table(masks, maculae)
     assert zones.iloc[3].to_dict() == zone_areas(dict(zip(LESIONS[:3], masks[3], strict=False)), maculae[3])
 
@@ -136,7 +138,7 @@ def test_of_photographs_the_disc_is_the_one_that_was_found(store, eyes):
         mask[-1] = disc_of(eye)
     frame = dict.fromkeys(["left_px", "top_px"], 0) | dict.fromkeys(["right_px", "bottom_px"], SIZE)
     cohort = Cohort(pd.DataFrame([frame] * 4), images, None)
-    maculae = find_all(cohort, masks, store)
+    maculae = find_all(cohort, masks, get_profile("open"), store)
     assert [macula.found for macula in maculae] == [True, True, True, False]
     assert maculae[1].disc == pytest.approx(eyes[1].disc_px, abs=1)
     assert fovea_error(maculae, cohort).size == 0, "nobody knows it"

@@ -190,12 +190,16 @@ def test_a_gpu_is_taken_by_one_process_in_mixed_precision_and_named_in_the_key(m
     auto = get_profile("open", workers=3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert (plan(auto).device.type, plan(auto).name, plan(auto).workers) == ("cpu", "cpu", 3)
-    on_processor = device_settings(auto, trains=True)
+    on_processor = device_settings(auto, with_precision=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     assert plan(auto) == Plan(torch.device("cuda"), "NVIDIA H100", "bf16-mixed", 1)
-    assert device_settings(auto, trains=True) == {"threads": 1, "device": "NVIDIA H100", "precision": "bf16-mixed"}
-    assert device_settings(auto, trains=True) != on_processor
+    assert device_settings(auto, with_precision=True) == {
+        "threads": 1,
+        "device": "NVIDIA H100",
+        "precision": "bf16-mixed",
+    }
+    assert device_settings(auto, with_precision=True) != on_processor
     assert plan(replace(auto, precision="float32")).precision == "32-true"
     assert plan(replace(auto, device="cpu")).device.type == "cpu"
 

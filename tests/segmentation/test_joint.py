@@ -13,6 +13,7 @@ from ruranet_utils.segmentation.apply import load_model
 from ruranet_utils.segmentation.joint import ALL, N_FOLDS, THRESHOLD, JointSegmenter
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
 from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks, segmenter_of
+from ruranet_utils.storage import store as store_module
 from ruranet_utils.storage.store import Store
 
 ENCODER = "mobilenet_v2"
@@ -140,7 +141,7 @@ def test_released_trains_on_the_test_images_and_no_healthy_eye(with_healthy, joi
 @pytest.fixture(scope="module")
 def studied(with_healthy, joint, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
-    segmenter = segmenter_of(with_healthy, replace(joint, n_seeds=2), store)
+    segmenter = JointSegmenter(with_healthy, replace(joint, n_seeds=2), store)
     return segmenter, encoder_study(segmenter)
 
 
@@ -159,6 +160,41 @@ def test_the_study_scores_what_the_networks_predict(studied, with_healthy):
     assert set(study["n_seeds"]) == {2} and set(study["threshold"]) == {THRESHOLD} and study["chosen"].all()
     networks = list((segmenter.store.root / "joint_model").glob("*.safetensors"))
     assert len(networks) == N_FOLDS + 2, "the second seed is not cross-validated"
+
+
+def test_without_a_choice_of_encoders_nothing_is_cross_validated(with_healthy, joint, store):
+    several = replace(joint, encoders=("resnet18", ENCODER))
+    assert segmenter_of(with_healthy, several, store).cross_validates
+    alone = segmenter_of(with_healthy, joint, store)
+    study = encoder_study(alone)
+    assert not alone.cross_validates and study["validation_iou"].isna().all() and study["chosen"].all()
+    assert len(list((store.root / "joint_model").glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_predicted_in_parts_are_predicted_as_at_once(studied, with_healthy, monkeypatch, tmp_path, workers):
+    segmenter, _ = studied
+    model, images = segmenter.model(ENCODER), with_healthy.images[:5]
+    expected = np.concatenate(list(model.probabilities(images, segmenter.profile)))
+    monkeypatch.setattr(store_module, "PART_PX", 2 * images[0, 0].size)
+    used = replace(segmenter, profile=replace(segmenter.profile, workers=workers), store=Store(tmp_path))
+    monkeypatch.setattr(JointSegmenter, "model", lambda *_: model)
+    np.testing.assert_allclose(used.probabilities(images, ENCODER), expected, atol=1e-4, rtol=1e-2)  # 16 bits
+    assert len(list((tmp_path / "joint_probabilities").glob("*.json"))) == 3
+    masks = model.masks(images, used.profile, used.store)
+    np.testing.assert_array_equal(masks, model.predict(images, used.profile))
+    assert len(list((tmp_path / "kept_model_masks").glob("*.json"))) == 3
+
+
+def test_predictions_are_in_bfloat16_where_the_profile_says(studied, with_healthy):
+    segmenter, _ = studied
+    model, images = segmenter.model(ENCODER), with_healthy.images[:2]
+    exact, mixed = (
+        np.concatenate(list(model.probabilities(images, replace(segmenter.profile, precision=name))))
+        for name in ("float32", "bfloat16")
+    )
+    assert mixed.dtype == np.float32 and not np.array_equal(exact, mixed)
+    np.testing.assert_allclose(mixed, exact, atol=0.03)
 
 
 def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied):

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from ruranet_utils.storage import paths
+from ruranet_utils.storage import store as store_module
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays, digest_file, release, write_atomically
 
@@ -187,6 +189,26 @@ def test_many_jobs_are_done_by_processes_side_by_side_and_come_back_in_order(sto
 def test_one_worker_is_this_process(store):
     jobs = {number: ({"n": number}, lambda: {"x": np.array(os.getpid())}) for number in range(2)}
     assert all(arrays["x"] == os.getpid() for arrays in store.fetch_all(STEP, jobs).values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_computed_in_parts_come_back_in_order_and_a_part_is_found_again(store, monkeypatch, journal, workers):
+    monkeypatch.setattr(store_module, "PART_PX", 2 * 3 * 4)
+    images, number = np.arange(60.0).reshape(5, 3, 4), np.arange(5)
+    jobs = {name: ({"factor": factor}, partial(scaled, factor=factor)) for name, factor in (("a", 1), ("b", 10))}
+    found = store.fetch_parts(STEP, jobs, images, number, workers=workers)
+    for name, factor in (("a", 1), ("b", 10)):
+        np.testing.assert_array_equal(found[name]["x"], factor * images.sum(axis=(1, 2)) + number)
+    journal()
+    store.fetch_parts(STEP, jobs, images[:4], number[:4])
+    assert [event["found"] for event in journal() if "found" in event] == [True] * 4, "two parts of each"
+    store.fetch_parts(STEP, {"a": jobs["a"]}, images[:2], number[:2] + 1)
+    assert [event["found"] for event in journal() if "found" in event] == [False], "other data"
+
+
+def scaled(images, number, factor):
+    assert len(images) == len(number) <= 2
+    return {"x": factor * images.sum(axis=(1, 2)) + number}
 
 
 def test_an_error_in_a_process_arrives_here_and_what_was_finished_stays(store):
