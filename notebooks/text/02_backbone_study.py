@@ -72,6 +72,7 @@ from ruranet_utils.segmentation.study import (
     invert_edema,
     keep,
     segmenter_of,
+    train_ahead,
 )
 from ruranet_utils.segmentation.unet import restore
 from ruranet_utils.storage import paths
@@ -81,12 +82,13 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Train and score
 #
-# Finished models are kept in the store, so this cell resumes where it was stopped.
+# Finished models are kept in the store, so this cell resumes where it was stopped. A joint network's seeds are trained side by side, together with the networks without SCSE that [05](05_ablation.ipynb) needs.
 
 # %%
 segmentation, diagnosis = run.cohorts
 segmenter = segmenter_of(segmentation, run.profile, run.store)
 lesions = segmentation.annotated
+train_ahead(segmenter)
 pairs = [(lesion, encoder) for lesion in lesions for encoder in run.profile.encoders]
 seeds = range(run.profile.seed, run.profile.seed + run.profile.n_seeds)
 study = encoder_table(segmenter, [segmenter.with_seed(each).scores(pairs) for each in seeds])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -111,7 +111,7 @@ class JointSegmenter:
 
     def train(self, lesion: str, encoder: str, fold: int = ALL) -> Arrays:
         """Parameters and history; see :func:`ruranet_utils.segmentation.training.fit_joint`. Equal for all lesions."""
-        return self._train_all(encoder, [fold])[fold]
+        return self.store.fetch(*self._training(encoder, fold))
 
     def model(self, encoder: str, fold: int = ALL, **card) -> Model:
         """The trained network; ``card`` adds to what its card says."""
@@ -137,7 +137,7 @@ class JointSegmenter:
 
     def out_of_fold(self, encoder: str) -> np.ndarray:
         """Training images' probabilities by the network that has not seen them: float16, (n, n_lesions, h, w)."""
-        self._train_all(encoder, range(self.n_folds))
+        self.store.prepare([self._training(encoder, fold) for fold in range(self.n_folds)], plan(self.profile).workers)
         found = np.empty((len(self.rows), len(self.lesions), *self.cohort.images.shape[2:]), np.float16)
         for fold in range(self.n_folds):
             held_out = self._folds[0] == fold
@@ -149,7 +149,7 @@ class JointSegmenter:
         test = np.flatnonzero(self.cohort.table["split"] == "test")
         found = {}
         for encoder in dict.fromkeys(encoder for _, encoder in pairs):
-            self._train_all(encoder, [*(range(self.n_folds) if self.cross_validates else ()), ALL])
+            self.store.prepare(self.trainings(encoder), plan(self.profile).workers)
             trained = self.train("", encoder)
             shared = {
                 "threshold": np.array([THRESHOLD]),
@@ -216,11 +216,14 @@ class JointSegmenter:
             np.concatenate([diseased.known, known]),
         )
 
-    def _train_all(self, encoder: str, folds: Iterable[int]) -> dict[int, Arrays]:
+    def trainings(self, encoder: str) -> list[tuple[Step, dict, Callable[[], Arrays]]]:
+        """What :meth:`scores` trains of an encoder, as jobs for :meth:`ruranet_utils.storage.store.Store.prepare`."""
+        folds = [*(range(self.n_folds) if self.cross_validates else ()), ALL]
+        return [self._training(encoder, fold) for fold in folds]
+
+    def _training(self, encoder: str, fold: int) -> tuple[Step, dict, Callable[[], Arrays]]:
         step, compute = (REVISION, self._revise) if self._revises else (TRAINING, self._fit)
-        settings = {fold: self._settings(encoder, fold, self._revises) for fold in folds}
-        jobs = {fold: (chosen, partial(compute, encoder, fold)) for fold, chosen in settings.items()}
-        return self.store.fetch_all(step, jobs, plan(self.profile).workers)
+        return step, self._settings(encoder, fold, self._revises), partial(compute, encoder, fold)
 
     @property
     def _revises(self) -> bool:

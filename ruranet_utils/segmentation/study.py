@@ -15,6 +15,7 @@ from ruranet_utils import published
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.data.sources import SOURCES
 from ruranet_utils.data.splits import SPLITS
+from ruranet_utils.networks.device import plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import LESIONS, Profile
 from ruranet_utils.segmentation.joint import JointSegmenter
@@ -43,6 +44,23 @@ def encoder_study(segmenter: Segmenter, pairs: Sequence[tuple[str, str]] | None 
     pairs = pairs or list(product(segmenter.cohort.annotated, segmenter.profile.encoders))
     seeds = range(segmenter.profile.seed, segmenter.profile.seed + segmenter.profile.n_seeds)
     return encoder_table(segmenter, [segmenter.with_seed(seed).scores(pairs) for seed in seeds])
+
+
+def train_ahead(segmenter: Segmenter) -> None:
+    """Train a joint segmenter's networks side by side, so that no worker waits for the last one of each table.
+
+    They are those of :func:`encoder_study` and, if there is one encoder, those without SCSE (Table 5b) and those of
+    :func:`compare_protocols`. Single-lesion networks are many, and trained when they are scored.
+    """
+    if not isinstance(segmenter, JointSegmenter):
+        return
+    profile, variants = segmenter.profile, [segmenter]
+    if len(profile.encoders) == 1:
+        variants += [replace(segmenter, attention=None), replace(segmenter, protocol="released")]
+    seeds = range(profile.seed, profile.seed + profile.n_seeds)
+    networks = product(variants, profile.encoders, seeds)
+    jobs = [job for variant, encoder, seed in networks for job in variant.with_seed(seed).trainings(encoder)]
+    segmenter.store.prepare(jobs, plan(profile).workers)
 
 
 def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str], Arrays]]) -> pd.DataFrame:

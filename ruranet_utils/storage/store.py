@@ -10,7 +10,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,15 +144,32 @@ class Store:
         dict
             The arrays by the keys of ``jobs``, in their order.
         """
+        self.prepare([(step, *job) for job in jobs.values()], workers)
         label = {"desc": step.name.replace("_", " "), "unit": "job"}
-        missing = [job for job in jobs.values() if not self._holds(self.path(step, job[0]))]
-        if len(missing) > 1:
-            note(step=step.name, planned=len(missing))
-        if is_parallel(len(missing), workers):
-            calls = [partial(self.fetch, step, *job) for job in missing]
-            for _ in progress(run(calls, workers), total=len(calls), **label):
-                pass
         return {key: self.fetch(step, *job) for key, job in progress(jobs.items(), **label)}
+
+    def prepare(
+        self, jobs: Sequence[tuple[Step, Mapping, Callable[[], Mapping[str, np.ndarray]]]], workers: int = 1
+    ) -> None:
+        """Compute in worker processes what is missing of several steps, in this order; :meth:`fetch` will find it.
+
+        Parameters
+        ----------
+        jobs : sequence of tuple
+            Step, settings and ``compute``, as for :meth:`fetch`.
+        workers : int
+            With 1, nothing is done: :meth:`fetch` computes it when it is asked for.
+        """
+        missing = [job for job in jobs if not self._holds(self.path(*job[:2]))]
+        planned = Counter(step.name for step, *_ in missing)
+        for name, times in planned.items():
+            if len(missing) > 1:
+                note(step=name, planned=times)
+        if is_parallel(len(missing), workers):
+            calls = [partial(self.fetch, *job) for job in missing]
+            title = ", ".join(planned).replace("_", " ")
+            for _ in progress(run(calls, workers), total=len(calls), desc=title, unit="job"):
+                pass
 
     def fetch_parts(
         self,

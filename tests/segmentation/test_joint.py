@@ -1,6 +1,7 @@
 """One network for all lesions: who trains it, who scores it, and what is kept of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from ruranet_utils.segmentation import training, unet
 from ruranet_utils.segmentation.apply import load_model
 from ruranet_utils.segmentation.joint import ALL, N_FOLDS, THRESHOLD, JointSegmenter
 from ruranet_utils.segmentation.scores import pixel_counts, segmentation_scores
-from ruranet_utils.segmentation.study import best_encoders, encoder_study, keep, lesion_masks, segmenter_of
+from ruranet_utils.segmentation.study import (
+    best_encoders,
+    compare_protocols,
+    encoder_study,
+    keep,
+    lesion_masks,
+    segmenter_of,
+    train_ahead,
+)
 from ruranet_utils.storage import store as store_module
 from ruranet_utils.storage.store import Store
 
@@ -224,6 +233,21 @@ def test_one_file_is_kept_and_finds_the_same(studied, with_healthy, joint, monke
         lesion_masks(unmasked, images, replace(joint, models="synthetic"), segmenter.store),
         again.predict(images, joint),
     )
+
+
+def test_networks_trained_ahead_are_those_that_the_tables_ask_for(with_healthy, joint, store, journal):
+    segmenter = segmenter_of(with_healthy, replace(joint, n_seeds=2, revised_epochs=1), store)
+    train_ahead(replace(segmenter, profile=replace(segmenter.profile, workers=2)))
+    trained = [event["step"] for event in journal() if event.get("found") is False]
+    assert sorted(trained) == 6 * ["joint_model"] + 4 * ["joint_model_revised"]
+    compare_protocols(segmenter, encoder_study(segmenter))
+    for seed in range(2):
+        replace(segmenter, attention=None).with_seed(seed).train("", ENCODER)
+    assert not {event["step"] for event in journal() if event.get("found") is False} & set(trained)
+    several = replace(segmenter, profile=replace(segmenter.profile, encoders=("resnet18", ENCODER), n_seeds=1))
+    asked = []
+    train_ahead(replace(several, store=SimpleNamespace(prepare=lambda jobs, _: asked.extend(jobs)), validated=True))
+    assert [settings["encoder"] for _, settings, _ in asked] == (N_FOLDS + 1) * ["resnet18"] + (N_FOLDS + 1) * [ENCODER]
 
 
 def test_masks_of_one_encoder_take_one_training(with_healthy, joint, store, monkeypatch):
