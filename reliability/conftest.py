@@ -1,3 +1,3 @@
 """Fixtures shared with the tests of the wings."""
 
-from tests.conftest import journal, phantoms, store, tiny  # noqa: F401
+from tests.conftest import journal, phantoms, store, tiny, untrained  # noqa: F401
