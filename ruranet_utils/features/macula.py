@@ -14,7 +14,6 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.networks.device import plan
 from ruranet_utils.profiles import LESIONS, Profile
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
@@ -144,7 +143,7 @@ def find_all(cohort: Cohort, masks: np.ndarray, profile: Profile, store: Store, 
         discs = np.stack([_circle(*place, discs.shape[1:]) for place in cohort.table[KNOWN].to_numpy()])
 
     data = cohort.images, discs, exudates, np.asarray(cohort.aspect)
-    rows = store.fetch_parts(LANDMARKS, {"": ({}, _landmarks)}, *data, workers=plan(profile).workers)[""]["landmarks"]
+    rows = store.fetch_parts(LANDMARKS, {"": ({}, _landmarks)}, *data, workers=profile.workers)[""]["landmarks"]
     return [Macula((row[0], row[1]), (row[2], row[3]), row[4], row[5]) for row in rows.tolist()]
 
 
