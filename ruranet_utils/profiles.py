@@ -126,7 +126,7 @@ class Profile:
         Joint network: epochs of the second stage of training, in which patches of healthy eyes show what the first
         stage mistook for lesions; 0: none.
     patience : int
-        Epochs without a better validation Dice after which training of a single-lesion network stops.
+        Epochs without a better validation Dice after which training stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
     encoder_depth : int
@@ -150,8 +150,6 @@ class Profile:
         chooses the epoch.
     classifier_epochs : int
         Maximum epochs of a classifier of Table 3.
-    classifier_patience : int
-        Epochs without a better validation AUC after which its training stops.
     classifier_learning_rate : float
         Adam's, for Table 3.
     feature_size_px : int
@@ -205,7 +203,6 @@ class Profile:
     focal_gamma: float = 2.0
     n_folds: int = 5
     classifier_epochs: int = 30
-    classifier_patience: int = 10
     classifier_learning_rate: float = 1e-4
     feature_size_px: int = 224
     n_components: int = 50
@@ -259,7 +256,6 @@ PROFILES = {
         schedule="one_cycle",
         focal_alpha=0.75,
         classifier_epochs=12,
-        classifier_patience=3,
     ),
     "paper": Profile(name="paper", n_images=302, crop_field=False),
 }
@@ -314,7 +310,6 @@ POSITIVE_INTEGERS = (
     "decoder_width",
     "n_folds",
     "classifier_epochs",
-    "classifier_patience",
     "feature_size_px",
     "n_components",
     "dmh_epochs",

@@ -36,16 +36,21 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
     ran : dict
         What :func:`ruranet_utils.running.headless.run_notebook` returned, by notebook.
     before : dict
-        The ``run.json`` to be replaced, or an empty dict. Its entries on notebooks that did not run this time are kept
-        if parameters and settings are the same: their tables are still there. So is each notebook's ``costliest`` run,
-        the one that computed the most steps; a run that finds everything in the store says nothing about the cost.
+        The ``run.json`` to be replaced, or an empty dict. Its entries on notebooks that did not run this time are kept,
+        since their tables are still there; ``other_settings`` are those that differed then. With equal settings each
+        notebook's ``costliest`` run is kept, too, the one that computed the most steps: a run that finds everything in
+        the store says nothing about the cost.
     """
     settings = json.loads(json.dumps(asdict(profile)))  # tuples become lists, as in the file
-    same = before.get("parameters") == parameters and before.get("profile") == settings
-    earlier = before.get("notebooks", {}) if same else {}
+    notebooks = {}
+    for name, facts in before.get("notebooks", {}).items():
+        then = {**before["profile"], **facts.pop("other_settings", {})}
+        others = {key: value for key, value in then.items() if settings.get(key) != value}
+        notebooks[name] = {**facts, "other_settings": others} if others else facts
     for name, facts in ran.items():
-        costliest = earlier.get(name, {}).get("costliest", facts)
-        facts["costliest"] = max({**facts}, costliest, key=lambda run: run["computed"])
+        earlier = notebooks.get(name, {})
+        costliest = facts if "other_settings" in earlier else earlier.get("costliest", facts)
+        notebooks[name] = {**facts, "costliest": max({**facts}, costliest, key=lambda run: run["computed"])}
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
@@ -53,7 +58,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "machine": {"system": platform.system(), "processor": machine.processor(), "cores": os.cpu_count()},
         "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
         "data": _digests(paths.figures(paths.results(profile))),
-        "notebooks": dict(sorted({**earlier, **ran}.items())),
+        "notebooks": dict(sorted(notebooks.items())),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -123,7 +123,7 @@ def fit(cohort: Cohort, backbone: str, profile: Profile, checkpoint: Path | None
         module,
         ImageBatches(*train, profile.batch_size, profile.seed),
         ImageBatches(*validation, profile.batch_size),
-        replace(profile, patience=profile.classifier_patience),
+        profile,
         monitor="auc",
         epochs=profile.classifier_epochs,
         description=backbone,

@@ -101,7 +101,7 @@ def predict(trainings: Mapping[tuple[str, str, int], Cohort], profile: Profile, 
         One row for each training and test image: ``backbone``, ``protocol``, ``fold``, ``image_id``, ``patient_id``,
         ``label``, ``probability`` in [0, 1]; ``epoch`` that was kept and its ``validation_auc``.
     """
-    fields = ("seed", "feature_size_px", "classifier_epochs", "classifier_patience")
+    fields = ("seed", "feature_size_px", "classifier_epochs", "patience")
     shared = profile.settings(*fields, "batch_size", "classifier_learning_rate")
     shared |= device_settings(profile, with_precision=True)
     jobs = {}
