@@ -78,7 +78,7 @@ def segment(
     number and area of each lesion, in percent of the field of view and in disc areas. Run the same command again to
     resume. A photograph that cannot be read does not stop the others: it is listed at the end, and the exit code is 1.
     """
-    from ruranet_utils.segmentation.apply import Finder, photographs, segment_into  # loads torch
+    from ruranet_utils.segmentation.apply import Finder, photographs, read_rows, segment_into  # loads torch
     from ruranet_utils.storage.progress import progress
 
     prepare_process(get_profile("open").instructions)
@@ -89,14 +89,14 @@ def segment(
     try:
         finder, files = Finder.of(model, lesions), photographs(images)
         found = segment_into(out, files, finder)
-        results = list(progress(found, total=len(files), desc="segmenting", unit="photograph"))
+        left_out = list(progress(found, total=len(files), desc="segmenting", unit="photograph"))
     except (OSError, Unusable) as error:
         raise click.ClickException(str(error)) from None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    refused = [problem for _, problem in results if problem]
-    if tables := [table for table, _ in results if len(table)]:
-        _print(pd.concat(tables), as_json)
+    refused = [problem for problem in left_out if problem]
+    if images := [name for name, problem in zip(files, left_out, strict=True) if not problem]:
+        _print(read_rows(out, images, finder.lesions), as_json)
         click.echo(f"masks, overlays and lesions.csv: {out}", err=True)
     for problem in refused:
         click.echo(f"left out: {problem}", err=True)
@@ -161,7 +161,8 @@ def cluster(
         context.invoke(reproduce, profile="folder", only=("09",), pairs=tuple(parameters.items()))
     results = paths.figures(paths.results(get_profile("folder", data_dir=str(folder))))
     others = [column for other in GROUPED_BY if other != method for column in (other, f"{other} certainty")]
-    _print(pd.read_csv(results / "clusters.csv").drop(columns=others), as_json)
+    listed = pd.read_csv(results / "clusters.csv", converters={"image": str})  # also 001 and NA are names
+    _print(listed.drop(columns=others), as_json)
 
 
 @main.command()

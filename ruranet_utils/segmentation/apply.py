@@ -288,9 +288,7 @@ class Finder:
         )
 
 
-def segment_into(
-    folder: Path, files: Mapping[str, Path], finder: Finder
-) -> Iterator[tuple[pd.DataFrame, Refused | None]]:
+def segment_into(folder: Path, files: Mapping[str, Path], finder: Finder) -> Iterator[Refused | None]:
     """Find lesions in any number of photographs, one at a time, and write the results; resumes where it was stopped.
 
     Parameters
@@ -302,33 +300,46 @@ def segment_into(
 
     Yields
     ------
-    table : DataFrame
-        Rows of :attr:`Finding.table`, empty if the photograph was refused.
-    refused : Refused or None
+    Refused or None
+        Why a photograph was left out.
     """
     table, model = folder / TABLE, finder.model.card["sha256"][:12]
-    known = dict(iter(_read_table(table).groupby("image"))) if table.is_file() else {}
+    known = _tidy(table).groupby("image")
     for name, file in files.items():
-        rows, about = known.get(name), {"photograph": digest_file(file)[:12], "model": model}
-        if rows is None or not _is_done(rows, about, finder, folder):
+        about = {"photograph": digest_file(file)[:12], "model": model}
+        if name not in known.groups or not _is_done(known.get_group(name), about, finder, folder):
             try:
                 finding = finder.read(name, file)
             except Refused as error:
-                yield pd.DataFrame(), error
+                yield error
                 continue
             finding.save(folder)
             rows = finding.table.assign(**about)
             rows.to_csv(table, mode="a", header=not table.exists(), index=False)
-        yield rows[rows["lesion"].isin(finder.lesions)].drop(columns=list(about)), None
-    if table.is_file():
-        written = _read_table(table)
-        write_atomically(table, lambda path: written.to_csv(path, index=False))
+        yield None
+    _tidy(table)
 
 
-def _read_table(file: Path) -> pd.DataFrame:
-    """``lesions.csv``, without rows that were found again later and without a line cut off by an interruption."""
-    rows = pd.read_csv(file, dtype={"image": str, "photograph": str, "model": str}, on_bad_lines="skip")
-    return rows.dropna(subset="model").drop_duplicates(["image", "lesion"], keep="last")
+def read_rows(folder: Path, images: Sequence[str], lesions: Sequence[str]) -> pd.DataFrame:
+    """The rows of ``lesions.csv`` for these photographs, in their order, and lesions (see :attr:`Finding.table`)."""
+    rows = _read(folder / TABLE)
+    rows = rows[rows["lesion"].isin(lesions)].set_index("image").loc[list(images)].reset_index()
+    return rows.drop(columns=["photograph", "model"])
+
+
+def _tidy(table: Path) -> pd.DataFrame:
+    """Remove from ``lesions.csv`` rows that were found again later and a line cut off by an interruption."""
+    if not table.is_file():
+        return pd.DataFrame(columns=["image"])
+    rows = _read(table)
+    rows = rows[rows["model"] != ""].drop_duplicates(["image", "lesion"], keep="last")
+    write_atomically(table, lambda path: rows.to_csv(path, index=False))
+    return rows
+
+
+def _read(table: Path) -> pd.DataFrame:
+    names = dict.fromkeys(("image", "photograph", "model"), str)  # also 001 and NA are names
+    return pd.read_csv(table, converters=names, on_bad_lines="skip", float_precision="round_trip")
 
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:

@@ -19,6 +19,7 @@ from ruranet_utils.segmentation.apply import (
     Finder,
     Finding,
     photographs,
+    read_rows,
     segment,
     segment_into,
 )
@@ -123,7 +124,7 @@ def test_a_stopped_folder_goes_on_and_nothing_is_found_twice(model, folder, tmp_
     results = into(out, folder, finder)
     assert first == ["eye 0"] and read == ["eye 0", "eye 1"] and (out / TABLE).read_text().startswith(table)
     complete = (out / TABLE).read_text()
-    assert [len(rows) for rows, _ in results] == [3, 3] and into(out, folder, finder)[0][0].equals(results[0][0])
+    assert results == into(out, folder, finder) == [None, None]
     assert read == ["eye 0", "eye 1"] and (out / TABLE).read_text() == complete
     (out / "eye 0_optic_disc.png").unlink()
     into(out, folder, finder)
@@ -136,14 +137,30 @@ def test_a_stopped_folder_goes_on_and_nothing_is_found_twice(model, folder, tmp_
     assert len(pd.read_csv(out / TABLE)) == 6
     with (out / TABLE).open("a") as file:
         file.write("eye 9,hemorrh")  # a line that was cut
-    assert len(into(out, folder, Finder.of(replace(model, card={**model.card, "sha256": "1" * 64})))) == 2
+    into(out, folder, Finder.of(model))
+    assert read[6:] == ["eye 0", "eye 1"] and len(pd.read_csv(out / TABLE)) == 6
 
 
 def test_one_bad_file_does_not_stop_the_others(model, folder, tmp_path):
     (folder / "eye 0b.png").write_bytes((folder / "eye 0.png").read_bytes()[:500])
-    results = into(tmp_path / "out", folder, Finder.of(model))
-    assert [len(rows) for rows, _ in results] == [3, 0, 3]
-    assert isinstance(results[1][1], Refused) and "eye 0b.png" in str(results[1][1])
+    first, refused, last = into(tmp_path / "out", folder, Finder.of(model))
+    assert first is None and last is None
+    assert isinstance(refused, Refused) and "eye 0b.png" in str(refused)
+
+
+def test_rows_come_in_the_order_of_the_photographs_and_a_name_may_be_a_number(model, folder, tmp_path):
+    for old, new in (("eye 0", "001"), ("eye 1", "NA")):
+        (folder / f"{old}.png").rename(folder / f"{new}.png")
+    out, finder = tmp_path / "out", Finder.of(model)
+    into(out, folder, finder)
+    table = (out / TABLE).read_bytes()
+    into(out, folder, finder)
+    assert (out / TABLE).read_bytes() == table
+    rows = read_rows(out, ["NA", "001"], ("hemorrhages", "hard_exudates"))
+    assert rows["image"].tolist() == ["NA", "NA", "001", "001"]
+    expected = pd.concat([finder.read(name, folder / f"{name}.png").table for name in ("NA", "001")])
+    expected = expected[expected["lesion"] != "optic_disc"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
 def test_a_models_file_is_taken_by_its_path_and_must_find_the_lesion(folder, untrained):
