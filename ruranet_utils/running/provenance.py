@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,9 +45,10 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
     settings = json.loads(json.dumps(asdict(profile)))  # tuples become lists, as in the file
     notebooks = {}
     for name, facts in before.get("notebooks", {}).items():
-        then = {**before["profile"], **facts.pop("other_settings", {})}
+        then = {**before["profile"], **facts.get("other_settings", {})}
         others = {key: value for key, value in then.items() if settings.get(key) != value}
-        notebooks[name] = {**facts, "other_settings": others} if others else facts
+        kept = {key: value for key, value in facts.items() if key != "other_settings"}
+        notebooks[name] = {**kept, "other_settings": others} if others else kept
     for name, facts in ran.items():
         earlier = notebooks.get(name, {})
         costliest = facts if "other_settings" in earlier else earlier.get("costliest", facts)
@@ -56,7 +58,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         "parameters": parameters,
         "profile": settings,
         "machine": {"system": platform.system(), "processor": machine.processor(), "cores": os.cpu_count()},
-        "disk_mb": {"store": round(size_mb(paths.store())), "environment": round(size_mb(Path(sys.prefix)))},
+        "disk_mb": {"store": round(size_mb(paths.store())), "environment": _environment_mb()},
         "data": _digests(paths.figures(paths.results(profile))),
         "notebooks": dict(sorted(notebooks.items())),
     }
@@ -90,6 +92,11 @@ def save_measurement(frame: pd.DataFrame, name: str, folder: Path, digits: int =
     ran_on = {"processor": machine.processor(), "cores": os.cpu_count(), "python": platform.python_version()}
     measured[name] = {**describe_code(), "machine": ran_on, "versions": versions}
     write_atomically(file, lambda file: file.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n"))
+
+
+@cache
+def _environment_mb() -> int:
+    return round(size_mb(Path(sys.prefix)))
 
 
 def _digests(results: Path) -> dict[str, str]:

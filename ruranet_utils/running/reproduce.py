@@ -185,33 +185,34 @@ def main(
     expected = estimate(chosen, used)
     print(expected[""], flush=True)
     start = time.perf_counter()
-    ran = _run_all(chosen, parameters, results / "notebooks", expected)
-    file = results / "run.json"
-    before = read_run(results)
-    described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
-    write_atomically(file, lambda file: file.write_text(described + "\n"))
+    file, before, ran = results / "run.json", read_run(results), {}
+    for name, facts in _run_all(chosen, parameters, results / "notebooks", expected):
+        ran[name] = facts
+        described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
+        write_atomically(file, lambda file, text=described: file.write_text(text + "\n"))  # a later one may fail
     print(f"done in {tqdm.format_interval(time.perf_counter() - start)}: {results}", flush=True)
     if as_json:
         print(described, file=output)
 
 
-def _run_all(chosen: Sequence[Path], parameters: dict, executed: Path, expected: dict[str, str]) -> dict[str, dict]:
+def _run_all(
+    chosen: Sequence[Path], parameters: dict, executed: Path, expected: dict[str, str]
+) -> Iterator[tuple[str, dict]]:
+    """Yield the name of each notebook that has ended, and the facts of its run."""
     from ruranet_utils.running.headless import Kernels  # imports papermill, which a refused run need not load
-
-    ran = {}
 
     def say(path: Path) -> None:
         print(f"[{chosen.index(path) + 1}/{len(chosen)}] {path.stem}  {expected.get(path.stem, '')}…", flush=True)
 
     with closing(Kernels(chosen, executed, say).run(parameters)) as ended:
         for path, end in _until_interrupted(ended):
-            ran[path.stem] = facts = _facts_or_exit(end, executed / path.name)
+            facts = _facts_or_exit(end, executed / path.name)
             print(
                 f"\r[{chosen.index(path) + 1}/{len(chosen)}] {path.stem}  {tqdm.format_interval(facts['time_s'])}  "
                 f"{facts['peak_memory_mb']} MB  {facts['computed']} steps computed, {facts['found']} found".ljust(100),
                 flush=True,
             )
-    return ran
+            yield path.stem, facts
 
 
 def _until_interrupted(ended: Iterator) -> Iterator:

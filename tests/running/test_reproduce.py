@@ -6,17 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import nbformat
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from ruranet_utils.data.phantoms.eye import make_patient
 from ruranet_utils.profiles import ENCODERS, LESIONS, get_profile
 from ruranet_utils.running import headless
-from ruranet_utils.running.reproduce import estimate, notebooks, parse_value
+from ruranet_utils.running.reproduce import estimate, main, notebooks, parse_value
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.model_file import Model
 from ruranet_utils.storage import paths
@@ -127,6 +129,19 @@ def test_run_json_says_of_each_notebook_what_it_computed_with(small_run):
     random = {"origin": "random", "sha256": "random"}
     assert used["04_clustering"] == {backbone: random for backbone in (*ENCODERS, "googlenet")}
     assert used["07_paper_audit"] == {}
+
+
+def test_what_has_run_is_noted_although_a_later_notebook_fails(tmp_path, monkeypatch):
+    def failing(*given):
+        yield "01_data_merge", {"computed": 1, "time_s": 2.0}
+        raise click.ClickException("02_backbone_study failed")
+
+    monkeypatch.setattr("ruranet_utils.running.reproduce._run_all", failing)
+    monkeypatch.setenv("RURANET_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RURANET_FIGURES", str(tmp_path / "figures"))
+    assert CliRunner().invoke(main, []).exit_code == 1
+    run = json.loads((tmp_path / "figures/synthetic/run.json").read_text())
+    assert run["notebooks"]["01_data_merge"]["time_s"] == 2
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_bytes(small_run):
