@@ -230,13 +230,13 @@ class Watch(threading.Thread):
 
 
 def progress_of(noted: list[dict]) -> str:
-    """How many of the planned jobs a notebook has done, for the kind of step planned last."""
-    planned = [(number, event) for number, event in enumerate(noted) if "planned" in event]
-    if not planned:
+    """How many of the jobs planned last a notebook has done."""
+    plans = [(number, event) for number, event in enumerate(noted) if "planned" in event]
+    if not plans:
         return ""
-    number, plan = planned[-1]
-    done = [event for event in noted[number:] if event.get("step") == plan["step"] and event.get("found") is False]
-    return f"{plan['step'].replace('_', ' ')} {len(done)} of {plan['planned']}"
+    number, plan = plans[-1]
+    done = {event["key"] for event in noted[number:] if event.get("found") is False}.intersection(plan["keys"])
+    return f"{plan['planned']} {len(done)} of {len(plan['keys'])}"
 
 
 def _memory(process: psutil.Process) -> int:

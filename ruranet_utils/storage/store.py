@@ -10,7 +10,6 @@ import json
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +119,7 @@ class Store:
                     text = json.dumps(record, indent=1)
                     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text))
                     path.with_suffix(".ckpt").unlink(missing_ok=True)
-        note(step=step.name, key=path.stem[:12], found=found, time_s=round(time.perf_counter() - start, 3))
+        note(step=step.name, key=_short(path), found=found, time_s=round(time.perf_counter() - start, 3))
         return arrays
 
     def fetch_all(
@@ -161,13 +160,11 @@ class Store:
             With 1, nothing is done: :meth:`fetch` computes it when it is asked for.
         """
         missing = [job for job in jobs if not self._holds(self.path(*job[:2]))]
-        planned = Counter(step.name for step, *_ in missing)
-        for name, times in planned.items():
-            if len(missing) > 1:
-                note(step=name, planned=times)
+        title = ", ".join(dict.fromkeys(step.name.replace("_", " ") for step, *_ in missing))
+        if len(missing) > 1:
+            note(planned=title, keys=[_short(self.path(*job[:2])) for job in missing])
         if is_parallel(len(missing), workers):
             calls = [partial(self.fetch, *job) for job in missing]
-            title = ", ".join(planned).replace("_", " ")
             for _ in progress(run(calls, workers), total=len(calls), desc=title, unit="job"):
                 pass
 
@@ -258,6 +255,10 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
             digest.update(np.ascontiguousarray(rows[start : start + 64]).view(np.uint8).data)
             release(rows)
     return digest.hexdigest()
+
+
+def _short(path: Path) -> str:
+    return path.stem[:12]
 
 
 def note(**event) -> None:

@@ -87,9 +87,10 @@ def test_the_expected_time_is_said_before_anything_runs(small_run):
 
 
 def test_progress_names_the_step_and_how_many_there_are():
-    noted = [{"step": "a", "found": False}, {"step": "b", "planned": 3}, {"step": "c", "found": False}]
-    noted += [{"step": "b", "found": False}, {"step": "b", "found": True}, {"weights": {}}]
-    assert headless.progress_of(noted) == "b 1 of 3"
+    noted = [{"key": "a", "found": False}, {"planned": "networks", "keys": ["b", "c", "d"]}]
+    noted += [{"key": "its first stage", "found": False}, {"key": "b", "found": False}]
+    noted += [{"key": "b", "found": True}, {"key": "c", "found": True}, {"weights": {}}]
+    assert headless.progress_of(noted) == "networks 1 of 3"
     assert headless.progress_of(noted[:1]) == ""
 
 
