@@ -21,7 +21,7 @@ from ruranet_utils.storage.store import Arrays, Store
 BATCH_SIZE = 16
 VARIANTS = ("default", "released")
 _CODE = ("networks.backbones", "networks.googlenet_bvlc", "networks.device", "features.extract")
-LESION_FEATURES, IMAGE_FEATURES = Step("lesion_features", 1, _CODE), Step("image_features", 1, _CODE)
+LESION_FEATURES, IMAGE_FEATURES = Step("lesion_features", 2, _CODE), Step("image_features", 2, _CODE)
 
 
 def lesion_features(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
 
 MEAN_BGR = (104.0, 117.0, 123.0)  # of 255; subtracted from its training images
@@ -21,6 +22,26 @@ class Convolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features of shape ``(n, n_inputs, h, w)``."""
         return self.conv(x).relu()
+
+
+class ResponseNorm(nn.Module):
+    """Local response normalization over five neighboring channels (Krizhevsky et al. 2012, Section 3.3).
+
+    Each value is divided by ``(1 + 1e-4 * m) ** 0.75``, where m is the mean of the squares in the window, with zeros
+    beyond the first and last channel. ``nn.LocalResponseNorm`` computes the same, but takes most of the network's time
+    on a CPU; here the mean is a 1 x 1 convolution.
+    """
+
+    def __init__(self, n_channels: int):
+        super().__init__()
+        window = torch.ones(n_channels, n_channels).tril(2).triu(-2) / 5
+        self.register_buffer("window", window[..., None, None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 of the shape of ``x``: ``(n, n_channels, h, w)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            return x * functional.conv2d(x.square(), self.window).mul(1e-4).add(1).pow(-0.75)
 
 
 class WideInception(Inception):
@@ -46,8 +67,8 @@ class OriginalGoogLeNet(GoogLeNet):
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         blocks = [Convolution, WideInception, InceptionAux]
         super().__init__(aux_logits=False, transform_input=True, init_weights=False, blocks=blocks)
-        self.maxpool1 = nn.Sequential(self.maxpool1, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
-        self.maxpool2 = nn.Sequential(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0), self.maxpool2)
+        self.maxpool1 = nn.Sequential(self.maxpool1, ResponseNorm(64))
+        self.maxpool2 = nn.Sequential(ResponseNorm(192), self.maxpool2)
         self.normalized_by = mean, std
         self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 

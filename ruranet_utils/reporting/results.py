@@ -310,9 +310,11 @@ def costs() -> str:
     disk_gb = {name: mb / 1e3 for name, mb in run["disk_mb"].items()}
     machines = pd.read_csv(paths.figures("open") / "time_1.csv")["machine"].unique()
     machine = {name: f"{one['machine']['processor']}, {one['machine']['cores']} cores" for name, one in runs.items()}
+    elsewhere = sorted(set(machines) - {runs["open"]["machine"]["processor"]})
+    without = f", without the trainings of notebook 02 ({', '.join(elsewhere)})" if elsewhere else ""
     return (
         f"Minutes are those of the notebook in the open run ({machine['open']}, at most {memory_gb['open']:.1f} GB of "
-        f"memory), without the trainings of notebook 02 ({', '.join(machines)}). The synthetic run computed "
+        f"memory){without}. The synthetic run computed "
         f"{of_run['computed'].sum()} steps in {of_run['time_s'].sum() / 60:.1f} minutes ({machine['synthetic']}) with "
         f"at most {memory_gb['synthetic']:.1f} GB of memory, {disk_gb['store']:.1f} GB of finished steps and "
         f"{disk_gb['environment']:.1f} GB of environment."

@@ -33,7 +33,7 @@ from ruranet_utils.storage.store import Arrays, Store
 
 TRAINING = Step(
     "classifier",
-    2,
+    3,
     (
         "networks.backbones",
         "networks.googlenet_bvlc",

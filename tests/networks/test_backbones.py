@@ -27,7 +27,7 @@ from ruranet_utils.networks.backbones import (
     unet,
 )
 from ruranet_utils.networks.device import seeded
-from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet
+from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet, ResponseNorm
 from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
 from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
 from ruranet_utils.storage import paths
@@ -360,6 +360,18 @@ def bvlc_logits(images: torch.Tensor, state: dict) -> torch.Tensor:
         x = inception(x, f"inception4{letter}")
     x = inception(inception(pool(x), "inception5a"), "inception5b")
     return x.mean(dim=(2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+def test_response_normalization_and_its_gradient_are_those_of_torch():
+    with seeded(0):
+        x = (50 * torch.randn(2, 64, 7, 9)).requires_grad_()
+        upstream = torch.randn_like(x)
+    ours, torchs = ResponseNorm(64)(x), torch.nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)(x)
+    torch.testing.assert_close(ours, torchs)
+    gradients = [torch.autograd.grad(y, x, upstream)[0] for y in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(ResponseNorm(64)(x), torchs)  # squares in bfloat16 would be off by a hundredth
 
 
 def test_the_googlenet_of_2015_is_that_of_its_paper(tmp_path, monkeypatch):
