@@ -40,12 +40,18 @@ def segment(folder: Path, out: Path, model: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 
+def overlays(out: Path) -> dict[str, int]:
+    """When each overlay was written; one that is being written still has another name, which starts with a dot."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("eye*_overlay.jpg")}
+
+
 def watch(run: subprocess.Popen, out: Path, until: int) -> pd.DataFrame:
     """Photographs done and memory of the command, four times a second, until it ends or so many are done."""
     seen, process = [], psutil.Process(run.pid)
     while run.poll() is None and (not seen or seen[-1]["done"] < until):
         time.sleep(0.25)
-        done = sum(entry.name.endswith("_overlay.jpg") for entry in os.scandir(out)) if out.exists() else 0
+        names = [entry.name for entry in os.scandir(out)] if out.exists() else []
+        done = sum(name.startswith("eye") and name.endswith("_overlay.jpg") for name in names)
         try:
             seen.append({"done": done, "mb": process.memory_info().rss / 2**20})
         except psutil.NoSuchProcess:
@@ -59,7 +65,7 @@ def test_a_folder_of_thousands_takes_flat_memory_and_continues_after_a_kill(fold
     watch(first, out, KILLED_AT)
     first.kill()
     first.wait()
-    written = {path.name: path.stat().st_mtime_ns for path in out.glob("*_overlay.jpg")}
+    written = overlays(out)
     assert KILLED_AT <= len(written) < N_PHOTOGRAPHS - 1
 
     second = segment(folder, out, model)
@@ -68,9 +74,9 @@ def test_a_folder_of_thousands_takes_flat_memory_and_continues_after_a_kill(fold
     said = (tmp_path / "log.txt").read_text()
     assert f"left out: {folder}/eye {N_PHOTOGRAPHS // 2:04d}.png" in said
 
-    overlays = {path.name: path.stat().st_mtime_ns for path in out.glob("*_overlay.jpg")}
-    repeated = sum(overlays[name] != written[name] for name in written)
-    assert len(overlays) == N_PHOTOGRAPHS - 1 and repeated <= 1, "at most the one that was being written"
+    found = overlays(out)
+    repeated = sum(found[name] != written[name] for name in written)
+    assert len(found) == N_PHOTOGRAPHS - 1 and repeated <= 1, "at most the one that was being written"
     table = pd.read_csv(out / TABLE)
     assert len(table) == len(list(out.glob("*_hemorrhages.png"))) == N_PHOTOGRAPHS - 1
     computing = seen.loc[seen["done"] > len(written), "mb"].to_numpy()
