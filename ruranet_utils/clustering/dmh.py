@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ruranet_utils.clustering.estimators import Clustering, unchecked
+from ruranet_utils.clustering.estimators import Clustering, unchecked, without_limit_warnings
 from ruranet_utils.clustering.heads import (
     ProjectionHeads,
     clustering_loss,
@@ -42,7 +42,8 @@ def estimate_medoids(outputs: Tensor) -> Tensor:
     """Two medoids per lesion by k-medoids, detached from the graph: (n_images, n_lesions, h) -> (n_lesions, 2, h)."""
     engine = Clustering("kmedoids", N_CLUSTERS).engine(len(outputs))
     lesions = outputs.detach().numpy().transpose(1, 0, 2)
-    return torch.from_numpy(np.stack([engine.fit(points).cluster_centers_ for points in lesions]))
+    with without_limit_warnings():
+        return torch.from_numpy(np.stack([engine.fit(points).cluster_centers_ for points in lesions]))
 
 
 @dataclass(frozen=True)

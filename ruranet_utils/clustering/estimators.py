@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
@@ -22,6 +24,15 @@ VARIANTS = ("default", "released")
 # Time and memory of PAM grow with the square of the number of images; above this number it sees samples (CLARA).
 PAM_LIMIT = 1000
 CLARA_SAMPLE, CLARA_DRAWS = 500, 5
+
+
+@contextmanager
+def without_limit_warnings() -> Iterator[None]:
+    """Ignore that k-medoids hits its limit: if many images are equally far apart, rounding lets it swap equally good
+    medoids until then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Maximum number of iteration", ConvergenceWarning)
+        yield
 
 
 class Clustering(ClusterMixin, BaseEstimator):
@@ -82,9 +93,7 @@ class Clustering(ClusterMixin, BaseEstimator):
             raise ValueError(f"n_samples={len(X)} images cannot form {self.n_clusters} clusters")
         if len(X) > 1 and not np.ptp(X, axis=0).any():
             raise ValueError(f"the features are constant over {len(X)} images: nothing to cluster")
-        with warnings.catch_warnings():
-            # if many images are equally far apart, rounding lets PAM swap equally good medoids until it hits its limit
-            warnings.filterwarnings("ignore", "Maximum number of iteration", ConvergenceWarning)
+        with without_limit_warnings():
             engine = self.engine(len(X)).fit(X)
         self.labels_ = engine.labels_.astype(np.int64)
         if hasattr(engine, "cluster_centers_"):

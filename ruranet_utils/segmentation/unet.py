@@ -37,7 +37,7 @@ def restore(trained: Mapping[str, np.ndarray], encoder: str, attention: str | No
         If the parameters belong to another architecture.
     """
     names = [name for name in trained if name.startswith("state.")]
-    state = {name.removeprefix("state."): torch.from_numpy(trained[name]) for name in names}
+    state = {name.removeprefix("state."): torch.tensor(trained[name]) for name in names}
     n_lesions = len(state.get("segmentation_head.0.bias", [0]))
     with torch.device("meta"):  # no memory and no random numbers for parameters that are replaced at once
         depth, width = profile.encoder_depth, profile.decoder_width
