@@ -34,6 +34,12 @@ def test_medoids_are_images_of_their_lesion_without_gradient():
             assert (outputs[:, lesion] == medoid).all(dim=1).any()
 
 
+def test_equally_good_medoids_of_a_head_are_no_reason_to_warn(recwarn):
+    areas = np.random.default_rng(2).integers(0, 3, size=(64, 4)) / 3.0
+    estimate_medoids(torch.from_numpy((areas - areas.mean(axis=0)) / areas.std(axis=0))[:, None])
+    assert not [warning for warning in recwarn if "iteration" in str(warning.message)]
+
+
 def test_training_lowers_the_loss_and_records_it(trained):
     history = trained.history
     assert history.columns.tolist() == ["epoch", "loss_diversity", "loss_cluster", "threshold", "similarity"]
