@@ -462,7 +462,10 @@ def groups(clusters: pd.DataFrame, area: pd.DataFrame, order: Sequence[str]) -> 
     look = {"hue_order": order, "palette": list(PALETTE[: len(order)])}
     sns.scatterplot(clusters, x="severity", y="areas certainty", hue="areas", ax=above, **look)
     above.set(xlabel="severity (standard deviations)", ylabel="certainty of the group (silhouette)")
-    above.legend(title="")
+    if clusters["areas certainty"].notna().any():
+        above.legend(title="")
+    else:
+        above.text(0.5, 0.5, "one group only: no certainty", ha="center", transform=above.transAxes)
     long = area.assign(cluster=clusters["areas"]).melt("cluster", var_name="lesion")
     ticks = {"dodge": True, "jitter": False, "marker": "|", "size": 9, "linewidth": 1}  # jitter differs on every run
     sns.stripplot(long, x="value", y="lesion", hue="cluster", ax=below, legend=False, **ticks, **look)

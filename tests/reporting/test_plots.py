@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given."""
 
+import warnings
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -156,6 +157,10 @@ def test_groups_areas_and_outlines():
     clusters = pd.DataFrame({"severity": [0.1, 2.0], "areas certainty": [0.5, 0.9], "areas": ["fewer", "more"]})
     fig = plots.groups(clusters, pd.DataFrame({"exudates": [0.0, 1.0]}), ["fewer", "more"])
     assert points(fig.axes[0]).tolist() == [[0.1, 0.5], [2.0, 0.9]]
+    alone = clusters.assign(**{"areas certainty": np.nan, "areas": "fewer"})
+    with warnings.catch_warnings(action="error", category=UserWarning):  # about a legend of nothing
+        fig = plots.groups(alone, pd.DataFrame({"exudates": [0.0, 0.0]}), ["fewer", "more"])
+    assert [text.get_text() for text in fig.axes[0].texts] == ["one group only: no certainty"]
     assert len(plots.lesion_areas(pd.DataFrame({"one": [0.0, 1.0], "two": [2.0, 3.0]})).axes[0].patches) == 2
     image = np.zeros((3, 8, 8), np.uint8)
     fig = plots.outlined([(image, None, "first")], {"hard_exudates": "Hard exudates"})
