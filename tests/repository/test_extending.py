@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from reliability.runs import copy_project, finish, pairs, reproduce
+from reliability.runs import SMALL, copy_project, finish, pairs, reproduce
 from ruranet_utils.profiles import get_profile
 from ruranet_utils.storage import paths
 
@@ -65,8 +65,7 @@ def extended(tmp_path_factory):
 
 
 def test_a_backbone_and_a_clustering_method_appear_in_table_4(extended):
-    arguments = ["--only", "04", *pairs({"extractors": "resnet101"})]
-    finish(reproduce(extended, arguments, RURANET_STORE=str(paths.store())), extended)  # where the networks are found
+    finish(reproduce(extended, ["--only", "04", *pairs({**SMALL, "extractors": "resnet101"})]), extended)
     table = pd.read_csv(extended / "figures/synthetic/table_4.csv")
     ours = table[table["accuracy ours"].notna()]
     assert set(ours["backbone"]) == {"resnet101"}
