@@ -39,7 +39,6 @@ data_dir = None  # only for the profile "folder": where your photographs are (do
 # any other setting of ruranet_utils/profiles.py: papermill -p epochs 3, or start(..., epochs=3) in the next cell
 
 # %%
-import numpy as np
 import pandas as pd
 from ruranet_utils import published
 from ruranet_utils.data.cohort import all_labeled
@@ -50,8 +49,7 @@ from ruranet_utils.profiles import DISPLAY
 from ruranet_utils.reporting import plots
 from ruranet_utils.reporting.tables import paper_versus_ours, show
 from ruranet_utils.running.start import start
-from ruranet_utils.statistics.intervals import ratio_interval
-from ruranet_utils.supervised.study import PROTOCOLS, deal, hold_out_draws, predict, table_3
+from ruranet_utils.supervised.study import PROTOCOLS, calibration_bins, deal, hold_out_draws, predict, table_3
 from sklearn.metrics import confusion_matrix, roc_curve
 
 run = start(profile, seed=seed, data_dir=data_dir)
@@ -140,15 +138,8 @@ run.save_figure(plots.spread_of_draws(draws, run.profile.seed), "fig_draws")
 # Cross-validation images are sorted by predicted probability into up to five groups of about equal size (equal probabilities stay together). Each point is the share with DME in a group, with a 95 % interval (bootstrap over patients), against the mean predicted probability. A calibrated model lies on the dashed line.
 
 # %% alt="Six panels, one for each backbone: the share of images with DME against the predicted probability, with intervals, and the diagonal of a calibrated model."
-bins = []
 crossed = predictions[predictions["protocol"] == "cross-validation"]
-for backbone, part in crossed.groupby("backbone", sort=False):
-    for _, group in part.groupby(pd.qcut(part["probability"], 5, duplicates="drop"), observed=True):
-        seeded = np.random.default_rng(run.profile.seed)
-        low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
-        found = {"predicted": group["probability"].mean(), "share": group["label"].mean(), "low": low, "high": high}
-        bins.append({"backbone": backbone, **found})
-run.save_figure(plots.calibration(pd.DataFrame(bins)), "fig_calibration")
+run.save_figure(plots.calibration(calibration_bins(crossed, run.profile)), "fig_calibration")
 
 # %% [markdown]
 # ## Figure · Confusion matrices

@@ -81,15 +81,8 @@ show(run.save_table(counts.reset_index(), "table_confound_cohorts"), "Images of 
 # One eye for each camera, of class 1 if that camera has any, with and without its lesions.
 
 # %% alt="One row of pictures for each camera: an eye as it is on the left, without its lesions on the right."
-cameras = list(dict.fromkeys(table["camera"]))
-fig, axes = plt.subplots(len(cameras), 2, figsize=(6, 3.2 * len(cameras)), squeeze=False)
-for pair, camera in zip(axes, cameras, strict=True):
-    first = table.loc[table["camera"] == camera, "label"].astype(int).idxmax()
-    for ax, images, title in zip(pair, (pool.photographs.images, pool.cleaned), ("", ", lesions removed"), strict=True):
-        ax.imshow(images[first].transpose(1, 2, 0))
-        ax.set_title(f"camera {camera}{title}", fontsize=11)
-        ax.axis("off")
-fig.tight_layout()
+shown = {camera: rows["label"].astype(int).idxmax() for camera, rows in table.groupby("camera", sort=False)}
+fig = plots.with_and_without(pool.photographs.images, pool.cleaned, shown)
 run.save_figure(fig, "fig_confound_photographs", shows_images=True)
 
 # %% [markdown]

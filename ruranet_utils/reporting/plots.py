@@ -323,7 +323,7 @@ def calibration(bins: pd.DataFrame) -> Figure:
     Parameters
     ----------
     bins : DataFrame
-        ``backbone``, ``predicted``, ``share``, ``low``, ``high``.
+        From :func:`ruranet_utils.supervised.study.calibration_bins`.
     """
     fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
     for ax in axes.flat[bins["backbone"].nunique() :]:
@@ -503,4 +503,23 @@ def outlined(photographs: Sequence[tuple[np.ndarray, np.ndarray | None, str]], n
     for ax, photograph in zip(axes.flat, photographs, strict=False):
         draw_outlines(ax, *photograph)
     outline_legend(fig, names)
+    return fig
+
+
+def with_and_without(photographs: np.ndarray, cleaned: np.ndarray, of_camera: Mapping[str, int]) -> Figure:
+    """A photograph of each camera, as it is and without its lesions.
+
+    Parameters
+    ----------
+    photographs, cleaned : ndarray of uint8, shape (n, 3, h, w)
+    of_camera : mapping of str to int
+        The camera of each row and which photograph is shown in it.
+    """
+    fig, axes = plt.subplots(len(of_camera), 2, figsize=(6, 3.2 * len(of_camera)), squeeze=False)
+    for pair, (camera, number) in zip(axes, of_camera.items(), strict=True):
+        for ax, images, title in zip(pair, (photographs, cleaned), ("", ", lesions removed"), strict=True):
+            ax.imshow(images[number].transpose(1, 2, 0))
+            ax.set_title(f"camera {camera}{title}", fontsize=11)
+            ax.axis("off")
+    fig.tight_layout()
     return fig

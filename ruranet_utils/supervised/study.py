@@ -26,7 +26,7 @@ from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.networks.device import device_settings, plan
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import CLASSIFIERS, Profile
-from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
+from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval, ratio_interval
 from ruranet_utils.statistics.metrics import classification_scores
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store
@@ -167,6 +167,33 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
                 "weights": find_weights(backbone, profile).origin,
             }
         )
+    return pd.DataFrame(rows)
+
+
+def calibration_bins(predictions: pd.DataFrame, profile: Profile, n_bins: int = 5) -> pd.DataFrame:
+    """Share of positive images among those of about equal predicted probability.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From :func:`predict`, of one protocol.
+    profile : Profile
+    n_bins : int
+        Bins with about as many images each; equal probabilities share a bin, so there may be fewer.
+
+    Returns
+    -------
+    DataFrame
+        For each backbone and bin, lowest probability first: ``backbone``; ``predicted``, the mean probability; the
+        ``share`` with DME, ``low`` and ``high`` (95 %, bootstrap over patients).
+    """
+    rows = []
+    for backbone, part in predictions.groupby("backbone", sort=False):
+        for _, group in part.groupby(pd.qcut(part["probability"], n_bins, duplicates="drop"), observed=True):
+            seeded = np.random.default_rng(profile.seed)
+            low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
+            share = {"share": group["label"].mean(), "low": low, "high": high}
+            rows.append({"backbone": backbone, "predicted": group["probability"].mean(), **share})
     return pd.DataFrame(rows)
 
 

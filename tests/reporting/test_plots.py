@@ -165,3 +165,10 @@ def test_groups_areas_and_outlines():
     image = np.zeros((3, 8, 8), np.uint8)
     fig = plots.outlined([(image, None, "first")], {"hard_exudates": "Hard exudates"})
     assert [ax.get_title() for ax in fig.axes if ax.get_title()] == ["first"]
+
+
+def test_each_camera_has_a_row_with_and_without_lesions():
+    photographs = np.arange(3, dtype=np.uint8).repeat(12).reshape(3, 3, 2, 2)
+    fig = plots.with_and_without(photographs, photographs + 100, {"A": 2, "B": 1})
+    assert [ax.images[0].get_array().max() for ax in fig.axes] == [2, 102, 1, 101]
+    assert [ax.get_title() for ax in fig.axes[2:]] == ["camera B", "camera B, lesions removed"]

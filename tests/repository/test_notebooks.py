@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from itertools import pairwise
+from statistics import median
 
 import jupytext
 import nbformat
@@ -21,6 +22,14 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 def code_cells(path):
     notebook = nbformat.read(path, as_version=4)
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def code_lines(path):
+    return sum(bool(line.strip()) for cell in code_cells(path) for line in cell.source.splitlines())
+
+
+def test_half_of_the_notebooks_have_at_most_90_lines_of_code():
+    assert median(map(code_lines, NOTEBOOKS)) <= 90
 
 
 def test_all_notebooks_are_there():
@@ -72,8 +81,9 @@ def test_anatomy(path):
     tree = ast.parse("\n".join(cell.source for cell in cells))
     assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
     assert len(cells) <= 30
-    lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
-    assert len(lines) <= 200
+    lengths = [len(cell.source.splitlines()) for cell in cells]
+    assert max(lengths) <= 30
+    assert code_lines(path) <= 150
     markdown = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
     assert markdown[0].startswith(f"# {path.stem[:2]} ·") and "**Question.**" in markdown[0]
     assert any(re.search("paper versus ours", source, re.IGNORECASE) for source in markdown)

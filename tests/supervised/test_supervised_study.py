@@ -14,7 +14,15 @@ from ruranet_utils.networks import training
 from ruranet_utils.networks.backbones import normalize
 from ruranet_utils.supervised import classifier
 from ruranet_utils.supervised.classifier import ImageBatches
-from ruranet_utils.supervised.study import PROTOCOLS, contradicted, deal, hold_out_draws, predict, table_3
+from ruranet_utils.supervised.study import (
+    PROTOCOLS,
+    calibration_bins,
+    contradicted,
+    deal,
+    hold_out_draws,
+    predict,
+    table_3,
+)
 
 
 @pytest.fixture
@@ -226,3 +234,17 @@ def test_labels_are_contradicted_with_confidence():
         of_other = probability[labels == 1] if label == 0 else 1 - probability[labels == 0]
         assert doubted == (other >= of_other.mean() and other > 0.5)
     assert 0 < found.sum() < 60
+
+
+def test_calibration_bins_hold_the_share_of_positive_images(tiny):
+    """Ten patients of two images; the second backbone gives every image the same probability."""
+    image = np.arange(20)
+    told = pd.DataFrame({"patient_id": image // 2, "label": image >= 10, "probability": image / 20}).astype(
+        {"label": int}
+    )
+    predictions = pd.concat([told.assign(backbone="a"), told.assign(backbone="b", probability=0.5)])
+    bins = calibration_bins(predictions, tiny, n_bins=4)
+    a, b = (bins[bins["backbone"] == name] for name in "ab")
+    assert a["predicted"].tolist() == pytest.approx([0.1, 0.35, 0.6, 0.85])
+    assert a["share"].tolist() == [0, 0, 1, 1] and a[["low", "high"]].eq(a["share"], axis=0).all(axis=None)
+    assert b["share"].tolist() == [0.5] and b["low"].item() < 0.5 < b["high"].item()
