@@ -189,7 +189,8 @@ def calibration_bins(predictions: pd.DataFrame, profile: Profile, n_bins: int = 
     """
     rows = []
     for backbone, part in predictions.groupby("backbone", sort=False):
-        for _, group in part.groupby(pd.qcut(part["probability"], n_bins, duplicates="drop"), observed=True):
+        edges = part["probability"].quantile(np.linspace(0, 1, n_bins + 1)[1:-1])
+        for _, group in part.groupby(np.searchsorted(edges, part["probability"])):
             seeded = np.random.default_rng(profile.seed)
             low, high = ratio_interval(group["label"], np.ones(len(group)), group["patient_id"], seeded)
             share = {"share": group["label"].mean(), "low": low, "high": high}
