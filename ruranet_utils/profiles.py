@@ -60,7 +60,7 @@ class Profile:
     Attributes
     ----------
     name : str
-        ``"synthetic"``, ``"open"`` or ``"paper"``.
+        ``"synthetic"``, ``"open"``, ``"paper"`` or ``"folder"``.
     seed : int
         Seed of every random choice of the run, >= 0.
     data_dir : str or None

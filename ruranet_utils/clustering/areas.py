@@ -98,6 +98,9 @@ def lesion_channel(
         In the order of ``profiles.LESIONS``.
     zones : DataFrame
         From :func:`ruranet_utils.features.macula.zone_table`.
+    cohort : Cohort
+        The images' labels, used only for scoring, and patients.
+    profile : Profile
 
     Returns
     -------
@@ -152,7 +155,7 @@ def feature_aucs(masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile
 
     Parameters
     ----------
-    masks, zones, cohort
+    masks, zones, cohort, profile
         As for :func:`lesion_channel`.
 
     Returns

@@ -28,6 +28,8 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
         The images' labels, used only for scoring, and patients.
+    profile : Profile
+    store : Store
 
     Returns
     -------

@@ -39,6 +39,8 @@ def sensitivity(reduced: np.ndarray, cohort: Cohort, profile: Profile, store: St
         From :func:`ruranet_utils.features.reduction.reduce`.
     cohort : Cohort
         With labels, used only for scoring.
+    profile : Profile
+    store : Store
 
     Returns
     -------

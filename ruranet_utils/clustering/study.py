@@ -87,6 +87,8 @@ def label_free_clusters(
         Reduced features, or for ``"dmh"`` the outputs of :func:`project`.
     method : str
         One of ``profiles.METHODS``.
+    profile : Profile
+    store : Store
 
     Returns
     -------
@@ -116,6 +118,8 @@ def diagnose(
         One of ``profiles.METHODS``.
     cohort : Cohort
         The images' labels and patients.
+    profile : Profile
+    store : Store
 
     Returns
     -------
@@ -180,6 +184,8 @@ def weight_search_all(
     ----------
     spaces : mapping
         What to cluster, by any name, the method and the number of the training.
+    profile : Profile
+    store : Store
     """
 
     def compute(embedded: np.ndarray, algorithm: str) -> dict[str, np.ndarray]:
@@ -216,6 +222,8 @@ def score(features: np.ndarray, clusters: np.ndarray, cohort: Cohort) -> dict[st
     features : ndarray of float, shape (n_images, d)
         What was clustered.
     clusters : ndarray of int, shape (n_images,)
+    cohort : Cohort
+        The images' labels and patients.
 
     Returns
     -------

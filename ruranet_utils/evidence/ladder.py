@@ -92,6 +92,8 @@ def climb(
     tied : tuple of Cohort and ndarray
         Images for which each class comes from its own source, with their masks; one more ingredient.
     backbone : str
+    profile : Profile
+    store : Store
 
     Returns
     -------

@@ -37,9 +37,9 @@ def unet(
     ----------
     encoder : str
         One of ``profiles.ENCODERS``.
-    SCSE on the concatenated skip connections (Roy et al. 2018, doi:10.1007/978-3-030-00928-1_48), or no attention.
+    attention : {"scse", None}
         SCSE on the concatenated skip connections (Roy et al. 2018, doi:10.1007/978-3-030-00928-1_48), or none.
-    Number of encoder and decoder stages.
+    depth : int
         Stages of encoder and decoder.
     state : mapping or None
         ImageNet parameters of the encoder; ``None`` starts at random.
