@@ -156,7 +156,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: the models above. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks, threshold included; a joint network sees no healthy eyes here. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
+# `held_out`: as above, but in `open` trained without healthy eyes, as `released` is. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks, threshold included. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
 
 # %%
 encoder_of = best_encoders(study)
@@ -303,7 +303,7 @@ browse_lesions(test, kept, run.profile)
 # %% [markdown]
 # ## Paper versus ours
 #
-# **Limits.** The synthetic profile trains each model for seconds, on small images, from random weights: it shows that every part works, not how good an encoder is. The open profile's network has seen the lesions of one camera and one hospital. **How often the test images were looked at.** The joint network's settings were chosen without IDRiD's 27 test images, on which two settings have been scored ([docs/results.md](../docs/results.md)). Earlier versions of this project trained one network per lesion and scored them on these images three times, so the authors knew how well such networks do there.
+# **Limits.** The synthetic profile trains each model for seconds, on small images, from random weights: it shows that every part works, not how good an encoder is. The open profile's network has seen the lesions of one camera and one hospital. **How often the test images were looked at.** The joint network's settings were chosen without IDRiD's 27 test images, on which five joint networks have been scored so far ([docs/results.md](../docs/results.md)). Earlier versions of this project trained one network per lesion and scored them on these images three times, so the authors knew how well such networks do there.
 #
 # **What differs by construction.** The paper's Table 1 may be a fit to its own test images: the code released with it trains and validates on the same folder. Our scores are held out. The paper's images are not ours, it does not state the number of test images, and its edema row (IoU 0.9925, higher than its accuracy of 0.9867) cannot come from one count of pixels, because accuracy is never below IoU.
 

@@ -29,7 +29,7 @@
 #
 # An AUC of 0.5 is chance. We keep the epoch with the best validation AUC and score the test images once. No patient is in more than one split. There are two protocols:
 #
-# - **hold-out**, the paper's protocol: one test set. The paper's six rows are possible only with a multiple of 62 images, if half of them are positive ([07](07_paper_audit.ipynb) shows why); our test set has 31 images of each class if the cohort is large enough, otherwise a fifth of the cohort.
+# - **hold-out**, the paper's protocol: one test set. The paper's six rows are possible only with a multiple of 62 images, if half of them are positive ([07](07_paper_audit.ipynb) shows why); our test set has about 31 images of each class if the cohort is large enough, otherwise a fifth of the cohort.
 # - **cross-validation** over folds of patients (three in `synthetic`, otherwise five). Every image is scored once, by a model that has never seen its patient; one of the other folds selects the epoch. There are more test images, so the intervals are narrower; they apply to these models, not to models trained on other patients.
 
 # %% tags=["parameters"]
@@ -110,7 +110,7 @@ show(run.save_table(table, "table_3"), "Table 3 · paper versus ours", {"auc our
 # %% [markdown]
 # ## Figure · ROC curves and accuracies
 #
-# Top: sensitivity against 1 - specificity; the dashed line is chance. Images are ranked within their fold, because models from different folds score on different scales. Bottom: accuracy with its 95 % interval, next to the paper's. Intervals are bootstrapped over patients and not adjusted for the number of rows: the best of six owes part of its lead to luck.
+# Top: sensitivity against 1 - specificity; the dashed line is chance. Images are ranked within their fold, because models from different folds score on different scales. Bottom: accuracy with its 95 % interval, next to the paper's. The interval is over patients and not adjusted for the number of rows: the best of six owes part of its lead to luck.
 
 # %% alt="Top, ROC curves of six backbones on the hold-out and in cross-validation, with the chance diagonal; bottom, their accuracies with intervals and the paper's as crosses."
 curves = {protocol: {} for protocol in PROTOCOLS}

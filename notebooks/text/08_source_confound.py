@@ -64,7 +64,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # ## The cohorts
 #
 # - `synthetic`: each eye is painted once and photographed by cameras A and B, so the three cohorts show the *same eyes*, and only the camera differs. Untied: class and camera are independent, and B photographs half of each class. Partly tied: B photographs three quarters of class 1 and one quarter of class 0. Fully tied: B photographs class 1 and nobody else. Without lesions: the same eye painted without them, so no trace of them is left. The lesion features use the painted masks, not predicted ones, so their accuracies are higher than in [04](04_clustering.ipynb).
-# - `open`: we replace none, half, or all of SRahim's positives with IDRiD photographs, all of which show lesions; class 0 always comes from SRahim. Untied: SRahim alone, one camera. Without lesions: what the models found and what IDRiD's graders drew is filled in from its surroundings (biharmonic inpainting). Each SRahim photograph is also inpainted at the lesion positions of an IDRiD photograph, so that the inpainting does not give away the source.
+# - `open`: we replace none, half, or all of SRahim's positives with IDRiD photographs, all of which show lesions but have no edema grade; class 0 always comes from SRahim. Untied: SRahim alone, one camera. Without lesions: what the models found and what IDRiD's graders drew is filled in from its surroundings (biharmonic inpainting). Each SRahim photograph is also inpainted at the lesion positions of an IDRiD photograph, so that the inpainting does not give away the source.
 # - `paper`: class 0 consists of graded IDRiD photographs alone, or of the mixture in which photographs from other sources are assumed to be free of edema.
 
 # %%

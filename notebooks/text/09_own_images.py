@@ -150,9 +150,9 @@ run.save_figure(plots.outlined(rows, shows), "fig_lesions_found", shows_images=T
 # %% [markdown]
 # ## Paper versus ours
 #
-# The paper reports an accuracy of 0.84 on photographs it does not identify. Only labels can tell what the two clusters mean for yours: with a `labels.csv`, notebooks 03 to 05 run as well, and Table 4 says how well clusters and labels agree.
+# The paper reports an accuracy of 0.84 on photographs it does not identify. Only labels can tell what the two clusters mean for yours: with a `labels.csv`, notebooks 03, 04, 08, and 10 run as well, and Table 4 says how well clusters and labels agree.
 #
-# **Limits.** The networks only know the cameras they were trained on: one in `open`, two painted ones in `synthetic`. The clusters are fitted to the photographs at hand, and there are always two, whether or not there are two kinds of photographs: a silhouette near 0 means that there are not.
+# **Limits.** The networks only know the cameras they were trained on: in `open` one for lesions and one for healthy eyes, in `synthetic` two painted ones. The clusters are fitted to the photographs at hand, and there are always two, whether or not there are two kinds of photographs: a silhouette near 0 means that there are not.
 
 # %% [markdown]
 # ## Checks

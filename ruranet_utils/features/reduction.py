@@ -26,6 +26,8 @@ def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None
         Components to keep, >= 1; fewer if there are fewer dimensions, or rows minus one.
     fitted_on : ndarray of bool, shape (n_images,), optional
         Images to compute the mean, deviation and components from, such as those outside the test split; all by default.
+        The others' features are limited to the range of these: one that hardly varies here has a tiny deviation, and
+        an image on which it does would lie hundreds of deviations away, alone in its cluster.
 
     Returns
     -------
@@ -192,20 +194,22 @@ def require_finite(features: np.ndarray) -> None:
 
 
 def _standardized_rows(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
-    """All leading axes stacked; every column has mean 0 and variance 1, or is all 0 if constant."""
+    """All leading axes stacked; every column has mean 0 and variance 1 in the rows it was fitted on, or is all 0."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim < 2 or features.size == 0:
         raise ValueError(f"features must have shape (n_images, [n_lesions,] d), got {features.shape}")
     require_finite(features)
     basis = (features if fitted_on is None else features[fitted_on]).reshape(-1, features.shape[-1])
-    rows = StandardScaler().fit(basis).transform(features.reshape(-1, features.shape[-1]))
-    scaled = rows.reshape(features.shape)
-    if not _n_varying((scaled if fitted_on is None else scaled[fitted_on]).reshape(basis.shape)):
+    scaler = StandardScaler()
+    fitted = scaler.fit_transform(basis)
+    if not _n_varying(fitted):
         raise ValueError(
             f"all {basis.shape[1]} features are constant over {len(basis)} rows: are the images equal or the masks "
             "empty?"
         )
-    return rows
+    if fitted_on is None:
+        return fitted
+    return scaler.transform(features.reshape(-1, features.shape[-1])).clip(fitted.min(axis=0), fitted.max(axis=0))
 
 
 def _n_varying(standardized: np.ndarray) -> int:

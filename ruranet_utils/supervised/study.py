@@ -142,7 +142,7 @@ def table_3(predictions: pd.DataFrame, profile: Profile) -> pd.DataFrame:
         ``backbone``, ``protocol``; ``accuracy``, ``precision``, ``recall``, ``f1`` (of the positive class, at a
         probability of one half); ``auc`` within folds; ``balanced_accuracy``, the mean recall of both classes, which
         does not depend on how many images each has; ``brier``, the mean squared error of the probability; for
-        ``accuracy`` and ``auc`` ``_low`` and ``_high`` (95 %, bootstrap over patients); ``n``; the ``epoch`` that was
+        ``accuracy`` and ``auc`` ``_low`` and ``_high`` (95 %, over patients); ``n``; the ``epoch`` that was
         kept and its ``validation_auc``, both averaged over the folds; ``weights``.
     """
     rows = []
