@@ -36,7 +36,8 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
     DataFrame
         ``choice``, as in :func:`choose`, and last ``"oracle"``, the labels' choice; ``lesion_weights`` in the order of
         ``profiles.LESIONS``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (95 %, over patients), ``n``;
-        what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal weights.
+        what :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return against equal weights (missing
+        in their own row).
     """
     methods = ("kmedoids", *OTHERS)
     searches = weight_search_all({("", method, 0): reduced for method in methods}, profile, store)
@@ -48,7 +49,8 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
     for name, index in chosen.items():
         about = {"choice": name, "lesion_weights": " ".join(f"{weight:g}" for weight in WEIGHT_GRID[index])}
         about |= {"accuracy": right[name].mean(), **accuracy_interval(right[name], cohort.patients)}
-        rows.append({**about, **compare(right[name], right["equal"], cohort.patients)})
+        difference = {} if name == "equal" else compare(right[name], right["equal"], cohort.patients)
+        rows.append({**about, **difference})
     return adjust(pd.DataFrame(rows))
 
 

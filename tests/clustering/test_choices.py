@@ -13,6 +13,7 @@ from ruranet_utils.clustering.study import weight_search_all, weight_stability
 from ruranet_utils.clustering.weighting import WEIGHT_GRID, aggregate
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import LESIONS
+from ruranet_utils.statistics.comparisons import adjust
 from ruranet_utils.statistics.metrics import matched_accuracy
 
 N = 20
@@ -83,7 +84,8 @@ def test_the_table_scores_each_choice_and_only_the_oracle_sees_labels(reduced, s
         index = WEIGHT_GRID.tolist().index(weights)
         assert row["accuracy"] == matched_accuracy(cohort.labels, searches["kmedoids"].labels[index]), name
     assert table["accuracy"].max() == table.loc["oracle", "accuracy"]
-    assert table.loc["equal", ["difference", "p"]].tolist() == [0, 1]
+    assert table.loc["equal", ["difference", "p", "p adjusted", "verdict"]].isna().all()
+    assert table["p adjusted"].equals(adjust(table[table["p"].notna()])["p adjusted"].reindex(table.index))
     turned = replace(cohort, table=cohort.table.assign(label=pd.array(np.roll(cohort.labels, 1), "Int64")))
     again = compare_choices(reduced, turned, tiny, store).set_index("choice")
     assert (again["lesion_weights"] == table["lesion_weights"])[:-1].all()
