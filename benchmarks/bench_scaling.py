@@ -20,7 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from ruranet_utils.clustering import study
 from ruranet_utils.clustering.study import diagnose, project
 from ruranet_utils.data.cohort import load_cohorts
-from ruranet_utils.features import extract
 from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import reduce
 from ruranet_utils.networks.backbones import feature_extractor
@@ -28,6 +27,7 @@ from ruranet_utils.profiles import LESIONS, METHODS, get_profile
 from ruranet_utils.segmentation import segmenter, unet
 from ruranet_utils.segmentation.model_file import MIRRORS
 from ruranet_utils.segmentation.segmenter import LesionSegmenter
+from ruranet_utils.storage import store as store_module
 from ruranet_utils.storage.store import Store
 
 SIZES = (10**4, 10**6, 10**8)
@@ -109,7 +109,7 @@ def _timed(function: Callable) -> Callable:
 
 
 def _store_cost() -> dict:
-    for module in (extract, segmenter, study):
+    for module in (store_module, segmenter, study):
         module.digest_arrays = _timed(module.digest_arrays)
     names = {name: "mobilenet_v2,resnet18" for name in ("encoders", "extractors")}
     profile = get_profile("synthetic", workers=1, **names)

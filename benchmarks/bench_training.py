@@ -69,7 +69,7 @@ def _decode(records: list, side_px: int) -> Annotated:
         for record, (_, frame) in zip(records, read, strict=True)
     ]
     images = np.stack([image for image, _ in read])
-    return Annotated(images, np.stack(masks)[:, None], np.full(len(images), 4288 / 2848))
+    return Annotated(images, np.stack(masks)[:, None], np.ones(len(images)))
 
 
 def _plain(records: list, side_px: int, weights: Path) -> float:

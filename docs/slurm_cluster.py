@@ -28,7 +28,7 @@ if __name__ == "__main__":
         job_extra_directives=["--gres=gpu:1"],
         # "native" as make reproduce sets it for every profile but synthetic; a worker that differs refuses to work
         job_script_prologue=[f"cd {paths.ROOT}", "export RURANET_INSTRUCTIONS=native"],
-        # the first python fixes the instructions as that variable says, then becomes the worker
+        # the first python fixes the instructions as that variable says, then starts the worker
         python=f"{PYTHON} -m ruranet_utils.storage.machine {PYTHON}",
         log_directory=str(paths.store() / "slurm"),
     )

@@ -41,7 +41,7 @@ def test_a_run_killed_at_random_moments_continues_to_the_same_bytes_and_repeats_
 
 
 def test_what_chaos_counts_is_seen(tmp_path):
-    record = tmp_path / "data/store/step/key.json"
+    record = tmp_path / "data/store/2/step/key.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     before = chaos.finished(tmp_path)

@@ -87,7 +87,7 @@ def segment(
     except OSError as error:
         raise click.BadParameter(f"masks cannot be written: {error}", param_hint="--out") from None
     try:
-        finder, files = Finder.of(model, lesions), photographs(images)
+        finder, files = Finder.of(model, lesions), photographs(images, out)
         found = segment_into(out, files, finder)
         left_out = list(progress(found, total=len(files), desc="segmenting", unit="photograph"))
     except (OSError, Unusable) as error:
@@ -97,6 +97,9 @@ def segment(
     refused = [problem for problem in left_out if problem]
     if images := [name for name, problem in zip(files, left_out, strict=True) if not problem]:
         _print(read_rows(out, images, finder.lesions), as_json)
+    elif as_json:
+        click.echo("[]")
+    if images:
         click.echo(f"masks, overlays and lesions.csv: {out}", err=True)
     for problem in refused:
         click.echo(f"left out: {problem}", err=True)
@@ -161,7 +164,7 @@ def cluster(
         context.invoke(reproduce, profile="folder", only=("09",), pairs=tuple(parameters.items()))
     results = paths.figures(paths.results(get_profile("folder", data_dir=str(folder))))
     others = [column for other in GROUPED_BY if other != method for column in (other, f"{other} certainty")]
-    listed = pd.read_csv(results / "clusters.csv", converters={"image": str})  # also 001 and NA are names
+    listed = pd.read_csv(results / "clusters.csv", converters={"image_id": str})  # also 001 and NA are names
     _print(listed.drop(columns=others), as_json)
 
 
@@ -170,8 +173,18 @@ def cluster(
 @click.option(
     "--decimals", type=click.IntRange(min=1), help="Decimals the scores were printed to, if trailing zeros were lost."
 )
-@click.option("--positive-share", default=0.5, help="Share of the images in class 1.")
-@click.option("--max-images", default=400, help="Largest number of images that may have been scored.")
+@click.option(
+    "--positive-share",
+    default=0.5,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the images in class 1.",
+)
+@click.option(
+    "--max-images",
+    default=400,
+    type=click.IntRange(min=2),
+    help="Largest number of images that may have been scored.",
+)
 @as_json
 @click.pass_context
 def audit(

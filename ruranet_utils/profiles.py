@@ -96,15 +96,15 @@ class Profile:
         ``"avx2"``: instructions that every x86 processor has, which give the same bytes on all of them, or
         ``"native"``: all that this processor has.
     precision : str
-        Precision of segmentation training: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16 if it is
-        fast.
+        Precision of all training and of segmentation: ``"float32"``, ``"bfloat16"`` (mixed), or ``"auto"``: bfloat16
+        if it is fast.
     workers : int
         Processes that train independent models in parallel; results do not depend on their number.
     encoders, classifiers, extractors : tuple of str
         The backbones of Tables 1 and 2, of Table 3, and of Tables 4 and 5.
     masks : str
         ``"per_lesion"``: a network for each lesion, as in the paper, or ``"joint"``: one for all lesions, trained
-        without validation images, which cross-validation replaces.
+        on the validation images, too: nothing is chosen by them.
     n_seeds : int
         Models per lesion and encoder, with seeds from ``seed`` on; the first is applied, the others show the spread.
     epochs : int
@@ -118,7 +118,8 @@ class Profile:
     lesion_patches : float
         Share of the patches centered near a lesion pixel, in [0, 1], however few images show the lesion.
     lesion_draw : tuple of float
-        Joint network: how often each of ``ANNOTATIONS`` is drawn, before an image that shows it is drawn.
+        Joint network: how often each of ``ANNOTATIONS`` is drawn for a patch near a lesion, before an image that shows
+        it is drawn.
     healthy_patches : float
         Joint network: share of the patches in the second stage of training that are cut from photographs without
         retinopathy; 0: no second stage.
@@ -126,7 +127,7 @@ class Profile:
         Joint network: epochs of the second stage of training, in which patches of healthy eyes show what the first
         stage mistook for lesions; 0: none.
     patience : int
-        Epochs without a better validation Dice after which training stops.
+        Epochs without a better validation Dice (classifiers: AUC) after which training stops.
     batch_size : int
         Patches (segmentation) or images (classification) per step.
     encoder_depth : int
@@ -395,6 +396,10 @@ def check(profile: Profile) -> None:
         raise ValueError(f"unknown models {profile.models!r}; valid: shipped, {', '.join(PROFILES)}")
     if profile.masks not in MASKS:
         raise ValueError(f"masks must be 'per_lesion' or 'joint', got {profile.masks!r}")
+    for key in ("split", "lesion_draw"):
+        value = getattr(profile, key)
+        if not isinstance(value, tuple) or not all(type(part) in (int, float) for part in value):
+            raise ValueError(f"{key} must be a list of numbers, got {value!r}")
     if len(profile.lesion_draw) != len(ANNOTATIONS) or min(profile.lesion_draw) <= 0:
         raise ValueError(f"lesion_draw must be {len(ANNOTATIONS)} positive numbers, got {profile.lesion_draw!r}")
     if profile.healthy_patches >= 1 or profile.weight_average >= 1:

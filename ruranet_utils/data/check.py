@@ -22,7 +22,7 @@ from ruranet_utils.data.reading import (
 )
 from ruranet_utils.data.refusal import Refused, printable
 from ruranet_utils.data.sources.folder import Folder, look
-from ruranet_utils.data.splits import SPLITS, assign_splits, balance
+from ruranet_utils.data.splits import SPLITS, assign_splits, balance, deal_patients
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.progress import progress
 
@@ -107,7 +107,7 @@ def check(root: Path, profile: Profile) -> Checked:
     ----------
     root : Path
     profile : Profile
-        Its ``workers``, ``split``, ``seed`` and ``max_mask_share``.
+        Its ``workers``, ``split``, ``seed``, ``n_images``, ``crop_field`` and ``max_mask_share``.
     """
     try:
         folder = look(root)
@@ -195,8 +195,10 @@ def _shape_or_problem(path: Path, glance: bool, crop_field: bool) -> tuple[int, 
 
 
 def _is_whole(path: Path, kind: str | None) -> bool:
-    """Whether a file holds the mark at the end of its image; False also for formats without one, which must be
-    decoded."""
+    """Whether a file holds the mark at the end of its image; False also for gzipped files and formats without one,
+    which must be decoded."""
+    if path.suffix.lower() == ".gz":
+        return False
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         if kind in END_OF_IMAGE and END_OF_IMAGE[kind] in file.read():
@@ -211,7 +213,7 @@ def _is_whole(path: Path, kind: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Masks:
-    """For each lesion, what :attr:`Checked.reads` says of it; the patients whose masks show it; and the problems."""
+    """For each lesion, what :attr:`Checked.reads` says of it; and the problems."""
 
     reads: dict[str, dict]
     problems: list[Refused]
@@ -261,15 +263,25 @@ def _too_few(folder: Folder, masks: dict[str, dict], profile: Profile) -> Iterat
         remedy = "add photographs of other patients; the column patient of labels.csv says who the patients are"
         yield Refused(folder.root, found, EACH_PART, remedy)
         return
-    masked = {patients[name] for paths in folder.masks.values() for name in paths}
-    if any(facts["masks"] > facts["empty"] for facts in masks.values()) and len(masked) < len(SPLITS):
+    masked = {name for paths in folder.masks.values() for name in paths}
+    masked = masked if any(facts["masks"] > facts["empty"] for facts in masks.values()) else set()
+    n_masked = patients[list(masked)].nunique()
+    if masked and n_masked < len(SPLITS):
         remedy = "add masks of other patients, or move masks/ away to use the trained networks"
-        yield Refused(folder.root, f"holds masks of {_patients(len(masked))}", EACH_PART, remedy)
-    if not folder.labels["label"].isna().all():
-        table = folder.labels.rename(columns={"patient": "patient_id"}).rename_axis("image_id").reset_index()
-        try:
-            assign_splits(balance(table, profile.n_images, profile.seed), profile.split, profile.seed)
-        except ValueError as error:
-            remedy = "label more patients, or remove labels.csv to cluster without labels"
-            expected = "both labels in training, validation and test"
-            yield Refused(folder.root / "labels.csv", f"cannot be split ({error})", expected, remedy)
+        yield Refused(folder.root, f"holds masks of {_patients(n_masked)}", EACH_PART, remedy)
+    if folder.labels["label"].isna().all():
+        return
+    table = folder.labels.rename(columns={"patient": "patient_id"}).rename_axis("image_id").reset_index()
+    try:
+        drawn = balance(table, profile.n_images, profile.seed)
+        drawn = drawn.assign(split=assign_splits(drawn, profile.split, profile.seed))
+    except ValueError as error:
+        remedy = "label more patients, or remove labels.csv to cluster without labels"
+        expected = "both labels in training, validation and test"
+        yield Refused(folder.root / "labels.csv", f"cannot be split ({error})", expected, remedy)
+        return
+    sides = table["patient_id"].map(drawn.drop_duplicates("patient_id").set_index("patient_id")["split"])
+    dealt = deal_patients(table.assign(split=sides)[table["image_id"].isin(masked)], profile.split, profile.seed)
+    if n_masked >= len(SPLITS) and (lacking := [side for side in SPLITS if side not in set(dealt)]):
+        remedy = "add masks of other patients, or choose another seed"
+        yield Refused(folder.root, f"holds masks of no patient drawn for {' or '.join(lacking)}", EACH_PART, remedy)

@@ -169,7 +169,7 @@ def load_cohorts(profile: Profile, store: Store) -> tuple[Cohort, Cohort]:
 def all_labeled(profile: Profile, store: Store) -> Cohort:
     """Every labeled photograph for the profile's diagnosis, regardless of class balance, without a split.
 
-    For profiles without real photographs from a single source, this is the cohort of :func:`load_cohorts`.
+    For profiles other than ``open``, this is the cohort of :func:`load_cohorts`.
     """
     if profile.name != "open":
         return load_cohorts(profile, store)[1]
@@ -318,6 +318,11 @@ def _with_masks(
         sides = diagnosis.table.drop_duplicates("patient_id").set_index("patient_id")["split"]
         table["split"] = table["patient_id"].map(sides).fillna(table["split"])
     table["split"] = deal_patients(table, profile.split, profile.seed)
+    if lacking := [side for side in SPLITS if side not in set(table["split"])]:
+        raise ValueError(
+            f"no photograph with masks falls to {' or '.join(lacking)} ({table['patient_id'].nunique()} patients have "
+            "masks): add masks of other patients, or choose another seed"
+        )
     return _cohort(table, audit, photographs, store, {"edema": idrid.EDEMA_NOTE} if profile.name != "folder" else {})
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
+import shlex
 import shutil
 import stat
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -59,7 +62,8 @@ def fetch(source: Source, folder: Path) -> None:
 def by_hand(source: Source, folder: Path) -> str:
     """How to fetch a data set without this program."""
     if not source.kaggle:
-        return f"git clone {source.url} {folder} && git -C {folder} checkout {srahim.COMMIT}"
+        quoted = shlex.quote(str(folder))
+        return f"git clone {source.url} {quoted} && git -C {quoted} checkout {srahim.COMMIT}"
     handle, version = source.kaggle.split("/versions/")
     return (
         f"page: https://www.kaggle.com/datasets/{handle} (version {version})\n"
@@ -110,7 +114,7 @@ def _open(archive: Path) -> zipfile.ZipFile:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise ValueError(f"{archive} is not a zip archive, or is damaged: {error}") from error
 
 

@@ -117,9 +117,9 @@ def confounds(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "camera
     Returns
     -------
     DataFrame
-        For each column ``known``: its number of ``groups``; ``accuracy`` of giving every image the majority label of
-        its group; ``guessing``, that of giving every image the overall majority label; ``cramers_v`` in [0, 1], 0 if
-        the column says nothing, and its ``p_value`` (chi-squared test of independence).
+        For each column ``known``: the ``n`` images; its number of ``groups``; ``accuracy`` of giving every image the
+        majority label of its group; ``guessing``, that of giving every image the overall majority label;
+        ``cramers_v`` in [0, 1], 0 if the column says nothing, and its ``p_value`` (chi-squared test of independence).
 
     References
     ----------

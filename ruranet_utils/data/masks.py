@@ -164,12 +164,10 @@ def _lossy_lesion(colors: np.ndarray, index: np.ndarray, path: Path) -> np.ndarr
 
 def _lesion(levels: np.ndarray, index: np.ndarray, path: Path, unjudged: int) -> np.ndarray:
     """Which of the levels are part of the lesion, shape (n_levels,)."""
+    levels = np.where(levels == unjudged, 0, levels)
     top = levels.max()
     if top == 0:
         return levels > 0
-    if unjudged in levels:
-        levels = np.where(levels == unjudged, 0, levels)
-        top = levels.max()
     between = (levels > 0) & (levels < top)
     numbers_a_lesion = top in range(2, MOST_NUMBERS)
     if not between.any() and not numbers_a_lesion:

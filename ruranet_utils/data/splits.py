@@ -130,8 +130,8 @@ def balance(table: pd.DataFrame, n_images: int | None, seed: int) -> pd.DataFram
 def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) -> pd.Series:
     """Split a cohort without labels by patient, keeping sides that are already set.
 
-    If no validation side is set, it is drawn from the training side. Three patients without a side are enough to fill
-    all sides.
+    If no validation side is set, its patients are drawn from the training side, which keeps at least one. Three
+    patients without a side are enough to fill all sides.
 
     Parameters
     ----------
@@ -147,11 +147,11 @@ def deal_patients(table: pd.DataFrame, fractions: Sequence[float], seed: int) ->
         With the index of the table.
     """
     split = table["split"].copy()
-    training = np.sort(table.loc[split == "train", "image_id"])
-    if len(training) and "val" not in set(split):
+    training = np.unique(table.loc[split == "train", "patient_id"])
+    if len(training) > 1 and "val" not in set(split):
         n_val = max(1, round(len(training) * fractions[1] / (fractions[0] + fractions[1])))
         chosen = np.random.default_rng(seed).choice(training, n_val, replace=False)
-        split[table["image_id"].isin(chosen) & (split == "train")] = "val"
+        split[table["patient_id"].isin(chosen) & (split == "train")] = "val"
     free = table[split.isna()]
     patients = np.random.default_rng(seed).permutation(np.unique(free["patient_id"]))
     side = np.repeat(SPLITS, _apportion(len(patients), fractions))

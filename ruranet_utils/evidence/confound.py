@@ -193,7 +193,7 @@ def camera_from_features(pool: Pool, features: dict[str, np.ndarray], profile: P
     Returns
     -------
     DataFrame
-        ``seen``; ``auc`` within five folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
+        ``seen``; ``auc`` within ``n_folds`` folds of patients with ``auc_low`` and ``auc_high`` (95 %, bootstrap over
         patients), NaN if there is only one camera; ``n`` images, ``n_second`` of them not from the first camera by
         name.
     """

@@ -14,11 +14,22 @@ import ruranet_utils
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 
+RECORDS = "[!.]*.json"  # of finished results; hidden ones are half written
+SUFFIXES = (".safetensors", ".json", ".ckpt", ".lock")
+
 
 def older_layout(root: Path) -> list[Path]:
-    """What an earlier version of the project left in the store; runs do not read, write or remove it."""
+    """Folders of steps that an earlier version of the project left in the store; runs do not read or remove them."""
     known = {paths.steps().name, "models", "found", "slurm"}
-    return [entry for entry in sorted(root.iterdir()) if entry.name not in known] if root.is_dir() else []
+    folders = [entry for entry in sorted(root.glob("*/")) if entry.name not in known]
+    return [folder for folder in folders if _is_of_a_step(folder)]
+
+
+def _is_of_a_step(folder: Path) -> bool:
+    """Whether a folder holds results with their records, and nothing else: what is not ours is left alone."""
+    files = list(folder.iterdir())
+    recorded = any(file.with_suffix(".json").exists() for file in files if file.suffix == ".safetensors")
+    return recorded and all(file.suffix in SUFFIXES for file in files)
 
 
 def size_mb(*entries: Path) -> float:
@@ -40,7 +51,7 @@ def survey() -> pd.DataFrame:
     rows = []
     for folder in sorted(paths.steps().glob("*")):
         outdated = _outdated(folder)
-        results = len(list(folder.glob("*.json")))
+        results = len(list(folder.glob(RECORDS)))
         rows.append((folder.name, results, size_mb(folder), size_mb(*outdated) if outdated else 0.0))
     if old := older_layout(paths.store()):
         rows.append(("(older layout)", len(old), size_mb(*old), size_mb(*old)))
@@ -53,8 +64,8 @@ def prune(networks: bool = False) -> float:
     Parameters
     ----------
     networks : bool
-        Also remove trained networks whose scores are kept. To apply them to other photographs, they would have to be
-        trained again.
+        Also remove the trained networks of single lesions. Their scores stay; to apply them to other photographs, they
+        would have to be trained again.
     """
     doomed = older_layout(paths.store())
     for folder in paths.steps().glob("*"):
@@ -70,8 +81,11 @@ def _outdated(folder: Path) -> list[Path]:
     """Files of one step that no run of the current project and environment asks for."""
     step = _steps().get(folder.name)
     kept = set()
-    for record in folder.glob("*.json"):
-        key = json.loads(record.read_text())["key"]
+    for record in folder.glob(RECORDS):
+        try:
+            key = json.loads(record.read_text())["key"]
+        except (ValueError, KeyError):  # damaged: the step will be computed again
+            continue
         if step and all(key.get(name) == value for name, value in step.dependencies.items()):
             kept.add(record.stem)
     return [file for file in sorted(folder.iterdir()) if file.name.split(".")[0] not in kept]

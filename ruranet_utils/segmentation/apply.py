@@ -18,6 +18,7 @@ from ruranet_utils.data.decoding import field_of_view
 from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
+from ruranet_utils.data.sources.base import stem_of
 from ruranet_utils.data.sources.folder import find_photographs
 from ruranet_utils.profiles import DISPLAY, PROFILES, get_profile
 from ruranet_utils.segmentation.model_file import EIGHT_NEIGHBORS, Model, load, model_path
@@ -50,7 +51,8 @@ class Finding:
     ----------
     name : str
     shown : ndarray of uint8, shape (side, side, 3)
-        The part of the photograph that the model saw, at the photograph's own size or ``SHOWN_PX``, if that is smaller.
+        The part of the photograph that the model saw, at the photograph's own size, but not larger than ``SHOWN_PX``
+        nor smaller than the model saw it.
     masks : dict of str to ndarray of bool, shape (h, w)
         By lesion, as the model saw the photograph.
     frame : Frame
@@ -78,7 +80,7 @@ class Finding:
                 "image": self.name,
                 "lesion": lesion,
                 "number": ndimage.label(mask, EIGHT_NEIGHBORS)[1],
-                "area_percent": 100 * mask.mean() / self.field,
+                "area_percent": 100 * mask.mean() / self.field if self.field else np.nan,
                 "disc_areas": mask.sum() / disc if disc else np.nan,
             }
             for lesion, mask in self.masks.items()
@@ -171,7 +173,7 @@ def segment(
     Refused
         If a photograph cannot be read.
     ValueError
-        If the model does not find one of the lesions.
+        If the model does not find one of the lesions, or for an array of another shape or type.
     """
     finder = Finder.of(model, lesions)
     if isinstance(images, np.ndarray):
@@ -218,8 +220,14 @@ def load_model(name: str | Path = "shipped") -> Model:
     return load(file)
 
 
-def photographs(path: str | Path) -> dict[str, Path]:
+def photographs(path: str | Path, out: Path | None = None) -> dict[str, Path]:
     """The photographs that a path stands for, by name: a file, or those in a folder.
+
+    Parameters
+    ----------
+    path : str or Path
+    out : Path, optional
+        Folder of results: what lies in it is no photograph.
 
     Raises
     ------
@@ -232,8 +240,13 @@ def photographs(path: str | Path) -> dict[str, Path]:
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if path.is_file():
-        return {path.stem: path}
+        return {stem_of(path.name) or path.name: path}
     files, problems, notes = find_photographs(path)
+    if out:
+        found, place = files, out.resolve()
+        files = {name: file for name, file in found.items() if not file.resolve().is_relative_to(place)}
+        if found and not files:
+            problems = [Refused(path, f"holds nothing but results in {out}", "photographs", "name another --out")]
     refuse(problems)
     for note in notes:
         warnings.warn(note, stacklevel=3)
@@ -344,6 +357,7 @@ def _read(table: Path) -> pd.DataFrame:
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:
     """Whether a photograph was already segmented with this model and its files still exist."""
+    name, rows = rows["image"].iloc[0], rows[rows["lesion"].isin(finder.lesions)]
     same = (rows[list(about)] == pd.Series(about)).all().all()
-    files = [folder / f"{rows['image'].iloc[0]}_{lesion}.png" for lesion in finder.lesions]
+    files = [folder / f"{name}_overlay.jpg", *(folder / f"{name}_{lesion}.png" for lesion in finder.lesions)]
     return same and set(finder.lesions) <= set(rows["lesion"]) and all(file.is_file() for file in files)

@@ -18,6 +18,7 @@ from ruranet_utils.networks.device import device_settings, plan, prepare
 from ruranet_utils.profiles import Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.patches import image_batches
+from ruranet_utils.storage import paths
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays, write_atomically
 
@@ -48,9 +49,9 @@ class Model:
     card : dict
         ``lesions`` with their ``thresholds``, ``encoder``, ``attention``, ``encoder_depth``, ``decoder_width``,
         ``image_size_px``, ``crop_field``; ``disc``: whether "edema" is the optic disc; ``trained_on`` (sources),
-        ``licenses``, ``n_train``, ``n_val`` and ``n_test`` images; ``data`` (SHA-256 of the cohort); ``scores`` on the
-        test images, where it was scored, and ``notes``, by lesion; ``weights`` (origin of the encoder's first ones),
-        ``machine`` (trained on), ``intended_use`` and ``sha256`` over the parameters.
+        ``licenses``, ``n_train``, ``n_val``, ``n_test`` and ``n_healthy`` images; ``seed``; ``data`` (SHA-256 of the
+        cohort); ``scores`` on the test images, where it was scored, and ``notes``, by lesion; ``weights`` (origin of
+        the encoder's first ones), ``machine`` (trained on), ``intended_use`` and ``sha256`` over the parameters.
     """
 
     state: Arrays
@@ -212,10 +213,12 @@ def load_all(folder: Path, lesions: Sequence[str], attention: str | None = "scse
     if missing:
         notebook = "02" if attention else "05"  # a profile whose data show the lesion
         names = ", ".join(model_path(folder, [lesion], attention).name for lesion in missing)
+        train = f"make reproduce PROFILE={folder.name} ARGS='--only {notebook}', if its data have masks of them"
+        if folder == paths.models("shipped"):
+            train = "make models"
         raise FileNotFoundError(
-            f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once (make reproduce "
-            f"PROFILE={folder.name} ARGS='--only {notebook}', if its data have masks of them) or copy the files there "
-            "(docs/own_images.md)"
+            f"no trained model for {', '.join(missing)}: expected {names} in {folder}. Train them once ({train}) or "
+            "copy the files there (docs/own_images.md)"
         )
     return {lesion: load(model_path(folder, [lesion], attention)) for lesion in lesions}
 

@@ -133,14 +133,15 @@ class Patches:
 
 @dataclass
 class JointPatches(Patches):
-    """Patches for several lesions: the lesion is drawn first, so that rare ones appear as often as desired.
+    """Patches for several lesions: near lesions, the lesion is drawn first, so that rare ones appear often enough.
 
     The masks of a batch are ``UNKNOWN`` where a lesion was not searched for.
 
     Parameters
     ----------
     lesion_draw : sequence of float, shape (n_lesions,)
-        How often each lesion is drawn; then an image that shows it, and for a share ``lesion_patches`` also a pixel.
+        For a share ``lesion_patches`` of the other patches: how often each lesion is drawn, then an image that shows it
+        and one of its pixels. The rest lie anywhere in any image that is not healthy.
     healthy_patches : float
         Share of the patches cut from images that were searched for lesions and have none.
     mistaken : sequence of ndarray of int, shape (n_pixels, 2)

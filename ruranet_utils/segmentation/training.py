@@ -225,7 +225,8 @@ def fit_joint(
     Returns
     -------
     dict of str to ndarray
-        As for :func:`fit`, with the moving average of the parameters, and without a validation Dice.
+        As for :func:`fit`, without a validation Dice; the parameters are their moving average if the profile has a
+        ``weight_average``. The batch is not made smaller if memory runs out.
 
     Raises
     ------

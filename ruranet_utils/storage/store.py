@@ -1,6 +1,6 @@
 """Content-addressed store: an expensive step is computed once per combination of settings, data, code and machine.
 
-Results are in ``<root>/2``, named after the layout's number: an older layout beside it is left alone and never read.
+The store's folder holds the root ``2``, named after the layout's number: an older layout beside it is never read.
 """
 
 from __future__ import annotations
@@ -270,7 +270,8 @@ def note(**event) -> None:
 
 
 def _key(step: Step, settings: Mapping) -> dict:
-    """Everything a result depends on. Steps that only draw, decode or copy do not depend on the instructions."""
+    """Everything a result depends on. Steps that only need numpy and Pillow do not depend on the
+    instructions."""
     key = {"step": step.name, **step.dependencies, "settings": settings}
     if key["libraries"].keys() - {"numpy", "pillow", "imagehash"}:
         key["instructions"] = machine.instructions(with_torch="torch" in key["libraries"])

@@ -72,7 +72,9 @@ class Classification(pl.LightningModule):
 
     def training_step(self, batch, batch_index):
         images, labels = batch
-        loss = training.check_finite(self.loss(self.model(images)[:, 0], labels), batch_index)
+        loss = training.check_finite(
+            self.loss(self.model(images)[:, 0], labels), f"batch {batch_index} of epoch {self.current_epoch}"
+        )
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(images))
         return loss
 

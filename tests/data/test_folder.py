@@ -156,7 +156,8 @@ def test_links_in_a_circle_are_named(root, store):
 
 
 def test_what_systems_leave_behind_is_passed_over(root, store):
-    save_mask(root / "masks/hard_exudates" / f"{NAMES[0]}.png", LESION)
+    for name in NAMES:
+        save_mask(root / "masks/hard_exudates" / f"{name}.png", LESION)
     for name in ("masks/Thumbs.db", "masks/hard_exudates/desktop.ini", "masks/@eaDir/x", "masks/__MACOSX/x"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"x")

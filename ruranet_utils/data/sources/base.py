@@ -106,7 +106,7 @@ def stem_of(name: str) -> str | None:
 
 
 def below(root: Path, pattern: str) -> list[Path]:
-    """Files and folders at any depth, sorted; hidden ones and those in ``__MACOSX`` are skipped."""
+    """Files and folders at any depth, sorted. Links are skipped, as is what is hidden or named like ``__MACOSX``."""
     found = (path for path in root.rglob(pattern) if not path.is_symlink())
     return sorted(p for p in found if not any(x.startswith((".", "__")) for x in p.relative_to(root).parts))
 

@@ -11,6 +11,7 @@ for among the images below the same parent. ``layout.yml`` in the source's folde
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def discover(root: Path, with_masks: bool = True) -> Layout:
             masks[name] = path
     listed = {kind: [folder.relative_to(root).as_posix() for folder in found] for kind, found in folders.items()}
     report = f"{root.name}: {len(images)} images in {listed['images']}, {len(masks)} masks in {listed['masks']}"
-    print(report)
+    print(report, file=sys.stderr)
     return Layout(images, masks, report)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +67,7 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     rest = [f"{line}\n" for line in lines[first:]]
     reader = csv.reader(rest, delimiter=delimiter, skipinitialspace=True)
     header, rows = _columns(next(reader), file), []
-    for row in reader:
+    for row in _until_too_long(reader, file):
         cells = [cell.strip() for cell in row]
         if any(cells[len(header) :]):
             found = f"has {len(cells)} cells in line {first + reader.line_num}"
@@ -115,3 +115,11 @@ def _columns(cells: list[str], file: Path) -> list[str]:
             file, f"has the columns {found}", COLUMNS, "write them into the first row, and remove what stands above"
         )
     return columns
+
+
+def _until_too_long(reader: Iterator[list[str]], file: Path) -> Iterator[list[str]]:
+    """The rows, or a refusal if a cell goes on for ever."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise Refused(file, f"cannot be read ({error})", "each cell in one line", "close the quotation marks") from None
