@@ -94,6 +94,12 @@ def test_audit_of_a_table():
     assert done.exit_code == 1 and "IoU above precision" in done.stdout
 
 
+@pytest.mark.parametrize("option", ["--positive-share", "--max-images"])
+def test_a_wrong_option_of_audit_is_named(option):
+    done = ruranet("audit", "-", option, "1", stdin="accuracy\n0.8\n")
+    assert done.exit_code == 2 and f"'{option}'" in done.stderr
+
+
 def test_a_table_as_people_write_it():
     """Blanks, capitals and other names of F1 do not hide a score; the row is impossible by its recall or its F1."""
     for head, row in (("Accuracy, Precision, Recall", "0.8, 0.8, 0.9"), ("accuracy,precision,F1 score", "0.8,0.8,0.2")):
@@ -157,6 +163,13 @@ def test_segment_names_a_bad_file_at_the_end_and_does_the_others(untrained, phan
     done = shell("segment", tmp_path, "--model", model, "--out", tmp_path / "found", "--json")
     assert done.returncode == 1 and [row["image"] for row in json.loads(done.stdout)] == ["a", "c"]
     assert "left out" in done.stderr.splitlines()[-1] and "b.png" in done.stderr.splitlines()[-1]
+
+
+def test_segment_of_bad_files_alone_is_still_json(untrained, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"no photograph")
+    model = untrained / "models/synthetic/hemorrhages.safetensors"
+    done = ruranet("segment", tmp_path, "--model", model, "--out", tmp_path / "found", "--json")
+    assert done.exit_code == 1 and json.loads(done.stdout) == []
 
 
 def test_segment_refuses_a_folder_it_cannot_write_to_before_it_computes(tmp_path):

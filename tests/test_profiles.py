@@ -93,6 +93,8 @@ def test_unknown_names_are_answered_with_the_valid_ones():
         ("instructions", "sse", "instructions must be 'avx2' or 'native', got 'sse'"),
         ("n_seeds", 0, "n_seeds must be a positive integer, got 0"),
         ("device", "tpu", "device must be 'cpu', 'cuda' or 'auto', got 'tpu'"),
+        ("split", 0.8, "split must be a list of numbers, got 0.8"),
+        ("lesion_draw", "0.2", "lesion_draw must be a list of numbers, got '0.2'"),
         ("split", (0.5, 0.5), "split must be three positive fractions"),
         ("split", (0.8, 0.2, 0.2), "split must be three positive fractions"),
         ("split", (0.9, 0.1, 0.0), "split must be three positive fractions"),

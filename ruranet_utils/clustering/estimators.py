@@ -55,7 +55,8 @@ class Clustering(ClusterMixin, BaseEstimator):
     Attributes
     ----------
     labels_ : ndarray of int64, shape (n_images,)
-        In [0, n_clusters); the numbering of the clusters is arbitrary.
+        In [0, n_clusters), or [0, 3) for the released agglomerative clustering; the numbering of the clusters is
+        arbitrary.
     cluster_centers_ : ndarray of float64, shape (n_clusters, n_features)
         Medoids or means; agglomerative clustering has none.
     n_features_in_ : int

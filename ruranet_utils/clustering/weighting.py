@@ -174,7 +174,7 @@ def held_out(search: WeightSearch, y_true: np.ndarray, patients: np.ndarray, see
     Raises
     ------
     ValueError
-        If there are fewer than two patients or images of a class.
+        If there are fewer than two patients, or images of either class.
     """
     y_true, indices = np.asarray(y_true), []
     predicted = np.empty(len(y_true), dtype=int)

@@ -49,11 +49,6 @@ class Frame:
         """The six numbers, in the order of ``FRAME``; ``Frame(*array.tolist())`` converts back."""
         return np.array(astuple(self))
 
-    @property
-    def share(self) -> float:
-        """Its area relative to the photograph's, above 1 where it extends beyond it."""
-        return (self.right - self.left) * (self.bottom - self.top) / (self.height_px * self.width_px)
-
     def cut(self, image: Image.Image, size_px: int, resample: Image.Resampling) -> Image.Image:
         """Scale the frame's part of an image to a square, black where it extends beyond the image.
 

@@ -99,10 +99,6 @@ class Model:
         write_atomically(path, lambda file: save_file(ordered, file, header))
         return path
 
-    def rounded(self) -> Model:
-        """The model with its parameters rounded as in a half-precision file."""
-        return replace(self, state=_widened(_rounded(self.state)))
-
     def probabilities(self, images: np.ndarray, profile: Profile) -> Iterator[np.ndarray]:
         """Probability of each lesion in every pixel, averaged over an image and its three flips, batch by batch.
 

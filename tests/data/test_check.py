@@ -1,5 +1,7 @@
 """Folders that people have: read right, or refused with everything that is wrong, before anything is computed."""
 
+import gzip
+import io
 import json
 import os
 import shutil
@@ -507,3 +509,26 @@ def test_names_with_dots_blanks_and_backslashes_are_found(root):
     rows = ["P0_2024.05.01,0,P0", "eye one,1,P0", "P1/left,0,P1", *ROWS[3:]]
     (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]) + "\n")
     assert reads(root)["masks"]["hard_exudates"]["masks"] == 12
+
+
+def test_masks_that_leave_a_side_of_the_split_without_any_are_refused_before_anything_is_decoded(root, store):
+    """Of twelve patients, masks of the three that the diagnosis draws for training."""
+    rows = [f"{name}.png,{number % 2},P{number}" for number, name in enumerate(NAMES)]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient", *rows]) + "\n")
+    table = load_cohorts(profile(root), store)[1].table
+    kept = set(table.loc[table["split"] == "train", "image_id"][:3])
+    for file in (root / "masks/hard_exudates").iterdir():
+        if file.stem not in kept:
+            file.unlink()
+    assert "holds masks of no patient drawn for test, expected at least 3" in found(root)
+    with pytest.raises(ValueError, match=r"no photograph with masks falls to test \(3 patients have masks\)"):
+        load_cohorts(profile(root), store)
+
+
+def test_a_gzipped_photograph_is_decoded_not_searched_for_its_end(root):
+    for name, (image, _) in zip(NAMES, EYES, strict=True):
+        (root / "images" / f"{name}.png").unlink()
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=95)
+        (root / "images" / f"{name}.jpg.gz").write_bytes(gzip.compress(content.getvalue()))
+    assert reads(root)["photographs"] == 12

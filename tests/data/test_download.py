@@ -218,7 +218,15 @@ def test_an_archive_larger_than_the_limit_is_refused(tmp_path, archive, monkeypa
         unpack([archive({"a": os.urandom(60), "b": os.urandom(60)})], tmp_path / "raw")
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no archive", lambda data: data[: len(data) // 2]])
+def overwritten(data):
+    """With the end of the compressed bytes damaged; the headers are whole."""
+    middle = data.index(b"PK\x01\x02") // 2
+    return data[:middle] + bytes(100) + data[middle + 100 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: b"no archive", lambda data: data[: len(data) // 2], overwritten]
+)
 def test_a_damaged_archive_leaves_nothing_behind(tmp_path, archive, damage):
     path = archive({"a": os.urandom(5000)})
     path.write_bytes(damage(path.read_bytes()))

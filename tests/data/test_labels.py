@@ -68,6 +68,7 @@ def test_blanks_around_cells_are_dropped_and_missing_patients_stay_empty(tmp_pat
             r"has the columns \['a', 'b'\], expected a first row with image, label and, if known, patient, each once",
         ),
         ("image,label,Label\n", "each once"),
+        ('image,label\n"eye 1,0\n' + "eye 2,1\n" * 20_000, "cannot be read .*field larger than field limit"),
         ("image,label\n\neye 1,1,P1\n", r"has 3 cells in line 3, expected 2 as in the header"),
     ],
 )

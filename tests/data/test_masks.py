@@ -221,3 +221,9 @@ def test_a_mask_that_says_it_is_turned_is_refused(tmp_path):
     gray(255).save(tmp_path / "a.png", exif=exif)
     with pytest.raises(ValueError, match=r"a\.png is stored rotated \(EXIF\), expected an upright mask"):
         read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("ground", [0, 127])
+def test_a_mask_of_nothing_but_what_is_not_to_be_judged_is_empty(tmp_path, ground):
+    Image.fromarray(np.where(LESION, 127, ground).astype(np.uint8)).save(tmp_path / "m.png")
+    assert not read_mask(tmp_path / "m.png", 127).any()

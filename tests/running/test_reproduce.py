@@ -286,12 +286,13 @@ def test_two_clusters_of_own_photographs_in_one_command(modelled, own):
     places = {"RURANET_STORE": str(modelled / "store"), "RURANET_FIGURES": str(own[0].parent / "figures")}
     for photograph in sorted((own[0] / "images").iterdir())[::2]:  # at 512 px, the size of the profile
         photograph.unlink()
+    (own[0] / "images/Auge 1.png").rename(own[0] / "images/001.png")
     command = [Path(sys.executable).with_name("ruranet"), "cluster", own[0], "--models", "synthetic", "--json"]
     done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert len(rows) == 6 and {row["areas"] for row in rows} == {"more lesions", "fewer lesions"}
-    assert "kmedoids" not in rows[0]
+    assert "kmedoids" not in rows[0] and "001" in {row["image_id"] for row in rows}
     assert [row["severity"] for row in rows] == sorted((row["severity"] for row in rows), reverse=True)
     assert "[1/1] 09_own_images" in done.stderr
 

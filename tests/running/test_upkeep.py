@@ -55,6 +55,24 @@ def test_an_older_layout_is_never_served_and_left_alone(store, tmp_path):
     assert (tmp_path / "weight_search/abc.json").read_bytes() == b"x" * 50_000
 
 
+def test_what_is_not_ours_is_left_alone(store, tmp_path):
+    for name in ("my photographs/eye.png", "my tables/a.json", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    upkeep.prune()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"2", "models", "my photographs", "my tables", "notes.txt"}
+
+
+def test_a_damaged_record_counts_as_outdated(store):
+    record = store.path(SEARCH, {"seed": 0}).with_suffix(".json")
+    record.write_text(record.read_text()[:20])
+    record.with_name(".1-half.json").write_text("{")
+    table = upkeep.survey().set_index("step")
+    assert table.loc["weight_search", "results"] == 2
+    upkeep.prune()
+    assert not record.exists() and not record.with_name(".1-half.json").exists()
+
+
 def test_the_command_shows_and_prunes(store, tmp_path):
     shown = CliRunner().invoke(cli.main, ["store", "--json"])
     assert {row["step"] for row in json.loads(shown.stdout)} >= {"weight_search", "(older layout)"}

@@ -218,3 +218,37 @@ def test_what_a_cropping_model_finds_comes_back_where_it_was(model, phantoms, tm
     field = np.asarray(photograph).max(axis=2) > 20
     share = found.table["area_percent"][0]
     assert share == pytest.approx(100 * mask.sum() / field.sum(), rel=0.05)
+
+
+def test_results_are_no_photographs(model, folder):
+    out = folder / "found"
+    assert into(out, folder, Finder.of(model)) == [None, None]
+    assert set(photographs(folder, out)) == {"eye 0", "eye 1"} and len(photographs(folder)) > 2
+    with pytest.raises(Refused, match=r"holds nothing but results in .*name another --out"):
+        photographs(out, out)
+
+
+def test_a_photograph_has_one_name_alone_and_in_its_folder(tmp_path):
+    for name in ("eye.jpg.gz", "a.b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    alone = {name for file in tmp_path.iterdir() for name in photographs(file)}
+    assert alone == set(photographs(tmp_path)) == {"eye", "a.b"}
+
+
+def test_rows_of_lesions_that_are_not_asked_for_repeat_nothing(model, folder, tmp_path, monkeypatch):
+    out, read = tmp_path / "out", []
+    into(out, folder, Finder.of(model))
+    another = replace(model, card={**model.card, "sha256": "1" * 64})
+    into(out, folder, Finder.of(another, "hemorrhages"))
+    original = Finder.read
+    monkeypatch.setattr(Finder, "read", lambda self, name, file: read.append(name) or original(self, name, file))
+    into(out, folder, Finder.of(another, "hemorrhages"))
+    assert not read
+    (out / "eye 1_overlay.jpg").unlink()
+    into(out, folder, Finder.of(another, "hemorrhages"))
+    assert read == ["eye 1"]
+
+
+def test_without_a_field_of_view_a_share_is_missing(model):
+    found = segment(np.zeros((1, 3, 64, 64), np.uint8), model=model)
+    assert found.table["area_percent"].isna().all()

@@ -118,3 +118,9 @@ def test_the_disc_is_its_largest_part_and_lesions_are_all_of_theirs():
     assert masks[1, 1].sum() == 1 and not decide(probability * 0, [0.5, 0.5], disc=1).any()
     np.testing.assert_array_equal(decide(probability, [0.5, 0.7]), probability > np.reshape([0.5, 0.7], (2, 1, 1)))
     assert decide(probability[:0], [0.5, 0.5], disc=1).shape == (0, 2, 8, 8)
+
+
+def test_a_lost_shipped_network_is_made_by_its_own_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"Train them once \(make models\)"):
+        load_all(paths.models("shipped"), ["edema"])
