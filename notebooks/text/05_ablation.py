@@ -128,8 +128,7 @@ for selection in ("equal", "oracle"):
         steps.append({"selection": selection, "before": before, "after": after, **difference})
 steps = adjust(pd.DataFrame(steps), "selection").rename(columns={"difference": "difference ours"})
 printed = published.table_5().set_index("variant")["accuracy"]
-paper = printed.reindex(steps["after"]).to_numpy() - printed.reindex(steps["before"]).to_numpy()
-steps.insert(3, "difference paper", paper)
+steps.insert(3, "difference paper", steps["after"].map(printed) - steps["before"].map(printed))
 steps = steps.assign(n=len(diagnosis), weights=find_weights(backbone, run.profile).origin)
 shown = steps[steps["verdict"] != "no difference shown"].query("selection == 'equal'")
 finding = ", ".join(f"{row.before} to {row.after} {row.verdict}" for row in shown.itertuples()) or "no difference shown"

@@ -68,7 +68,7 @@ CLAIMS = (
         "05",
     ),
     (
-        "Table 5",
+        "–",
         "the same against features of the whole image (b - a+)",
         "table_5_steps",
         {"before": "a+", "after": "b"} | _ORACLE,

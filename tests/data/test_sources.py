@@ -395,7 +395,7 @@ def test_a_layout_file_says_what_no_rule_finds(odd_layout, capsys):
     records = {record.image_id: record for record in haemorrhage.records(odd_layout)}
     assert set(records) == {"Eyes/A/1", "Eyes/B/2"}
     assert [name for name, record in records.items() if record.mask_paths] == ["Eyes/B/2"]
-    assert "2 images in ['Eyes/A', 'Eyes/B'], 1 masks in ['Drawn']" in capsys.readouterr().out
+    assert "2 images in ['Eyes/A', 'Eyes/B'], 1 masks in ['Drawn']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
