@@ -156,7 +156,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: as above, but in `open` trained without healthy eyes, as `released` is. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks, threshold included. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
+# `held_out`: as above, but in `open` trained without healthy eyes, as `released` is. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks. Single-lesion networks choose epoch and threshold on the test images, too; a joint network chooses neither, and takes half as many steps as above. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
 
 # %%
 encoder_of = best_encoders(study)

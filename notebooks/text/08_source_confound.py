@@ -29,7 +29,7 @@
 #
 # That is 0.5 if class and camera are independent (untied), 0.75 if they are tied 3 : 1, and 1 if each class has its own camera.
 #
-# We run the same methods on cohorts that differ in one thing: which camera photographed whom. Every cohort also comes **without its lesions**. A method that still finds the class there does not use the lesions.
+# We run the same methods on cohorts that differ in which camera photographed whom; in `open` they then differ in who was photographed, too. Every cohort also comes **without its lesions**. A method that still finds the class there does not use the lesions.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -132,7 +132,7 @@ show(wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {n_images} images in e
 # %% [markdown]
 # ## Figure · Accuracy by how closely class and camera are tied
 #
-# Top: what the method is made for. Lesions reveal the class where the camera does not, and the tie adds accuracy for most methods. Middle: whole images. Bottom: images without lesions, so any rise there comes from the camera. The dotted line is the paper's 0.84. The dashed line is the same supervised models scored where class and camera are untied: what they learned from the camera is worth nothing there. The 95 % intervals are over patients, for the given clusters and models, and not adjusted for the number of comparisons.
+# Top: what the method is made for. Lesions reveal the class where the camera does not, and the tie adds accuracy for most methods. Middle: whole images. Bottom: images without lesions, so any rise there comes from the camera (in `open` also from who was photographed, and from what inpainting leaves). The dotted line is the paper's 0.84. The dashed line is the same supervised models scored where class and camera are untied: what they learned from the camera is worth nothing there. The 95 % intervals are over patients, for the given clusters and models, and not adjusted for the number of comparisons.
 
 # %% alt="Three panels, for lesions, whole images, and images without lesions: the accuracy of every method where class and camera are untied, partly tied, and fully tied, with the paper's 0.84 as a dotted line."
 labels = {method: DISPLAY.get(method, method) for method in (*METHODS, SUPERVISED)}
