@@ -124,9 +124,10 @@ def average_precision_of(counted: np.ndarray) -> float:
 
 
 def coarse_aupr(counted: np.ndarray) -> float:
-    """Area under the precision-recall curve as others compute it: a trapezoid over the thresholds 0, 0.1, ..., 1."""
-    precision, recall = (curve[:-1][:: BINS // 10][::-1] for curve in precision_recall(counted))
-    return float(auc(recall, precision))
+    """Area under the precision-recall curve as others compute it: a trapezoid over the thresholds 0, 0.1, ..., 1, with
+    nothing found at 1."""
+    precision, recall = (np.append(curve[: BINS : BINS // 10], curve[-1]) for curve in precision_recall(counted))
+    return float(auc(recall[::-1], precision[::-1]))
 
 
 def field_table(

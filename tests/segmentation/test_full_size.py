@@ -44,12 +44,18 @@ def test_eleven_thresholds_and_a_trapezoid(graded):
     probability, truth = graded
     points = []
     for threshold in np.arange(11) / 10:
-        found = probability >= threshold
+        found = (probability >= threshold) & (threshold < 1)
         precision = truth[found].mean() if found.any() else 1.0
         points.append((truth[found].sum() / truth.sum(), precision))
     recall, precision = np.array(points[::-1]).T
     expected = sum((recall[i + 1] - recall[i]) * (precision[i + 1] + precision[i]) / 2 for i in range(10))
     assert full_size.coarse_aupr(full_size._histogram(probability, truth)) == pytest.approx(expected)
+
+
+def test_a_perfect_prediction_has_the_whole_area():
+    """Probabilities of exactly 1, as half precision rounds them to, are above the threshold of 1 for nobody."""
+    truth = np.arange(100).reshape(10, 10) < 20
+    assert full_size.coarse_aupr(full_size._histogram(truth.astype(np.float32), truth)) == pytest.approx(1)
 
 
 def test_masks_are_read_as_large_as_they_are_and_probabilities_scaled_up(tmp_path):
