@@ -61,8 +61,8 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     Synthetic: the same eyes with both cameras. Real, with the masks and the labels from different sources (``open``):
     all images of the first source show lesions and stand for class 1; the second gives class 0 and the rest of class 1.
     ``paper``: the cohorts with graded and with assumed negatives. Otherwise the diagnosis cohort as it is. If two
-    sources are mixed, each image of the second is also filled in where some image of the first was, so that the filling
-    does not reveal the source.
+    sources are mixed, each image of the one is also filled in where some image of the other was, so that the filling
+    does not reveal the source. Lesions are found by networks that saw no healthy eyes, and not the image itself.
 
     Parameters
     ----------
@@ -79,11 +79,27 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     elif set(segmentation.table["source"]).isdisjoint(diagnosis.table["source"]):
         table = segmentation.table.assign(label=pd.array([1] * len(segmentation), "Int64"))
         parts = [replace(segmentation, table=table), diagnosis]
-    found = [lesion_masks(segmentation, part.images, profile, store) for part in parts]
+    unaware = replace(segmentation, healthy=None)
+    lesions = [*LESIONS, *(name for name in segmentation.annotated if name not in LESIONS)]
+    keeps = segmentation.healthy is None
+    found = [
+        lesion_masks(
+            unaware,
+            part.images,
+            profile,
+            store,
+            keeps=keeps,
+            lesions=lesions,
+            unseen=part.images is segmentation.images,
+        )
+        for part in parts
+    ]
     holes = [lesion_holes(part, masks) for part, masks in zip(parts, found, strict=True)]
     two_sources = len(parts) == 2 and profile.name != "paper"
     if two_sources:
-        holes[1] |= holes[0][np.random.default_rng(profile.seed).integers(len(holes[0]), size=len(holes[1]))]
+        rng = np.random.default_rng(profile.seed)
+        lent = [theirs[rng.integers(len(theirs), size=len(ours))] for ours, theirs in (holes, reversed(holes))]
+        holes = [ours | theirs for ours, theirs in zip(holes, lent, strict=True)]
     cleaned = [without_lesions(part.images, hole, store) for part, hole in zip(parts, holes, strict=True)]
     photographs = Cohort(
         pd.concat([part.table for part in parts], ignore_index=True),
@@ -96,7 +112,7 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
         cohorts = {"graded negatives": np.arange(graded), "assumed negatives": graded + np.arange(assumed)}
     if two_sources:
         cohorts = _from_two_sources(photographs.labels, len(segmentation), profile.seed)
-    return Pool(photographs, np.concatenate(found), np.concatenate(cleaned), cohorts)
+    return Pool(photographs, np.concatenate(found)[:, : len(LESIONS)], np.concatenate(cleaned), cohorts)
 
 
 def synthetic_pool(profile: Profile, store: Store, n_eyes: int = N_EYES) -> Pool:

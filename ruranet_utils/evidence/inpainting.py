@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 from skimage.restoration import inpaint_biharmonic
 
 from ruranet_utils.data.cohort import Cohort
-from ruranet_utils.profiles import ANNOTATIONS, LESIONS
+from ruranet_utils.profiles import ANNOTATIONS
 from ruranet_utils.storage.progress import progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Store, digest_arrays
@@ -51,13 +51,13 @@ def lesion_holes(cohort: Cohort, found: np.ndarray) -> np.ndarray:
     cohort : Cohort
         Its masks are included, if it has any.
     found : ndarray of bool, shape (n, n_lesions, h, w)
-        In the order of ``profiles.LESIONS``. Edema stays in place: on real images its masks show the optic disc.
+        The first of ``profiles.ANNOTATIONS``. Edema stays in place: on real images its masks show the optic disc.
 
     Returns
     -------
     ndarray of bool, shape (n, h, w)
     """
-    holes = found[:, [row for row in REMOVED if row < len(LESIONS)]].any(axis=1)
+    holes = found[:, [row for row in REMOVED if row < found.shape[1]]].any(axis=1)
     return holes if cohort.masks is None else holes | cohort.masks[:, REMOVED].any(axis=1)
 
 

@@ -17,7 +17,7 @@ from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation import unet
 from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, decide, learned
 from ruranet_utils.segmentation.patches import Annotated, image_batches
-from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts
+from ruranet_utils.segmentation.scores import COUNTS, average_precision, best_threshold, pixel_counts
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store
 
@@ -69,7 +69,8 @@ class JointSegmenter:
     store : Store
     attention : {"scse", None}
     protocol : {"held_out", "released"}
-        ``"released"`` trains on the test images, and on no healthy eye.
+        ``"released"`` trains on the test images, and on no healthy eye, with as many patches per epoch as
+        ``"held_out"``; it chooses the threshold of each lesion on the test images, too.
     validated : bool
         Whether :meth:`scores` cross-validates, which takes three more trainings.
     """
@@ -104,6 +105,11 @@ class JointSegmenter:
         is_test = (self.cohort.table["split"] == "test").to_numpy()
         return np.flatnonzero(is_test if self.protocol == "released" else ~is_test)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Images that train, and images that choose the threshold."""
+        return len(self.rows), len(self.rows) if self.protocol == "released" else 0
+
     def with_seed(self, seed: int) -> JointSegmenter:
         """The same with another seed, without cross-validating again."""
         profile = replace(self.profile, seed=seed)
@@ -115,22 +121,27 @@ class JointSegmenter:
 
     def model(self, encoder: str, fold: int = ALL, **card) -> Model:
         """The trained network; ``card`` adds to what its card says."""
-        state = {name: value for name, value in self.train("", encoder, fold).items() if name.startswith("state.")}
-        about = {"lesions": list(self.lesions), "encoder": encoder, "attention": self.attention}
-        about |= self.profile.settings(*SHAPE, "crop_field", "seed")
-        about |= {"thresholds": [THRESHOLD] * len(self.lesions), "disc": self._disc is not None}
-        return Model(state, {**about, **card})
+        return self._model(encoder, fold, thresholds=self._thresholds(encoder), **card)
 
     def masks(self, images: np.ndarray, encoders: Mapping[str, str]) -> np.ndarray:
         """Predicted masks: bool, shape (n, len(encoders), h, w), by lesion and encoder as :func:`best_encoders`."""
-        found = {encoder: self._decide(self.probabilities(images, encoder)) for encoder in set(encoders.values())}
-        channels = [found[encoder][:, self.lesions.index(lesion)] for lesion, encoder in encoders.items()]
-        return np.stack(channels, axis=1)
+        found = {encoder: self.probabilities(images, encoder) for encoder in set(encoders.values())}
+        return self._masks(found, encoders)
+
+    def unseen_masks(self, encoders: Mapping[str, str]) -> np.ndarray:
+        """As :meth:`masks`, of the cohort's own images: a training image by the network that has not seen it."""
+        found = {}
+        for encoder in set(encoders.values()):
+            found[encoder] = np.empty((len(self.cohort), len(self.lesions), *self.cohort.images.shape[2:]), np.float16)
+            rest = np.setdiff1d(np.arange(len(self.cohort)), self.rows)
+            found[encoder][self.rows] = self.out_of_fold(encoder)
+            found[encoder][rest] = self.probabilities(self.cohort.images[rest], encoder)
+        return self._masks(found, encoders)
 
     def probabilities(self, images: np.ndarray, encoder: str, fold: int = ALL) -> np.ndarray:
         """Probability of each lesion in every pixel: float16, shape (n, n_lesions, h, w)."""
 
-        compute = partial(_probabilities, model=self.model(encoder, fold), profile=self.profile)
+        compute = partial(_probabilities, model=self._model(encoder, fold), profile=self.profile)
         job = self._settings(encoder, fold, self._revises), compute
         found = self.store.fetch_parts(PREDICTION, {"": job}, images, workers=plan(self.profile).workers)
         return found[""]["probability"]
@@ -151,15 +162,15 @@ class JointSegmenter:
         for encoder in dict.fromkeys(encoder for _, encoder in pairs):
             self.store.prepare(self.trainings(encoder), plan(self.profile).workers)
             trained = self.train("", encoder)
+            thresholds = dict(zip(self.lesions, self._thresholds(encoder), strict=True))
             shared = {
-                "threshold": np.array([THRESHOLD]),
                 "parameters": np.array([sum(map(np.size, learned(trained)))]),
                 "speed": trained["speed"],
                 "machine": trained["machine"],
             }
             of_test = self.probabilities(self.cohort.images[test], encoder)
             of_val = self.out_of_fold(encoder) if self.cross_validates else of_test[:0]
-            masks_of_test, masks_of_val = self._decide(of_test), self._decide(of_val)
+            masks_of_test, masks_of_val = (self._decide(found, encoder) for found in (of_test, of_val))
             for lesion in (lesion for lesion, name in pairs if name == encoder):
                 truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
                 channel = self.lesions.index(lesion)
@@ -172,6 +183,7 @@ class JointSegmenter:
                 ranked = of_test[:, channel].astype(np.float32)
                 aupr = np.array([average_precision(ranked, truth[test], way) for way in ("pooled", "mean")])
                 found[lesion, encoder] = {"val": counts[0], "test": counts[1], "aupr": aupr, **shared}
+                found[lesion, encoder]["threshold"] = np.array([thresholds[lesion]])
         return {pair: found[pair] for pair in pairs}
 
     @cached_property
@@ -190,8 +202,31 @@ class JointSegmenter:
         """Which channels are empty in a healthy eye: bool, shape (n_lesions,); all except the optic disc."""
         return np.arange(len(self.lesions)) != (-1 if self._disc is None else self._disc)
 
-    def _decide(self, probability: np.ndarray) -> np.ndarray:
-        return decide(probability, [THRESHOLD] * len(self.lesions), self._disc)
+    def _masks(self, found: Mapping[str, np.ndarray], encoders: Mapping[str, str]) -> np.ndarray:
+        """Of each lesion, from the probabilities by its encoder."""
+        masks = {encoder: self._decide(probability, encoder) for encoder, probability in found.items()}
+        channels = [masks[encoder][:, self.lesions.index(lesion)] for lesion, encoder in encoders.items()]
+        return np.stack(channels, axis=1)
+
+    def _decide(self, probability: np.ndarray, encoder: str) -> np.ndarray:
+        return decide(probability, self._thresholds(encoder), self._disc)
+
+    def _thresholds(self, encoder: str) -> list[float]:
+        """Of the probability of each lesion."""
+        if self.protocol == "held_out":
+            return [THRESHOLD] * len(self.lesions)
+        found = self.probabilities(self.cohort.images[self.rows], encoder)
+        truth = self.cohort.masks[self.rows]
+        return [
+            best_threshold(found[:, channel], truth[:, ANNOTATIONS.index(lesion)])
+            for channel, lesion in enumerate(self.lesions)
+        ]
+
+    def _model(self, encoder: str, fold: int, **card) -> Model:
+        state = {name: value for name, value in self.train("", encoder, fold).items() if name.startswith("state.")}
+        about = {"lesions": list(self.lesions), "encoder": encoder, "attention": self.attention}
+        about |= self.profile.settings(*SHAPE, "crop_field", "seed")
+        return Model(state, {**about, "disc": self._disc is not None, **card})
 
     def _annotated(self, fold: int) -> Annotated:
         """The training images without those of a fold."""
@@ -232,7 +267,8 @@ class JointSegmenter:
 
     def _settings(self, encoder: str, fold: int, revised: bool = False) -> dict:
         first = {
-            **self.profile.settings(*FIELDS),
+            **self._drawing.settings(*FIELDS),
+            "lesion_draw": self.profile.lesion_draw,
             **device_settings(self.profile, with_precision=True),
             "data": self.cohort.digest,
             "fold": fold,
@@ -297,9 +333,12 @@ class JointSegmenter:
 
     @property
     def _drawing(self) -> Profile:
-        """The profile of the first stage, drawing only the lesions that are annotated."""
+        """The profile of the first stage: it draws only the lesions that are annotated, and as many patches per epoch
+        under both protocols, or the one with fewer images would learn less."""
         draw = tuple(self.profile.lesion_draw[ANNOTATIONS.index(lesion)] for lesion in self.lesions)
-        return replace(self.profile, lesion_draw=draw, healthy_patches=0.0)
+        usual = (self.cohort.table["split"] != "test").sum()
+        per_image = max(1, round(self.profile.patches_per_image * usual / len(self.rows)))
+        return replace(self.profile, lesion_draw=draw, healthy_patches=0.0, patches_per_image=per_image)
 
 
 def _probabilities(images: np.ndarray, model: Model, profile: Profile) -> Arrays:

@@ -77,6 +77,19 @@ def segmentation_scores(counts: pd.DataFrame, reduction: str = "pooled") -> dict
     return {name: float(score.mean()) for name, score in scores.items()}
 
 
+def best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
+    """The threshold from 0.05 to 0.95, in steps of 0.05, with the largest pooled IoU; 0.5 if none finds a lesion pixel.
+
+    Parameters
+    ----------
+    probability : ndarray of float, shape (n_images, height, width)
+    truth : ndarray of bool, shape (n_images, height, width)
+    """
+    levels = np.arange(1, 20) / 20
+    each = [segmentation_scores(pixel_counts(probability > level, truth))["iou"] for level in levels]
+    return float(levels[np.argmax(each)]) if np.nanmax([0, *each]) > 0 else 0.5
+
+
 def average_precision(probability: np.ndarray, truth: np.ndarray, reduction: str = "pooled") -> float:
     """Area under the precision-recall curve over pixels (AUPR, as average precision): the score of IDRiD's challenge.
 

@@ -14,7 +14,7 @@ from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import ANNOTATIONS, Profile
 from ruranet_utils.segmentation.model_file import APPLIED, SHAPE, Model, learned
 from ruranet_utils.segmentation.patches import Annotated
-from ruranet_utils.segmentation.scores import COUNTS, average_precision, pixel_counts, segmentation_scores
+from ruranet_utils.segmentation.scores import COUNTS, average_precision, best_threshold, pixel_counts
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.store import Arrays, Store, digest_arrays
 
@@ -39,8 +39,6 @@ FIELDS = (  # fields of the profile that the parameters depend on
 )
 # A lesion that few images show is trained for more epochs, at most this many times as many.
 LONGEST = 3
-# Of a probability; one of them is chosen on the validation images.
-THRESHOLDS = np.arange(1, 20) / 20
 # Which images train, choose the epoch and the threshold, and are scored. The code released with the paper uses the
 # test images for all three; "released" repeats that, to show what it does to a score.
 PROTOCOLS = {"held_out": ("train", "val", "test"), "released": ("test", "test", "test")}
@@ -146,6 +144,12 @@ class LesionSegmenter:
         epochs, patience = (round(n * self._rarity[lesion]) for n in (self.profile.epochs, self.profile.patience))
         return replace(self.profile, epochs=epochs, patience=patience)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Images that train, and images that choose the epoch and the threshold."""
+        train, validation, _ = PROTOCOLS[self.protocol]
+        return len(self.cohort.split(train)), len(self.cohort.split(validation))
+
     def with_seed(self, seed: int) -> LesionSegmenter:
         """The same with another seed."""
         return replace(self, profile=replace(self.profile, seed=seed))
@@ -181,8 +185,7 @@ class LesionSegmenter:
         images = np.concatenate([validation.images, test.images])
         probability = np.concatenate([batch[:, 0] for batch in model.probabilities(images, self.profile)])
         found, truth = np.split(probability, [len(validation.images)]), (validation.masks[:, 0], test.masks[:, 0])
-        each = [segmentation_scores(pixel_counts(found[0] > level, truth[0]))["iou"] for level in THRESHOLDS]
-        threshold = THRESHOLDS[np.argmax(each)] if np.nanmax([0, *each]) > 0 else 0.5
+        threshold = best_threshold(found[0], truth[0])
         counts = [
             pixel_counts(probability > threshold, masks)[COUNTS].to_numpy()
             for probability, masks in zip(found, truth, strict=True)

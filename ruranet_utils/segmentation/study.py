@@ -141,17 +141,17 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
         ``lesion``, ``encoder``, ``protocol``; ``iou paper`` (Table 1's row of this encoder, or Table 2's of the
         lesion); ``iou``, mean over ``n_seeds`` seeds with their spread ``iou_sd``; ``iou_low``, ``iou_high`` of the
         first one; ``nearer``: whether this protocol's IoU is the closer to the paper's;
-        ``n train``, ``n val`` and ``n`` images; ``note``.
+        ``n train`` images, ``n choosing`` that choose epoch or threshold, and ``n`` that are scored; ``note``.
     """
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]
-    sizes = segmenter.cohort.table["split"].value_counts()
     segmenter = replace(segmenter, cohort=replace(segmenter.cohort, healthy=None))
     if isinstance(segmenter, JointSegmenter):
         segmenter = replace(segmenter, validated=False)  # nothing is chosen here
     parts = []
-    for name, (train, validation, _) in PROTOCOLS.items():
-        scored = encoder_study(replace(segmenter, protocol=name), pairs)
-        parts.append(scored.assign(protocol=name, **{"n train": sizes[train], "n val": sizes[validation]}))
+    for name in PROTOCOLS:
+        under = replace(segmenter, protocol=name)
+        sizes = dict(zip(("n train", "n choosing"), under.sizes, strict=True))
+        parts.append(encoder_study(under, pairs).assign(protocol=name, **sizes))
     table = pd.concat(parts).sort_values("lesion", key=lambda names: names.map(LESIONS.index), kind="stable")
     printed = published.table_1().set_index(["lesion", "encoder"])["iou"].to_dict()
     chosen = published.table_2().set_index("lesion")["iou"]
@@ -159,7 +159,7 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     distance = (table["iou"] - table["iou paper"]).abs()
     table["nearer"] = distance == distance.groupby(table["lesion"]).transform("min")
     columns = ["lesion", "encoder", "protocol", "iou paper", "iou", "iou_sd", "n_seeds", "iou_low", "iou_high"]
-    return table[[*columns, "nearer", "n train", "n val", "n", "note"]].reset_index(drop=True)
+    return table[[*columns, "nearer", "n train", "n choosing", "n", "note"]].reset_index(drop=True)
 
 
 def invert_edema(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -196,8 +196,10 @@ def lesion_masks(
     attention: str | None = "scse",
     keeps: bool = True,
     protocol: str = "held_out",
+    lesions: Sequence[str] = LESIONS,
+    unseen: bool = False,
 ) -> np.ndarray:
-    """Masks of all four lesions, by models trained on a cohort, or by kept models for lesions that it does not show.
+    """Masks of lesions, by models trained on a cohort, or by kept models for lesions that it does not show.
 
     Parameters
     ----------
@@ -212,11 +214,15 @@ def lesion_masks(
         Whether models that are trained here are kept as files; see :func:`keep`.
     protocol : {"held_out", "released"}
         ``"released"``: models trained on the test images of the cohort, which are not kept.
+    lesions : sequence of str
+        Of ``profiles.ANNOTATIONS``.
+    unseen : bool
+        Whether joint networks segment the cohort's own images, which ``images`` are then, out of fold.
 
     Returns
     -------
     ndarray of bool, shape (n, n_lesions, h, w)
-        In the order of ``profiles.LESIONS``.
+        In the order of ``lesions``.
 
     Raises
     ------
@@ -225,7 +231,7 @@ def lesion_masks(
     ValueError
         If a model was trained on photographs that were cropped differently.
     """
-    missing = [lesion for lesion in LESIONS if lesion not in segmentation.annotated]
+    missing = [lesion for lesion in lesions if lesion not in segmentation.annotated]
     kept = load_all(paths.models(profile.models), missing, attention)
     for lesion, model in kept.items():
         if model.card["crop_field"] != profile.crop_field:
@@ -237,11 +243,13 @@ def lesion_masks(
     if segmentation.annotated:
         study = _choice(segmenter_of(segmentation, profile, store))
         segmenter = replace(segmenter_of(segmentation, profile, store, attention), protocol=protocol)
-        encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in LESIONS}
-        masks |= dict(zip(encoder_of, segmenter.masks(images, encoder_of).swapaxes(0, 1), strict=True))
+        encoder_of = {lesion: encoder for lesion, encoder in best_encoders(study).items() if lesion in lesions}
+        out_of_fold = unseen and isinstance(segmenter, JointSegmenter)
+        found = segmenter.unseen_masks(encoder_of) if out_of_fold else segmenter.masks(images, encoder_of)
+        masks |= dict(zip(encoder_of, found.swapaxes(0, 1), strict=True))
         if keeps and protocol == "held_out":
             keep(segmenter, study if profile.masks == "joint" else study[study["lesion"].isin(encoder_of)])
-    return np.stack([masks[lesion] for lesion in LESIONS], axis=1)
+    return np.stack([masks[lesion] for lesion in lesions], axis=1)
 
 
 def finds_disc(segmentation: Cohort, profile: Profile) -> bool:
