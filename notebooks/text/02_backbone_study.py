@@ -39,7 +39,7 @@
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# Single-lesion networks are trained with Adam and stopped early on the Dice score of the validation images. A pixel's probability is averaged over the image and its three flips; it counts as lesion above the threshold with the best validation IoU. **All scores are from the test images**, which play no part in training, stopping, or the choice of threshold and encoder. The tables report the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, where $TP$ are lesion pixels found, $FP$ false positives and $FN$ lesion pixels missed. Scores are pooled over all pixels of the test images; intervals are 95 % bootstrap intervals over patients.
+# Single-lesion networks are trained with Adam and stopped early on the Dice score of the validation images. A pixel's probability is averaged over the image and its three flips; it counts as lesion above the threshold with the best validation IoU. **All scores are from the test images**, which play no part in training, stopping, or the choice of threshold and encoder. The tables report the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, where $TP$ are lesion pixels found, $FP$ false positives and $FN$ lesion pixels missed. Scores are pooled over all pixels of the test images; intervals are 95 % bootstrap intervals over patients, and over seeds where there are several.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -156,7 +156,7 @@ show(run.save_table(cost, "time_1"), "Training, first seed", digits=2)
 # %% [markdown]
 # ## Table · Two protocols
 #
-# `held_out`: as above, but in `open` trained without healthy eyes, as `released` is. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks. Single-lesion networks choose epoch and threshold on the test images, too; a joint network chooses neither, and takes half as many steps as above. If `released` scores higher, that is memory, not skill. If it scores lower, a short training learned less from the few test images than from the training images. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
+# `held_out`: as above, but in `open` trained without healthy eyes, as `released` is. `released`: the code released with the paper (`ouiiyu/DME` on GitHub) trains on the test images, chooses the epoch on them and scores on them. Here we do the same with our networks, with as many training patches as above. Single-lesion networks choose epoch and threshold on the test images; a joint network is never stopped early and chooses only its thresholds on them. If `released` scores higher, that is memory, not skill. If it scores lower, the few test images taught less than the training images. `n choosing` counts the images that choose. `nearer` marks the protocol whose IoU is closer to the paper's (the encoder's row of Table 1, or the lesion's row of Table 2).
 
 # %%
 encoder_of = best_encoders(study)

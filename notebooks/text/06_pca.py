@@ -51,14 +51,13 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Features and their principal components
 #
-# The rows are the lesion features of all images outside the test split, the same rows on which notebook 04 fits its components.
+# The rows are the lesion features of all images, the same rows on which notebook 04 fits its components.
 
 # %%
 segmentation, diagnosis = run.cohorts
 backbone = reference_backbone(run.profile)
 masks = lesion_masks(segmentation, diagnosis.images, run.profile, run.store)
 features = lesion_features(diagnosis.images, masks, [backbone], run.profile, run.store)[backbone]
-features = features[diagnosis.table["split"] != "test"]
 curve = variance_curve(features, k_max=100)
 varying = int((features.reshape(-1, features.shape[2]).std(axis=0) > 0).sum())
 curve_table = run.save_table(curve, "table_pca")

@@ -82,7 +82,7 @@ show(run.save_table(found, "table_lesions_found"), "What the networks find")
 # %% [markdown]
 # ## Two groups
 #
-# `areas` is the one to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms, and hemorrhages, which [10](10_lesions_alone.ipynb) compares with deep features. `kmedoids` and `dmh` are the paper's methods: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads. The silhouette, in [-1, 1], says how well separated the two groups are; near 0, a single cloud was cut in two.
+# `areas` is the one to use: k-medoids on the logarithm of the areas of hard exudates, microaneurysms, and hemorrhages, which [10](10_lesions_alone.ipynb) compares with deep features. `kmedoids` and `dmh` are the paper's methods: features of the masked photographs, reduced by PCA, all lesion weights 1, without and with projection heads (of the first seed; [04](04_clustering.ipynb) has ten). The silhouette, in [-1, 1], says how well separated the two groups are; near 0, a single cloud was cut in two.
 
 # %%
 backbone = reference_backbone(run.profile)

@@ -13,7 +13,7 @@ from ruranet_utils.clustering.study import diagnose_images
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.features.reduction import one_thread
 from ruranet_utils.profiles import LESIONS, Profile
-from ruranet_utils.statistics.comparisons import compare
+from ruranet_utils.statistics.comparisons import adjust, compare
 from ruranet_utils.statistics.intervals import accuracy_interval, auc_interval
 from ruranet_utils.statistics.metrics import match_clusters
 
@@ -105,10 +105,11 @@ def lesion_channel(
     Returns
     -------
     DataFrame
-        ``clustered``: what k-medoids saw; the last row is the clinical rule, which clusters nothing. ``accuracy``,
-        ``accuracy_low``, ``accuracy_high`` (95 %, over patients); ``balanced_accuracy``; what
-        :func:`ruranet_utils.statistics.comparisons.compare` returns against the whole image; ``n``. Areas that do not
-        vary get no row.
+        ``clustered``: what k-medoids saw; then the clinical rule, which clusters nothing, and, if there are more
+        images of one class, giving this class to all. ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 %, over
+        patients); ``balanced_accuracy``, the mean of both classes' own; its difference from the whole image, as
+        :func:`ruranet_utils.statistics.comparisons.compare` and ``adjust`` return it; ``n``. Areas that do not vary get
+        no row.
     """
     classes = {"whole image, features": diagnose_images(whole, cohort, profile)["predicted"][0]}
     classes["lesions, features"] = predicted
@@ -123,14 +124,18 @@ def lesion_channel(
             more = group_by_areas(values).more
             classes[name] = match_clusters(cohort.labels, more.astype(int))
     classes["rule: exudate within 1 DD"] = rule(zones).astype(int)
-    baseline = classes["whole image, features"] == cohort.labels
+    sizes = np.bincount(cohort.labels)
+    if sizes[0] != sizes[-1]:
+        classes["nothing: the larger class for all"] = np.full(len(cohort), sizes.argmax())
+    of_image = (len(cohort) / len(sizes) / sizes)[cohort.labels]  # weighted so, the accuracy is the balanced one
+    baseline = of_image * (classes["whole image, features"] == cohort.labels)
     rows = []
     for name, found in classes.items():
         right = found == cohort.labels
         row = {"clustered": name, "accuracy": right.mean(), **accuracy_interval(right, cohort.patients)}
         row["balanced_accuracy"] = balanced_accuracy_score(cohort.labels, found)
-        rows.append(row | (compare(right, baseline, cohort.patients) if rows else {}))
-    return pd.DataFrame(rows)
+        rows.append(row | (compare(of_image * right, baseline, cohort.patients) if rows else {}))
+    return adjust(pd.DataFrame(rows))
 
 
 def rule(zones: pd.DataFrame) -> np.ndarray:

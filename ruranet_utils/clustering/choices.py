@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ruranet_utils.clustering.study import weight_search_all, weight_stability
-from ruranet_utils.clustering.weighting import CRITERIA, EQUAL, WEIGHT_GRID, WeightSearch, best, oracle
+from ruranet_utils.clustering.weighting import CRITERIA, EQUAL, WEIGHT_GRID, WeightSearch, best, eligible, oracle
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import Profile
 from ruranet_utils.statistics.comparisons import adjust, compare, mean_pairwise_ari
@@ -51,11 +51,13 @@ def compare_choices(reduced: np.ndarray, cohort: Cohort, profile: Profile, store
         about |= {"accuracy": right[name].mean(), **accuracy_interval(right[name], cohort.patients)}
         difference = {} if name == "equal" else compare(right[name], right["equal"], cohort.patients)
         rows.append({**about, **difference})
-    return adjust(pd.DataFrame(rows))
+    return adjust(pd.DataFrame(rows), chosen=[name == "oracle" for name in chosen])
 
 
 def choose(searches: Mapping[str, WeightSearch], stability: np.ndarray) -> dict[str, int]:
     """Row of ``WEIGHT_GRID`` that each rule chooses for k-medoids; no label is used, and the first row wins ties.
+
+    All but ``equal`` choose among the :func:`ruranet_utils.clustering.weighting.eligible` weightings.
 
     Parameters
     ----------
@@ -70,12 +72,12 @@ def choose(searches: Mapping[str, WeightSearch], stability: np.ndarray) -> dict[
         ``equal``: all weights 1; ``silhouette``, ``calinski_harabasz``: largest; ``davies_bouldin``: smallest;
         ``stability``: largest; ``agreement``: largest mean adjusted Rand index between the methods.
     """
-    signs = dict.fromkeys(CRITERIA, 1) | {"davies_bouldin": -1}
-    found = {"equal": EQUAL}
-    found |= {name: best(sign * next(iter(searches.values())).criteria[name]) for name, sign in signs.items()}
+    signs, first = dict.fromkeys(CRITERIA, 1) | {"davies_bouldin": -1}, next(iter(searches.values()))
+    values = {name: sign * first.criteria[name] for name, sign in signs.items()} | {"stability": stability}
     clusterings = zip(*(search.labels for search in searches.values()), strict=True)
-    agreement = np.array([mean_pairwise_ari(of_weighting) for of_weighting in clusterings])
-    return {**found, "stability": best(stability), "agreement": best(agreement)}
+    values["agreement"] = np.array([mean_pairwise_ari(of_weighting) for of_weighting in clusterings])
+    usable = eligible(first.labels)
+    return {"equal": EQUAL, **{name: best(np.where(usable, value, np.nan)) for name, value in values.items()}}
 
 
 def _right(clusters: np.ndarray, cohort: Cohort) -> np.ndarray:

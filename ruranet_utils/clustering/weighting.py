@@ -18,6 +18,7 @@ from ruranet_utils.storage.progress import progress
 WEIGHT_GRID = np.array(list(product(LESION_WEIGHTS, repeat=len(LESIONS))))
 EQUAL = 0  # row of the grid in which all weights are 1
 N_DRAWS, SHARE = 10, 0.8  # draws, and the share of the patients in each
+LEAST_SHARE = 0.05  # of the images in the smaller cluster; less is a few outliers, not a diagnosis
 CRITERIA = ("silhouette", "calinski_harabasz", "davies_bouldin")
 
 
@@ -111,14 +112,33 @@ def search_weights(lesion_features: np.ndarray, method: str, seed: int = 0) -> W
 
 
 def by_silhouette(search: WeightSearch) -> int:
-    """Index of the weighting with the largest silhouette; no label is used. The first one wins ties.
+    """Index of the :func:`eligible` weighting with the largest silhouette; no label is used. The first one wins ties.
 
     Raises
     ------
     ValueError
         If no clustering has a silhouette.
     """
-    return best(search.criteria["silhouette"])
+    return best(np.where(eligible(search.labels), search.criteria["silhouette"], np.nan))
+
+
+def eligible(labels: np.ndarray) -> np.ndarray:
+    """Weightings that leave at least ``LEAST_SHARE`` of the images in the smaller cluster; all of them if none does.
+
+    Criteria that see no label like a single image far from all others. It is a cluster, but not one of two diagnoses.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n_weightings, n_images)
+        Two clusters by each weighting, numbered 0 and 1.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_weightings,)
+    """
+    share = labels.mean(axis=1)
+    found = np.minimum(share, 1 - share) >= LEAST_SHARE
+    return found if found.any() else ~found
 
 
 def best(criterion: np.ndarray) -> int:

@@ -17,7 +17,7 @@ from ruranet_utils.features.extract import lesion_features
 from ruranet_utils.features.reduction import one_thread, reduce
 from ruranet_utils.networks.weights import find_weights
 from ruranet_utils.profiles import LESIONS, Profile
-from ruranet_utils.statistics.comparisons import compare
+from ruranet_utils.statistics.comparisons import adjust, compare
 from ruranet_utils.statistics.intervals import accuracy_interval
 from ruranet_utils.statistics.metrics import CLASSES, match_clusters
 from ruranet_utils.storage.progress import progress
@@ -39,15 +39,14 @@ class Protocol:
     small_dropped : bool
         Parts of a mask with at most 10 pixels are dropped.
     input_not_transformed : bool
-        GoogLeNet without torchvision's ``transform_input``.
+        GoogLeNet without torchvision's ``transform_input``; changes nothing with other weights than torchvision's.
     pca_last : bool
         Standardize and reduce after the lesions are added up, not before.
-    summed : bool
-        The sum over the lesions instead of their mean.
     random_start : bool
         K-medoids as an alternating iteration from a random start, instead of PAM.
-    three_clusters : bool
-        Agglomerative clustering into three clusters; images in the one without a class count as errors.
+    agglomerative_three_clusters : bool
+        Agglomerative clustering into three clusters instead of k-medoids into two; images in the one without a class
+        count as errors.
     half_of_images : bool
         Only the first half of each class, in order of file names.
     weights_by_labels : bool
@@ -58,15 +57,14 @@ class Protocol:
     small_dropped: bool = False
     input_not_transformed: bool = False
     pca_last: bool = False
-    summed: bool = False
     random_start: bool = False
-    three_clusters: bool = False
+    agglomerative_three_clusters: bool = False
     half_of_images: bool = False
     weights_by_labels: bool = False
 
 
 INGREDIENTS = tuple(field.name for field in fields(Protocol))
-RELEASED = Protocol(**{name: name != "three_clusters" for name in INGREDIENTS})
+RELEASED = Protocol(**{name: name != "agglomerative_three_clusters" for name in INGREDIENTS})
 
 
 @unchecked
@@ -100,18 +98,26 @@ def climb(
     DataFrame
         ``protocol``; ``accuracy`` (mean over ``n_seeds`` random starts) with the 95 % interval ``accuracy_low`` to
         ``accuracy_high`` (over patients and starts); ``f1_macro``; ``difference`` from our protocol on the same
-        images, with its interval and ``p``, only where all images take part; ``n``; ``weights``.
+        images with its interval, only where all images take part; what
+        :func:`ruranet_utils.statistics.comparisons.adjust` adds, unless labels chose the weights; ``n``; ``weights``.
+        An ingredient that cannot change anything with this backbone has no row, nor has the released code's sum over
+        the lesions in place of their mean: it scales all distances alike.
     """
-    ours, agglomerative = Protocol(), replace(RELEASED, random_start=False, three_clusters=True)
+    weights = find_weights(backbone, profile).origin
+    idle = {"input_not_transformed"} if backbone != "googlenet" or weights != "ImageNet" else set()
+    ours, released = Protocol(), replace(RELEASED, **dict.fromkeys(idle, False))
+    agglomerative = replace(released, random_start=False, agglomerative_three_clusters=True)
     tried = {"ours": (ours, cohort, masks)}
-    tried |= {name.replace("_", " "): (replace(ours, **{name: True}), cohort, masks) for name in INGREDIENTS}
+    for name in INGREDIENTS:
+        if name not in idle:
+            tried[name.replace("_", " ")] = replace(ours, **{name: True}), cohort, masks
     last = masks if masks_of_test is None else masks_of_test
     if masks_of_test is not None:
         tried["segmentation trained on test images"] = ours, cohort, masks_of_test
     tried["classes from two sources"] = ours, *tied
-    tried["all but the sources, k-medoids"] = RELEASED, cohort, last
+    tried["all but the sources, k-medoids"] = released, cohort, last
     tried["all but the sources, agglomerative"] = agglomerative, cohort, last
-    tried["all, k-medoids"] = RELEASED, *tied
+    tried["all, k-medoids"] = released, *tied
     right, rows = {}, []
     for name, (protocol, images, seen) in progress(tried.items(), desc="ladder", unit="protocol"):
         chosen, predicted = diagnose_by(protocol, images, seen, backbone, profile, store)
@@ -122,7 +128,8 @@ def climb(
         if name != "ours" and images is cohort and len(chosen) == len(cohort):
             scores |= compare(right[name], right["ours"], patients)
         rows.append({"protocol": name, **scores, "n_seeds": len(predicted)})
-    return pd.DataFrame(rows).assign(weights=find_weights(backbone, profile).origin)
+    chosen = [protocol.weights_by_labels for protocol, *_ in tried.values()]
+    return adjust(pd.DataFrame(rows), chosen=chosen).assign(weights=weights)
 
 
 @one_thread
@@ -147,10 +154,9 @@ def diagnose_by(
     features = lesion_features(cohort.images, masks, [backbone], profile, store, variant)[backbone]
     rows = _first_half(cohort) if protocol.half_of_images else np.arange(len(cohort))
     truth = cohort.labels[rows]
-    fitted_on = (cohort.table["split"] != "test").to_numpy()[rows]
-    spaces = _spaces(protocol, features[rows].astype(np.float64), profile.n_components, fitted_on)
-    method = "agglomerative" if protocol.three_clusters else "kmedoids"
-    kind = "released" if protocol.random_start or protocol.three_clusters else "default"
+    spaces = _spaces(protocol, features[rows].astype(np.float64), profile.n_components)
+    method = "agglomerative" if protocol.agglomerative_three_clusters else "kmedoids"
+    kind = "released" if protocol.random_start or protocol.agglomerative_three_clusters else "default"
     predicted = []
     for seed in range(profile.seed, profile.seed + (N_STARTS if protocol.random_start else 1)):
         found = [
@@ -161,11 +167,11 @@ def diagnose_by(
     return rows, np.stack(predicted)
 
 
-def _spaces(protocol: Protocol, features: np.ndarray, n_components: int, fitted_on: np.ndarray) -> list[np.ndarray]:
+def _spaces(protocol: Protocol, features: np.ndarray, n_components: int) -> list[np.ndarray]:
     """What is clustered, for each weighting tried."""
     grid = RELEASED_GRID if protocol.weights_by_labels else np.ones((1, len(LESIONS)))
-    before = features if protocol.pca_last else reduce(features, n_components, fitted_on)
-    weighted = np.einsum("wl,nld->wnd", grid, before) / (1 if protocol.summed else len(LESIONS))
+    before = features if protocol.pca_last else reduce(features, n_components)
+    weighted = np.einsum("wl,nld->wnd", grid, before) / len(LESIONS)
     return [reduce(one, n_components) for one in weighted] if protocol.pca_last else list(weighted)
 
 

@@ -14,7 +14,7 @@ one_thread = threadpool_limits.wrap(limits=1)
 
 
 @one_thread
-def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None = None) -> np.ndarray:
+def reduce(features: np.ndarray, n_components: int) -> np.ndarray:
     """Standardize every feature and keep the first principal components.
 
     All leading axes are stacked into rows: the lesions of all images share one basis, so Eq. 2 can add them.
@@ -24,15 +24,11 @@ def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None
     features : ndarray of float, shape (n_images, n_lesions, d) or (n_images, d)
     n_components : int
         Components to keep, >= 1; fewer if there are fewer dimensions, or rows minus one.
-    fitted_on : ndarray of bool, shape (n_images,), optional
-        Images to compute the mean, deviation and components from, such as those outside the test split; all by default.
-        The others' features are limited to the range of these: one that hardly varies here has a tiny deviation, and
-        an image on which it does would lie hundreds of deviations away, alone in its cluster.
 
     Returns
     -------
     ndarray of float64, shape (..., min(n_components, n_rows - 1, d))
-        The leading axes are those of ``features``. Each column has mean 0 over the rows it was fitted on.
+        The leading axes are those of ``features``. Each column has mean 0 over all rows.
 
     Raises
     ------
@@ -40,17 +36,15 @@ def reduce(features: np.ndarray, n_components: int, fitted_on: np.ndarray | None
         If ``features`` has fewer than two axes, holds NaN or infinity, or does not vary; if ``n_components``
         is below 1.
     """
-    rows = standardize(features, fitted_on)
-    basis = (rows if fitted_on is None else rows[fitted_on]).reshape(-1, rows.shape[-1])
-    kept = min(n_components, len(basis) - 1)
-    _check_n_components(kept, len(basis))
-    scores = _pca(basis, kept).transform(rows.reshape(-1, rows.shape[-1]))
-    return scores.reshape(*rows.shape[:-1], -1)
+    rows = _standardized_rows(features)
+    kept = min(n_components, len(rows) - 1)
+    _check_n_components(kept, len(rows))
+    return _pca(rows, kept).transform(rows).reshape(*np.shape(features)[:-1], -1)
 
 
-def standardize(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
+def standardize(features: np.ndarray) -> np.ndarray:
     """Standardize as :func:`reduce` does but keep all dimensions (Table 5e); float64, same shape, same errors."""
-    return _standardized_rows(features, fitted_on).reshape(np.shape(features))
+    return _standardized_rows(features).reshape(np.shape(features))
 
 
 @one_thread
@@ -193,23 +187,18 @@ def require_finite(features: np.ndarray) -> None:
         raise ValueError(f"features hold {n_bad} NaN or infinite values of {np.size(features)}")
 
 
-def _standardized_rows(features: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
-    """All leading axes stacked; every column has mean 0 and variance 1 in the rows it was fitted on, or is all 0."""
+def _standardized_rows(features: np.ndarray) -> np.ndarray:
+    """All leading axes stacked; every column has mean 0 and variance 1, or is all 0."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim < 2 or features.size == 0:
         raise ValueError(f"features must have shape (n_images, [n_lesions,] d), got {features.shape}")
     require_finite(features)
-    basis = (features if fitted_on is None else features[fitted_on]).reshape(-1, features.shape[-1])
-    scaler = StandardScaler()
-    fitted = scaler.fit_transform(basis)
-    if not _n_varying(fitted):
+    rows = StandardScaler().fit_transform(features.reshape(-1, features.shape[-1]))
+    if not _n_varying(rows):
         raise ValueError(
-            f"all {basis.shape[1]} features are constant over {len(basis)} rows: are the images equal or the masks "
-            "empty?"
+            f"all {rows.shape[1]} features are constant over {len(rows)} rows: are the images equal or the masks empty?"
         )
-    if fitted_on is None:
-        return fitted
-    return scaler.transform(features.reshape(-1, features.shape[-1])).clip(fitted.min(axis=0), fitted.max(axis=0))
+    return rows
 
 
 def _n_varying(standardized: np.ndarray) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
@@ -97,6 +98,14 @@ def reference_backbone(profile: Profile) -> str:
     """The paper's feature extractor, GoogLeNet, or if it lacks ImageNet weights, the profile's first one that has
     them."""
     return min(profile.extractors, key=lambda name: (find_weights(name, profile).file is None, name != "googlenet"))
+
+
+def pretrained(names: Sequence[str], profile: Profile) -> list[str]:
+    """Backbones worth fine-tuning: those with ImageNet weights; all of them if none has any, or none is asked for.
+
+    A few hundred photographs do not train a network from scratch, and trying takes as long as fine-tuning one.
+    """
+    return [name for name in names if find_weights(name, profile).file] or list(names)
 
 
 @cache

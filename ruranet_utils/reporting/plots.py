@@ -325,8 +325,13 @@ def calibration(bins: pd.DataFrame) -> Figure:
     bins : DataFrame
         From :func:`ruranet_utils.supervised.study.calibration_bins`.
     """
-    fig, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
-    for ax in axes.flat[bins["backbone"].nunique() :]:
+    n_panels = bins["backbone"].nunique()
+    n_rows, n_columns = -(-n_panels // 3), min(n_panels, 3)
+    size = 2.7 * n_columns, 2.7 * n_rows
+    fig, axes = plt.subplots(
+        n_rows, n_columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[n_panels:]:
         ax.axis("off")
     for ax, (backbone, part) in zip(axes.flat, bins.groupby("backbone", sort=False), strict=False):
         ax.plot([0, 1], [0, 1], "--", color="gray")

@@ -76,8 +76,8 @@ def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str]
     -------
     DataFrame
         ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, ``aupr``, pooled over
-        the pixels of the test images, mean over the seeds; ``iou_sd`` over ``n_seeds`` seeds; ``iou_first`` of the
-        first seed with ``iou_low``, ``iou_high`` (95 %, bootstrap over patients); ``iou_mean`` and ``aupr_mean``
+        the pixels of the test images, mean over the seeds; ``iou_low``, ``iou_high`` (95 %, bootstrap over patients
+        and seeds), ``iou_sd`` over ``n_seeds`` seeds, ``iou_first`` of the first seed; ``iou_mean`` and ``aupr_mean``
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
         on the validation images (of a joint network, out of fold, once and for all); ``validation_iou`` (first seed;
         out of fold in a joint network, missing if it is not cross-validated) and ``chosen`` by it; ``parameters``;
@@ -100,9 +100,8 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
     pooled["aupr"] = [x["aupr"][0] for x in of_seeds]
     each = [segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS), "mean")["iou"] for x in of_seeds]
     patients = segmenter.cohort.split(PROTOCOLS[segmenter.protocol][2]).patients
-    low, high = ratio_interval(
-        test["tp"], test[["tp", "fp", "fn"]].sum(axis=1), patients, np.random.default_rng(segmenter.profile.seed)
-    )
+    hits, unions = np.array([[x["test"][:, 0], x["test"][:, :3].sum(axis=1)] for x in of_seeds]).swapaxes(0, 1)
+    low, high = ratio_interval(hits, unions, patients, np.random.default_rng(segmenter.profile.seed))
     return {
         "lesion": lesion,
         "encoder": encoder,
@@ -139,8 +138,8 @@ def compare_protocols(segmenter: Segmenter, study: pd.DataFrame) -> pd.DataFrame
     -------
     DataFrame
         ``lesion``, ``encoder``, ``protocol``; ``iou paper`` (Table 1's row of this encoder, or Table 2's of the
-        lesion); ``iou``, mean over ``n_seeds`` seeds with their spread ``iou_sd``; ``iou_low``, ``iou_high`` of the
-        first one; ``nearer``: whether this protocol's IoU is the closer to the paper's;
+        lesion); ``iou``, ``iou_low``, ``iou_high``, ``iou_sd`` and ``n_seeds`` as in :func:`encoder_table`;
+        ``nearer``: whether this protocol's IoU is the closer to the paper's;
         ``n train`` images, ``n choosing`` that choose epoch or threshold, and ``n`` that are scored; ``note``.
     """
     pairs = [(lesion, encoder) for lesion, encoder in best_encoders(study).items() if lesion in LESIONS]

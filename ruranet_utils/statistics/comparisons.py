@@ -58,7 +58,7 @@ def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray) -> dic
     }
 
 
-def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+def adjust(differences: pd.DataFrame, by: str | None = None, chosen: Sequence[bool] | None = None) -> pd.DataFrame:
     """The differences with what their number leaves of them.
 
     Parameters
@@ -67,6 +67,9 @@ def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
         With the columns that :func:`compare` returns.
     by : str, optional
         Column of the families of comparisons; by default all rows are one.
+    chosen : sequence of bool, optional
+        For each row, whether the labels that score it also chose something, such as lesion weights. The test does not
+        hold there: ``p`` is removed.
 
     Returns
     -------
@@ -78,6 +81,8 @@ def adjust(differences: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     ----------
     Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57, 289-300. doi:10.1111/j.2517-6161.1995.tb02031.x
     """
+    if chosen is not None:
+        differences = differences.assign(p=differences["p"].mask(np.asarray(chosen)))
     family = pd.Series(0, differences.index) if by is None else differences[by]
     known = differences["p"].dropna()
     adjusted = known.groupby(family[known.index]).transform(false_discovery_control)

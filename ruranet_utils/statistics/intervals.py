@@ -108,11 +108,11 @@ def ratio_interval(
     """Percentile bootstrap interval of sum(numerator) / sum(denominator), drawing whole groups.
 
     Pooled IoU is the ratio of (tp, tp + fp + fn), a mean that of (values, 1). Accuracies have
-    :func:`accuracy_interval`.
+    :func:`accuracy_interval`. Of several trainings, it is the interval of their mean ratio; trainings are drawn, too.
 
     Parameters
     ----------
-    numerator, denominator : ndarray of float, shape (n_images,)
+    numerator, denominator : ndarray of float, shape (n_images,) or (n_trainings, n_images)
     groups : ndarray, shape (n_images,)
         The patient of each image: integers or strings.
     rng : numpy.random.Generator
@@ -133,17 +133,26 @@ def ratio_interval(
     References
     ----------
     Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13. doi:10.1201/9780429246593
+    Owen (2007), The pigeonhole bootstrap, Ann. Appl. Stat. 1, 386-411. doi:10.1214/07-AOAS122
     """
-    numerator, denominator = vector("numerator", numerator), vector("denominator", denominator)
+    numerator, denominator = (
+        as_trainings(name, values, groups) for name, values in (("numerator", numerator), ("denominator", denominator))
+    )
     groups = vector("groups", groups)
-    same_length(numerator=numerator, denominator=denominator, groups=groups)
     patients, index = np.unique(groups, return_inverse=True)
     if len(patients) == 1 or not denominator.any():
         return np.nan, np.nan
     # scipy.stats.bootstrap does the same, but cannot leave out the undefined resamples
-    drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
-    totals, counts = (np.bincount(index, values)[drawn].sum(axis=1) for values in (numerator, denominator))
-    return _percentiles(totals, counts, level)
+    drawn, n_trainings = rng.integers(len(patients), size=(n_resamples, len(patients))), len(numerator)
+    totals, counts = (
+        np.stack([np.bincount(index, row)[drawn].sum(axis=1) for row in values], axis=1)
+        for values in (numerator, denominator)
+    )
+    if n_trainings > 1:
+        trained = rng.integers(n_trainings, size=(n_resamples, n_trainings))
+        totals, counts = (np.take_along_axis(values, trained, axis=1) for values in (totals, counts))
+    defined = counts.all(axis=1)
+    return _percentiles(np.mean(totals[defined] / counts[defined], axis=1), level)
 
 
 def auc_interval(
@@ -176,7 +185,8 @@ def auc_interval(
     Returns
     -------
     auc, low, high : float
-        In [0, 1]; NaN if no fold has images of both classes, ``low`` and ``high`` also if there is one group only.
+        In [0, 1]; NaN if no fold has images of both classes. ``low`` and ``high`` are NaN also if there is one group
+        only, or if all resamples agree, as with an AUC of 1: their spread then says nothing.
 
     Raises
     ------
@@ -202,11 +212,12 @@ def auc_interval(
     drawn = rng.integers(len(patients), size=(n_resamples, len(patients)))
     times = np.stack([np.bincount(row, minlength=len(patients)) for row in drawn])[:, index]
     won, counted = (((times[:, positive] @ m) * times[:, negative]).sum(axis=1) for m in (wins, pairs))
-    return float(auc), *_percentiles(won, counted, level)
+    low, high = _percentiles(won[counted > 0] / counted[counted > 0], level)
+    return float(auc), *((low, high) if low < high else (np.nan, np.nan))
 
 
-def _percentiles(totals: np.ndarray, counts: np.ndarray, level: float) -> tuple[float, float]:
-    """The central ``level`` of totals / counts, without the resamples whose count is 0."""
-    defined, tail = counts != 0, (1 - level) / 2
-    low, high = np.quantile(totals[defined] / counts[defined], (tail, 1 - tail))
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """Ends of the central ``level`` of the resampled values."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, (tail, 1 - tail))
     return float(low), float(high)

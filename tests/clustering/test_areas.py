@@ -87,11 +87,15 @@ def test_the_channel_compares_with_the_whole_image(masks, zones, cohort, labels,
     assert table["accuracy"].iloc[1:].tolist() == table["balanced_accuracy"].iloc[1:].tolist() == [0, 1, 1, 1, 1]
     np.testing.assert_allclose(table["difference"].iloc[1:], table["accuracy"].iloc[1:] - table["accuracy"].iloc[0])
     assert np.isnan(table["p"].iloc[0]) and (table["n"] == N).all()
-    uneven = replace(cohort, table=cohort.table.assign(label=pd.array([1, *[0] * (N - 1)], "Int64")))
-    row = (
-        areas.lesion_channel(whole, labels, masks, zones, uneven, tiny).set_index("clustered").loc["lesions, features"]
-    )
-    assert row["balanced_accuracy"] == balanced_accuracy_score(uneven.labels, labels)
+    uneven = replace(cohort, table=cohort.table.assign(label=pd.array([1] * 6 + [0] * (N - 6), "Int64")))
+    found = areas.lesion_channel(whole, labels, masks, zones, uneven, tiny).set_index("clustered")
+    assert found.loc["lesions, features", "balanced_accuracy"] == balanced_accuracy_score(uneven.labels, labels)
+    balanced = found["balanced_accuracy"]
+    np.testing.assert_allclose(found["difference"].iloc[1:], balanced.iloc[1:] - balanced.iloc[0])
+    guessed = found.loc["nothing: the larger class for all"]
+    assert (guessed["accuracy"], guessed["balanced_accuracy"]) == (1 - 6 / N, 0.5)
+    assert table.index[-1] == "rule: exudate within 1 DD", "equal classes need no such row"
+    assert found["verdict"].iloc[1:].isin(["higher", "lower", "no difference shown"]).all()
     none = np.zeros_like(masks)
     lost = zone_table(none, [Macula((32.0, 50.0), (32.0, 32.0), 12.0)] * N)
     assert areas.lesion_channel(whole, labels, none, lost, cohort, tiny)["clustered"].tolist() == [

@@ -14,6 +14,7 @@ from ruranet_utils.clustering.weighting import (
     aggregate,
     best,
     by_silhouette,
+    eligible,
     held_out,
     oracle,
     search_weights,
@@ -95,6 +96,18 @@ def test_the_best_is_the_largest_value_and_the_first_of_equals():
     assert best(-np.array([300.0, np.nan, 100.0, 100.0 - 1e-11])) == 2
     with pytest.raises(ValueError, match="none of the 4 weightings"):
         best(np.full(4, np.nan))
+
+
+def test_a_cluster_of_one_is_not_chosen_unless_there_is_nothing_else(two_groups):
+    """Image 0 is far away in the second lesion: the best silhouette is of weights that leave it alone."""
+    features = np.concatenate([two_groups[0], two_groups[0] + 0.01])
+    features[0, 1] += 40
+    search = search_weights(features, "kmeans")
+    share = np.array([min(np.mean(labels == 0), np.mean(labels == 1)) for labels in search.labels])
+    np.testing.assert_array_equal(eligible(search.labels), share >= 0.05)
+    alone = share[best(search.criteria["silhouette"])]
+    assert alone == 1 / 40 < 0.05 <= share[by_silhouette(search)]
+    assert eligible(search.labels[share < 0.05]).all()
 
 
 def test_oracle_takes_the_best_accuracy_and_the_first_of_equals():

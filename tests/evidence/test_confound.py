@@ -137,7 +137,16 @@ def test_two_sources_are_mixed_in_the_shares_that_were_asked_for(pool, tiny, sto
     masks = np.zeros((12, len(ANNOTATIONS), *foreign.images.shape[2:]), bool)
     masks[:, : len(LESIONS)] = pool.masks[foreign_rows]
     foreign = Cohort(foreign.table.assign(source="abroad", label=pd.NA), foreign.images, masks)
-    monkeypatch.setattr(confound, "lesion_masks", lambda _, images, *__: np.zeros((len(images), 4, 64, 64), bool))
+    foreign = replace(foreign, healthy=home)
+    asked = []
+
+    def found(segmentation, images, *_, lesions, **settings):
+        asked.append((segmentation.healthy, len(images), settings["unseen"], settings["keeps"]))
+        masks = np.zeros((len(images), len(lesions), 64, 64), bool)
+        masks[:, 1, 20:24, 30:34] = len(images) == 40
+        return masks
+
+    monkeypatch.setattr(confound, "lesion_masks", found)
     mixed = make_pool(foreign, home, replace(tiny, name="open"), store)
     assert len(mixed.photographs) == 52 == len(mixed.cleaned)
     for name, share in confound.SOURCE_TIES.items():
@@ -152,5 +161,7 @@ def test_two_sources_are_mixed_in_the_shares_that_were_asked_for(pool, tiny, sto
     assert changed[:12][drawn].mean() > 0.9, "what graders have drawn is removed although no model found it"
     shown = drawn.any(axis=(1, 2)).mean()
     assert changed[12:].any(axis=(1, 2)).mean() > 0.5 * shown, "and filled in the other source, too"
+    assert changed[:12, 20:24, 30:34].all(), "what was found there is filled in here, too"
+    assert asked == [(None, 12, True, False), (None, 40, False, False)], "no network segments what it was trained on"
     same = make_pool(home, home, replace(tiny, name="folder"), store)
     assert list(same.cohorts) == ["as it is"] and len(same.photographs) == 40

@@ -37,11 +37,6 @@ def test_without_ingredients_it_is_this_project(phantoms, masks, features, tiny,
     assert accuracy(Protocol(), phantoms, masks, tiny, store) == [matched_accuracy(phantoms.labels, clusters)]
 
 
-def test_the_sum_is_as_good_as_the_mean(phantoms, masks, tiny, store):
-    ours, summed = (accuracy(Protocol(summed=summed), phantoms, masks, tiny, store) for summed in (False, True))
-    assert ours == summed
-
-
 def test_masks_are_inverted_and_small_parts_dropped(phantoms, masks, tiny, store, monkeypatch):
     seen = []
     monkeypatch.setattr(ladder, "lesion_features", lambda images, masks, *_: seen.append(masks) or {BACKBONE: FEATURES})
@@ -77,7 +72,7 @@ def test_labels_choose_weights_and_random_starts_are_repeated(phantoms, masks, t
 
 
 def test_a_third_cluster_has_no_class(phantoms, masks, tiny, store):
-    _, predicted = diagnose_by(Protocol(three_clusters=True), phantoms, masks, BACKBONE, tiny, store)
+    _, predicted = diagnose_by(Protocol(agglomerative_three_clusters=True), phantoms, masks, BACKBONE, tiny, store)
     assert set(predicted[0]) == {-1, 0, 1}
 
 
@@ -86,12 +81,14 @@ def test_the_ladder_has_every_ingredient_alone_and_all_together(phantoms, masks,
     other = np.roll(masks, 3, axis=-1)
     tied = replace(phantoms, table=phantoms.table.assign(patient_id=phantoms.table["patient_id"] + "x")), other
     table = climb(phantoms, masks, other, tied, BACKBONE, tiny, store).set_index("protocol")
-    assert len(table) == 1 + len(INGREDIENTS) + 5
+    assert len(table) == 1 + len(INGREDIENTS) - 1 + 5 and "input not transformed" not in table.index
     ours = table.loc["ours"]
     assert ours["accuracy"] == accuracy(Protocol(), phantoms, masks, tiny, store)[0] and np.isnan(ours["p"])
-    assert table.loc["summed", ["difference", "p"]].tolist() == [0, 1]
+    tested = table["p"].notna()
+    assert (table["p adjusted"].notna() == tested).all() and table.loc["pca last", "verdict"] == "no difference shown"
+    assert not tested["weights by labels"] and np.isfinite(table.loc["weights by labels", "difference_low"])
     compared = table["difference"].notna()
     np.testing.assert_allclose(table["difference"][compared], table["accuracy"][compared] - ours["accuracy"])
     assert table["n"].min() == len(phantoms) // 2 and not compared["classes from two sources"]
-    assert RELEASED.random_start and not RELEASED.three_clusters
+    assert RELEASED.random_start and not RELEASED.agglomerative_three_clusters
     assert isinstance(table, pd.DataFrame) and (table["weights"] == "random").all()

@@ -28,7 +28,7 @@ from ruranet_utils.networks.backbones import (
 )
 from ruranet_utils.networks.device import seeded
 from ruranet_utils.networks.googlenet_bvlc import OriginalGoogLeNet, ResponseNorm
-from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, reference_backbone
+from ruranet_utils.networks.weights import WeightsNotFoundError, find_weights, pretrained, reference_backbone
 from ruranet_utils.profiles import CLASSIFIERS, ENCODERS, EXTRACTORS, get_profile
 from ruranet_utils.storage import paths
 from ruranet_utils.storage.store import digest_file
@@ -248,8 +248,11 @@ def test_the_reference_is_googlenet_or_what_has_weights(resnet18_file, monkeypat
     with pytest.warns(UserWarning, match="starts from random weights"):
         assert reference_backbone(offline) == "googlenet"
         assert reference_backbone(replace(offline, extractors=("vgg19", "vgg16"))) == "vgg19"
+        assert pretrained(["vgg16", "resnet18"], offline) == ["vgg16", "resnet18"], "none has any"
         monkeypatch.setenv("RURANET_WEIGHTS_DIR", str(resnet18_file))
         assert reference_backbone(offline) == "resnet18"
+        assert pretrained(["vgg16", "resnet18"], offline) == ["resnet18"]
+    assert pretrained(["vgg16", "resnet18"], replace(offline, weights="random")) == ["vgg16", "resnet18"]
 
 
 def test_missing_weights_are_named_with_the_folder(monkeypatch, tmp_path):

@@ -46,7 +46,7 @@ def test_every_claim_has_both_numbers_a_verdict_and_a_notebook():
         (0.5, (0.7, 0.6, 0.75), "iou", "differs: higher"),
         (np.nan, (0.7, 0.6, 0.75), "iou", "not in the paper"),
         (0.3, (0.1, -0.1, 0.2), "difference", "no difference shown"),
-        (0.8, (0.7, np.nan, np.nan), "iou", "differs: lower"),
+        (0.8, (0.7, np.nan, np.nan), "iou", "differs: lower (no interval)"),
         (0.1, (0.15, 0.05, 0.2), "difference", "reproduced (in our interval)"),
         (0.3, (0.15, 0.05, 0.2), "difference", "differs: lower"),
     ],
@@ -61,8 +61,18 @@ def test_verdicts(paper, ours, score, verdict):
 
 
 def test_without_an_interval_any_other_number_is_lower_or_higher():
-    assert results.verdict(0.94, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "differs: lower"
-    assert results.verdict(0.8, pd.Series({"ours": 0.83, "weights": "ImageNet"}), "") == "differs: higher"
+    ours = pd.Series({"ours": 0.83, "weights": "ImageNet"})
+    assert results.verdict(0.94, ours, "") == "differs: lower (no interval)"
+    assert results.verdict(0.8, ours, "") == "differs: higher (no interval)"
+
+
+def test_a_difference_follows_its_own_verdict():
+    """Its interval leaves out 0, but it is one of many; without a test of its own, the interval decides."""
+    row = {"difference ours": 0.12, "difference_low": 0.01, "difference_high": 0.23, "weights": "ImageNet"}
+    several = pd.Series({**row, "verdict": "no difference shown"})
+    assert results.verdict(0.2, several, "difference") == "no difference shown"
+    for said in ("higher", np.nan):
+        assert results.verdict(0.2, pd.Series({**row, "verdict": said}), "difference") == "reproduced (in our interval)"
 
 
 def test_a_changed_table_changes_the_page(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def fitted(monkeypatch):
     calls = []
 
     def fake(data, encoder, attention, profile, description, checkpoint, **more):
-        calls.append((data, profile.seed, description))
+        calls.append((data, profile, description))
         return {"state.x": np.zeros(1), "history": np.zeros((1, 3)), "speed": np.zeros(3), "machine": MACHINE}
 
     monkeypatch.setattr(training, "fit_joint", fake)
@@ -141,10 +141,30 @@ def test_a_source_is_asked_only_for_the_lesions_that_its_masks_show(phantoms, jo
     np.testing.assert_array_equal(fitted[0][0].known[:, 2:].all(axis=1), ~other[rows])
 
 
-def test_released_trains_on_the_test_images_and_no_healthy_eye(with_healthy, joint, store, fitted):
+def test_released_trains_on_the_test_images_as_long_and_on_no_healthy_eye(with_healthy, joint, store, fitted):
     JointSegmenter(with_healthy, replace(joint, revised_epochs=1), store, protocol="released").train("", ENCODER)
-    assert len(fitted) == 1
-    np.testing.assert_array_equal(fitted[0][0].images, with_healthy.split("test").images)
+    JointSegmenter(with_healthy, joint, store).train("", ENCODER)
+    (released, _, _), (held_out, _, _) = fitted
+    np.testing.assert_array_equal(released.images, with_healthy.split("test").images)
+    n_patches = [len(data.images) * profile.patches_per_image for data, profile, _ in fitted]
+    assert n_patches[0] == pytest.approx(n_patches[1], rel=0.3) and len(held_out.images) > 2 * len(released.images)
+
+
+def test_released_chooses_each_threshold_by_the_test_images(with_healthy, joint, store):
+    segmenter = JointSegmenter(with_healthy, joint, store, protocol="released", validated=False)
+    test = with_healthy.split("test")
+    found = segmenter.probabilities(test.images, ENCODER)
+    study = encoder_study(segmenter).set_index("lesion")
+    for channel, lesion in enumerate(segmenter.lesions):
+        truth, best = test.masks[:, ANNOTATIONS.index(lesion)], (0, 0.5)
+        for level in np.arange(0.05, 0.96, 0.05):
+            union = ((found[:, channel] > level) | truth).sum()
+            best = max(best, (((found[:, channel] > level) & truth).sum() / max(union, 1), -level))
+        assert study.loc[lesion, "threshold"] == pytest.approx(abs(best[1]))
+    assert segmenter.sizes == (len(test), len(test))
+    assert replace(segmenter, protocol="held_out").sizes == (len(with_healthy) - len(test), 0)
+    card = segmenter.model(ENCODER).card
+    assert card["thresholds"] == study.loc[list(segmenter.lesions), "threshold"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +234,11 @@ def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied):
         model = segmenter.model(ENCODER, fold)
         (probability,) = model.probabilities(segmenter.cohort.images[segmenter.rows[rows]][:1], segmenter.profile)
         np.testing.assert_allclose(found[rows][0], probability[0], atol=1e-3)
+    encoders = dict.fromkeys(segmenter.lesions, ENCODER)
+    masks, test = segmenter.unseen_masks(encoders), np.setdiff1d(np.arange(len(segmenter.cohort)), segmenter.rows)
+    np.testing.assert_array_equal(masks[segmenter.rows], segmenter._decide(found, ENCODER))
+    np.testing.assert_array_equal(masks[test], segmenter.masks(segmenter.cohort.images[test], encoders))
+    assert not np.array_equal(masks, segmenter.masks(segmenter.cohort.images, encoders))
 
 
 def test_one_file_is_kept_and_finds_the_same(studied, with_healthy, joint, monkeypatch):

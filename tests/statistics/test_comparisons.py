@@ -102,6 +102,9 @@ def test_the_verdict_follows_the_adjusted_p():
     assert adjust(table.iloc[:3], "part")["p adjusted"].tolist() == pytest.approx([0.003, 0.006, 0.02])
     apart = adjust(table.iloc[:2].assign(part=["a", "b"]), "part")
     assert apart["p adjusted"].tolist() == [0.001, 0.004], "each family for itself"
+    blind = adjust(table.iloc[:3], chosen=[False, True, False])
+    assert blind["p adjusted"].tolist() == pytest.approx([0.002, np.nan, 0.02], nan_ok=True)
+    assert blind.loc[1, ["p", "verdict"]].isna().all() and blind.loc[1, "difference"] == -0.1
 
 
 def test_agreement_of_clusterings():

@@ -66,6 +66,23 @@ def test_degenerate_intervals_are_nan(rng):
     assert np.isnan(ratio_interval([0, 0], [0, 0], ["a", "b"], rng)).all()
 
 
+def test_of_several_trainings_it_is_the_mean_ratio_with_trainings_drawn(rng):
+    """Against a loop that draws patients and trainings; trainings that differ widen the interval."""
+    totals, groups = rng.random((3, 40)) + np.array([[0], [1], [2]]), rng.integers(0, 20, 40)
+    ones, means = np.ones((3, 40)), []
+    for _ in range(4000):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in rng.choice(np.unique(groups), 20)])
+        means.append(np.mean([totals[k, rows].mean() for k in rng.integers(3, size=3)]))
+    interval = ratio_interval(totals, ones, groups, rng, n_resamples=4000)
+    assert interval == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.1 * np.ptp(interval))
+    alike = ratio_interval(totals[[1, 1, 1]], ones, groups, rng)
+    assert np.ptp(alike) < 0.3 * np.ptp(interval)
+    seeded = [np.random.default_rng(0) for _ in range(2)]
+    assert ratio_interval(totals[0], ones[0], groups, seeded[0]) == ratio_interval(
+        totals[:1], ones[:1], groups, seeded[1]
+    )
+
+
 @pytest.mark.filterwarnings("error")
 def test_draws_without_any_pixel_are_left_out(rng):
     low, high = ratio_interval([3, 0], [6, 0], pd.Series(["a", "b"]), rng)
@@ -185,8 +202,9 @@ def test_degenerate_areas(rng):
     assert np.isnan(auc_interval([1, 0], [0.1, 0.2], ["a", "b"], rng, [0, 1])).all()
     auc, low, high = auc_interval([1, 0], [0.3, 0.2], ["a", "a"], rng)
     assert auc == 1 and np.isnan([low, high]).all()
-    # resamples without one of the classes are left out
-    assert auc_interval([1, 0], [0.3, 0.2], ["a", "b"], rng) == (1, 1, 1)
+    # resamples without one of the classes are left out; the others agree, which is no evidence of precision
+    auc, low, high = auc_interval([1, 0], [0.3, 0.2], ["a", "b"], rng)
+    assert auc == 1 and np.isnan([low, high]).all()
 
 
 @pytest.mark.parametrize(
