@@ -66,8 +66,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 
 # %%
 segmentation, diagnosis = run.cohorts
-backbone = reference_backbone(run.profile)
-n_components = run.profile.n_components
+backbone, n_components = reference_backbone(run.profile), run.profile.n_components
 pixels = resize(diagnosis.images, run.profile.feature_size_px).flatten(1).numpy()
 whole = image_features(diagnosis.images, backbone, run.profile, run.store)
 inputs = {"a": pixels, "a+": reduce(whole, n_components)}
@@ -125,8 +124,8 @@ for selection in ("equal", "oracle"):
     for before, after in (("a", "b"), *pairwise(("a", "a+", "b", "c", "d", "e"))):
         difference = compare(right[after], right[before], diagnosis.patients)
         steps.append({"selection": selection, "before": before, "after": after, **difference})
-steps = adjust(pd.DataFrame(steps), "selection", [step["selection"] == "oracle" for step in steps])
-steps = steps.rename(columns={"difference": "difference ours"})
+renamed, steps = {"difference": "difference ours"}, pd.DataFrame(steps)
+steps = adjust(steps, "selection", steps["selection"] == "oracle").rename(columns=renamed)
 printed = published.table_5().set_index("variant")["accuracy"]
 steps.insert(3, "difference paper", steps["after"].map(printed) - steps["before"].map(printed))
 steps = steps.assign(n=len(diagnosis), weights=find_weights(backbone, run.profile).origin)
@@ -156,8 +155,7 @@ if run.profile.masks == "joint" and run.profile.n_seeds > 1:
         about |= {"b sd": without.mean(axis=1).std(ddof=1), "c sd": with_scse.mean(axis=1).std(ddof=1)}
         by_seed.append(about | compare(with_scse, without, diagnosis.patients))
     table = adjust(pd.DataFrame(by_seed), chosen=[selection == "oracle" for selection in SELECTIONS])
-    table = table.rename(columns={"difference": "difference ours"})
-    table = table.assign(n=len(diagnosis), weights=find_weights(backbone, run.profile).origin)
+    table = table.rename(columns=renamed).assign(n=len(diagnosis), weights=results["weights"].iloc[-1])
     table.insert(1, "difference paper", printed["c"] - printed["b"])
     display(show(run.save_table(table, "table_5_seeds"), "Accuracy without SCSE (b) and with it (c)"))
 
@@ -167,8 +165,7 @@ if run.profile.masks == "joint" and run.profile.n_seeds > 1:
 # Accuracy with a 95 % interval over patients, and over seeds in d and e. Follow one color from left to right: each step from a to d adds a part, and a part that helps raises the accuracy; e takes PCA away, so there the accuracy drops if PCA helps. The dashed line is 0.5; random clusters matched to the classes score slightly higher ([04](04_clustering.ipynb)). To see whether a step is more than chance, read the paired differences in the table above.
 
 # %% alt="Accuracy of the six variants from pixels to the full model and without PCA, for three ways of choosing the weights, with intervals; crosses mark the paper's accuracies, a dashed line marks chance."
-paper = published.table_5().set_index("variant")["accuracy"]
-run.save_figure(plots.ablation(results, paper, len(diagnosis)), "fig_ablation")
+run.save_figure(plots.ablation(results, printed, len(diagnosis)), "fig_ablation")
 
 # %% [markdown]
 # **Limits.** There is only one backbone. All variants are scored on the same images, so read the paired differences above instead of checking whether two intervals overlap.

@@ -163,11 +163,9 @@ show(run.save_table(ranges, "table_confound_versus_paper"), "Accuracies of the l
 # The code released with the paper differs from the paper's text, and from our protocol, in the ingredients below. Each row adds one of them to our protocol (k-medoids, all weights 1); the last rows combine them. Differences are relative to our protocol on the same images; `p adjusted` (Benjamini and Hochberg) corrects for their number. All networks are those that saw no healthy eyes, so only the ingredient differs. Two ingredients have no row where they cannot change anything: the sum over the lesions in place of their mean, and GoogLeNet without its own input transformation, unless its weights are torchvision's. "Inverted disc": the mask called edema is an optic disc, and the released code inverts it, so this "lesion" covers almost the whole image.
 
 # %%
-unaware = replace(segmentation, healthy=None)
-masks = lesion_masks(unaware, diagnosis.images, run.profile, run.store, keeps=segmentation.healthy is None)
-of_test = None
-if run.profile.name != "folder":
-    of_test = lesion_masks(unaware, diagnosis.images, run.profile, run.store, protocol="released")
+given = replace(segmentation, healthy=None), diagnosis.images, run.profile, run.store
+masks = lesion_masks(*given, keeps=segmentation.healthy is None)
+of_test = None if run.profile.name == "folder" else lesion_masks(*given, protocol="released")
 last = list(pool.cohorts.values())[-1]
 tied = pool.photographs.subset(last), pool.masks[last]
 ladder = climb(diagnosis, masks, of_test, tied, backbone, run.profile, run.store)
