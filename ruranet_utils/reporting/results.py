@@ -158,13 +158,13 @@ FINDINGS = """\
   {kmedoids}, of k-means from {kmeans}, of agglomerative clustering from {agglomerative} and of DMH from {dmh}. Weights
   chosen by the labels of other patients reach {others}, in this order. These are means over the backbones with ImageNet
   weights ([table](../figures/open/table_4_summary.md)).
-- **Camera and class**: DMH has an accuracy of {untied} if both classes come from SRahim, and of {tied} if class 1
+- **Camera and class**: DMH has a mean accuracy of {untied} if both classes come from SRahim, and of {tied} if class 1
   comes from IDRiD, whose photographs all show lesions but have no grade of edema. From images *whose lesions were
   removed* the label-free clusterings get {blind_untied} with one camera and {blind_tied} with one camera for each class
   (N = {untied_row[n]:.0f}): that much is camera, hospital, case mix, and what inpainting leaves.
 - **What would explain {paper_heads:.2f}?** Of {n_ingredients} ingredients of the code released with the paper, each
   added to our protocol, those that reach it: {reaches}. Two sources differ in camera and in case mix, and the lesion
-  network was trained on photographs of both. All ingredients but the sources reach {most_without:.2f}
+  networks were trained on other photographs of one of them. All ingredients but the sources reach {most_without:.2f}
   ([08](../notebooks/open/08_source_confound.ipynb)).
 - **50 components** keep {variance[ours]:.0%} of the variance, in the paper {variance[paper]:.0%}. The paper's
   reconstruction error repeats its explained variance.

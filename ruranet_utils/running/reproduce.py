@@ -188,7 +188,7 @@ def main(
     file, before, ran = results / "run.json", read_run(results), {}
     for name, facts in _run_all(chosen, parameters, results / "notebooks", expected):
         ran[name] = facts
-        described = json.dumps(describe_run(used, parameters, ran, before), indent=1)
+        described = json.dumps(describe_run(used, parameters, ran, before, force), indent=1)
         write_atomically(file, lambda file, text=described: file.write_text(text + "\n"))  # a later one may fail
     print(f"done in {tqdm.format_interval(time.perf_counter() - start)}: {results}", flush=True)
     if as_json:
