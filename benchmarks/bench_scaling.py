@@ -120,7 +120,7 @@ def _store_cost() -> dict:
         LesionSegmenter(cohort, profile, store).scores([(x, e) for x in LESIONS for e in profile.encoders])
         found = lesion_features(cohort.images, cohort.masks[:, :N_LESIONS], profile.extractors, profile, store)
         for vectors in found.values():
-            reduced = reduce(vectors, profile.n_components, np.ones(len(cohort), bool))
+            reduced = reduce(vectors, profile.n_components)
             for method in METHODS:
                 space = project(reduced, profile, store).embedding if method == "dmh" else reduced
                 diagnose(space, method, cohort, profile, store)

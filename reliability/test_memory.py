@@ -24,7 +24,7 @@ def one_run(cohort, profile, folder):
     classifier.fit(cohort, "mobilenet_v2", profile, None)
     masks = cohort.masks[:, : len(LESIONS)]
     features = lesion_features(cohort.images, masks, profile.extractors, profile, store)["mobilenet_v2"]
-    embedding = project(reduce(features, 5, np.ones(len(cohort), bool)), profile, store).embedding
+    embedding = project(reduce(features, 5), profile, store).embedding
     rows = diagnose(embedding, "dmh", cohort, profile, store)
     fig, ax = plt.subplots()
     ax.plot([row["accuracy"] for row in rows])

@@ -102,7 +102,7 @@ run.answer(f"IoU on {study['n'].iloc[0]} photographs that no network has seen: {
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions
 #
-# The paper prints two of the four lesions. Soft exudates, which it leaves out, are a fifth lesion if the data set annotates them. IoU, accuracy, precision, recall, Dice and AUPR (area under the precision-recall curve) are **pooled** over the pixels of all `n` test images, of which `n_with` show the lesion, and are means over `n_seeds` seeds (`iou_sd` is their spread). The interval is that of the first seed. `iou_mean` and `aupr_mean` are **averages over images**, excluding images where the score is undefined: neither truth nor prediction (IoU), or no truth (AUPR). The encoder of Table 2 is the one with the best `validation_iou`, not the one in bold here; a joint network with a single encoder has nothing to choose, and no `validation_iou`.
+# The paper prints two of the four lesions. Soft exudates, which it leaves out, are a fifth lesion if the data set annotates them. IoU, accuracy, precision, recall, Dice and AUPR (area under the precision-recall curve) are **pooled** over the pixels of all `n` test images, of which `n_with` show the lesion, and are means over `n_seeds` seeds (`iou_sd` is their spread; intervals are over patients and seeds). `iou_mean` and `aupr_mean` are **averages over images**, excluding images where the score is undefined: neither truth nor prediction (IoU), or no truth (AUPR). The encoder of Table 2 is the one with the best `validation_iou`, not the one in bold here; a joint network with a single encoder has nothing to choose, and no `validation_iou`.
 #
 # `weights` says what the encoders started from: `random` means no ImageNet weights; such a row measures the method, not the encoder at its best.
 
@@ -189,7 +189,7 @@ if "edema" in names:
 # %% [markdown]
 # ## Beside the field
 #
-# Open profile only: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5, and also at the network's 512 px and its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. Intervals are bootstrapped over photographs; `sd` is the spread over `n_seeds` seeds. The published rows were chosen on the test images or are the best of several runs (`note`).
+# Open profile only: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5, and also at the network's 512 px and its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. All are means over `n_seeds` seeds (`sd` is their spread); intervals are bootstrapped over photographs and seeds. The published rows were chosen on the test images or are the best of several runs (`note`).
 
 # %%
 if run.profile.name == "open" and run.profile.masks == "joint":

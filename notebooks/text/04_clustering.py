@@ -155,8 +155,11 @@ show(compared["held_out"], "Table 4 · weights chosen on other patients", best, 
 _ = run.save_table(pd.concat([table.assign(selection=selection) for selection, table in compared.items()]), "table_4")
 _ = run.save_table(results.drop(columns="predicted"), "table_4_all_scores")
 origin = np.where(results["weights"] == "random", "random", "ImageNet")  # never averaged together
-left = (diagnosis.table["eye"] == "L").astype(int)
-sides = [np.mean([matched_accuracy(left, one) for one in classes]) for classes in results["predicted"]]
+known = diagnosis.table["eye"].isin(["L", "R"]).to_numpy()
+left = (diagnosis.table["eye"] == "L").to_numpy(int)[known]
+sides = np.nan
+if len(set(left)) == 2:
+    sides = [np.mean([matched_accuracy(left, one[known]) for one in classes]) for classes in results["predicted"]]
 grouped = results.assign(weights=origin, eye=sides).groupby(["selection", "method", "weights"], sort=False)
 named = {"mean": "mean", "min": "min", "max": "max", "backbones": "size"}
 summary = grouped.agg(**{name: ("accuracy", how) for name, how in named.items()}, eye=("eye", "mean")).reset_index()

@@ -114,7 +114,7 @@ show(table_5, f"Table 5 · paper versus ours, {DISPLAY[backbone]}", {"accuracy o
 # %% [markdown]
 # ## What each step adds
 #
-# Each row is the accuracy of a variant minus that of the one before it (e is d without PCA), on the same images, with a 95 % interval over patients, and over seeds where heads are trained. `p adjusted` (Benjamini and Hochberg) corrects for the seven comparisons under `equal` and decides the verdict. Where the labels chose the weights (`oracle`), a test against the same labels would not hold, so there is none. The paper has no a+: its step is the one from a to b; ours from a+ to b compares the same kind of features. Its b and c are possible only with multiples of 50 images, its a, d, and e with 302 ([07](07_paper_audit.ipynb)).
+# Each row is the accuracy of a variant minus that of the one before it (e is d without PCA), on the same images, with a 95 % interval over patients, and over seeds where heads are trained. `p adjusted` (Benjamini and Hochberg) corrects for the six comparisons under `equal` and decides the verdict. Where the labels chose the weights (`oracle`), a test against the same labels would not hold, so there is none. The paper has no a+: its step is the one from a to b; ours from a+ to b compares the same kind of features. Its b and c are possible only with multiples of 50 images, its a, d, and e with 302 ([07](07_paper_audit.ipynb)).
 
 # %%
 steps = []

@@ -19,7 +19,7 @@
 # | | |
 # | --- | --- |
 # | Paper | Section 3.1 (six sources, 151 + 151 images, sources of each class not stated); accuracy 0.8411, abstract |
-# | Reads | synthetic: eyes painted here; open: both cohorts and the lesion models of notebook 02 |
+# | Reads | synthetic: eyes painted here; open: both cohorts, lesion models as in notebook 02 and three more for the folds |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper`, `table_ladder` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs`, `fig_ladder` |
 # | Needs | synthetic: 1 min, 3.1 GB · open: 10 min, 6.0 GB; on two CPU cores, `run.json` |
 #
@@ -134,7 +134,7 @@ show(wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {n_images} images in e
 # %% [markdown]
 # ## Figure · Accuracy by how closely class and camera are tied
 #
-# Top: what the method is made for. Lesions reveal the class where the camera does not, and the tie adds accuracy for most methods. Middle: whole images. Bottom: images without lesions, so any rise there comes from the camera (in `open` also from who was photographed, and from what inpainting leaves). The dotted line is the paper's 0.84. The dashed line is the same supervised models scored where class and camera are untied: what they learned from the camera is worth nothing there. The 95 % intervals are over patients, for the given clusters and models, and not adjusted for the number of comparisons.
+# Top: what the method is made for. Lesions reveal the class where the camera does not, and the tie adds accuracy for most methods. Middle: whole images. Bottom: images without lesions, so any rise there comes from the camera (in `open` also from who was photographed, and from what inpainting leaves). The dotted line is the paper's 0.84. The dashed line is the same supervised models scored where class and camera are untied: what they learned from the camera is worth nothing there. The 95 % intervals are over patients, for DMH also over its ten seeds, and not adjusted for the number of comparisons.
 
 # %% alt="Three panels, for lesions, whole images, and images without lesions: the accuracy of every method where class and camera are untied, partly tied, and fully tied, with the paper's 0.84 as a dotted line."
 labels = {method: DISPLAY.get(method, method) for method in (*METHODS, SUPERVISED)}
@@ -187,7 +187,7 @@ run.save_figure(fig, "fig_ladder")
 # %% [markdown]
 # **Reading.** An accuracy of 0.84 on merged sources is evidence of a diagnosis only if the sources of each class are stated or the same accuracy is reached within one source. This does not mean that the paper's method recognizes the camera: its merge cannot be rebuilt from what the paper prints. It means that the printed number cannot tell the two apart. Only one of the six sources grades edema ([data card](../data/README.md)). Notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) measure the diagnosis on cohorts with one camera (`open`) or with cameras independent of the class (`synthetic`).
 #
-# **Limits.** There are only two cameras; on real images the second source also means another hospital, another population, and another grading rule, and we cannot separate these effects here. The IDRiD photographs show lesions but have no edema grade. Inpainting leaves smooth patches, and lesions that nobody found remain. The lesion models of `open` were trained on other photographs of IDRiD and may find more there.
+# **Limits.** There are only two cameras; on real images the second source also means another hospital, another population, and another grading rule, and we cannot separate these effects here. The IDRiD photographs show lesions but have no edema grade. Inpainting leaves smooth patches, and lesions that nobody found remain. The lesion models of `open` were trained on other photographs of IDRiD and may find more there, although those of its training photographs, found out of fold, come from networks with two thirds of the examples.
 
 # %% [markdown]
 # ## Checks

@@ -175,7 +175,7 @@ show(run.save_table(ranked, "table_zones"), "Area under the ROC curve", {"auc": 
 # %% [markdown]
 # ## All labeled photographs
 #
-# The same comparison without cutting the larger class to the size of the smaller one. Accuracy says little here: calling every eye free of edema scores as the last row does. Compare the balanced accuracy, where that is worth 0.5. In `open` it uses the network that has seen no healthy eyes, since the other network was trained on the photographs that are added here.
+# The same comparison without cutting the larger class to the size of the smaller one. Accuracy says little here: giving the larger class to all photographs scores well (the last row, if the classes differ in size). Compare the balanced accuracy, where that is worth 0.5. In `open` it uses the network that has seen no healthy eyes, since the other network was trained on the photographs that are added here.
 
 # %%
 natural = all_labeled(run.profile, run.store)

@@ -127,14 +127,13 @@ def lesion_channel(
     sizes = np.bincount(cohort.labels)
     if sizes[0] != sizes[-1]:
         classes["nothing: the larger class for all"] = np.full(len(cohort), sizes.argmax())
-    of_image = (len(cohort) / len(sizes) / sizes)[cohort.labels]  # weighted so, the accuracy is the balanced one
-    baseline = of_image * (classes["whole image, features"] == cohort.labels)
+    baseline = _balanced(classes["whole image, features"] == cohort.labels, cohort.labels)
     rows = []
     for name, found in classes.items():
         right = found == cohort.labels
         row = {"clustered": name, "accuracy": right.mean(), **accuracy_interval(right, cohort.patients)}
         row["balanced_accuracy"] = balanced_accuracy_score(cohort.labels, found)
-        rows.append(row | (compare(of_image * right, baseline, cohort.patients) if rows else {}))
+        rows.append(row | (compare(_balanced(right, cohort.labels), baseline, cohort.patients) if rows else {}))
     return adjust(pd.DataFrame(rows))
 
 
@@ -187,6 +186,15 @@ def feature_aucs(masks: np.ndarray, zones: pd.DataFrame, cohort: Cohort, profile
             row[f"{prefix}n"] = int(chosen.sum())
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _balanced(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each image adds to the balanced accuracy: its mean over the images is that accuracy, and its variance that
+    within the classes."""
+    classes, of_image = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(of_image)
+    means = np.bincount(of_image, right) / sizes
+    return means.mean() + (right - means[of_image]) * (len(labels) / len(classes) / sizes)[of_image]
 
 
 def _zone_columns(zones: pd.DataFrame) -> list[str]:

@@ -62,7 +62,8 @@ def make_pool(segmentation: Cohort, diagnosis: Cohort, profile: Profile, store: 
     all images of the first source show lesions and stand for class 1; the second gives class 0 and the rest of class 1.
     ``paper``: the cohorts with graded and with assumed negatives. Otherwise the diagnosis cohort as it is. If two
     sources are mixed, each image of the one is also filled in where some image of the other was, so that the filling
-    does not reveal the source. Lesions are found by networks that saw no healthy eyes, and not the image itself.
+    does not reveal the source. Lesions are found by networks that saw no healthy eyes; joint ones find them out of fold
+    in the images that they were trained on.
 
     Parameters
     ----------
@@ -178,8 +179,8 @@ def diagnose_cohort(
     Returns
     -------
     dict of dict
-        By method: ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (95 %, over patients, and for DMH over ten
-        seeds), ``n``.
+        By method: ``accuracy``, mean over ``n_seeds`` seeds (DMH: ten), with ``accuracy_low`` and ``accuracy_high``
+        (95 %, over patients and seeds); ``n``.
     """
     predicted = _predict(features, pool, pool.cohorts[cohort], next(iter(pool.cohorts.values())), profile, store)
     return {method: _score(classes, pool, rows) for method, (classes, rows) in predicted.items()}
@@ -272,4 +273,5 @@ def _predict(
 
 def _score(predicted: np.ndarray, pool: Pool, rows: np.ndarray) -> dict[str, float]:
     correct = predicted == pool.photographs.labels[rows]
-    return {"accuracy": correct.mean(), **accuracy_interval(correct, pool.photographs.patients[rows])}
+    interval = accuracy_interval(correct, pool.photographs.patients[rows])
+    return {"accuracy": correct.mean(), **interval, "n_seeds": len(np.atleast_2d(correct))}

@@ -105,7 +105,9 @@ def pretrained(names: Sequence[str], profile: Profile) -> list[str]:
 
     A few hundred photographs do not train a network from scratch, and trying takes as long as fine-tuning one.
     """
-    return [name for name in names if find_weights(name, profile).file] or list(names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the others would start from random weights: they do not start
+        return [name for name in names if _find(name, profile).file] or list(names)
 
 
 @cache

@@ -249,7 +249,7 @@ def verdict(paper: float, row: pd.Series, score: str) -> str:
     row : Series
         ``weights``, ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
     score : str
-        For a ``"difference"``, the row's own verdict decides whether any is shown, or else its interval.
+        For a ``"difference"``, the row's own verdict decides whether any is shown; if that is missing, none was tested.
     """
     if pd.isna(paper):
         return "not in the paper"
@@ -257,9 +257,8 @@ def verdict(paper: float, row: pd.Series, score: str) -> str:
         return "not comparable: random weights"
     ours = row[f"{score} ours".strip()]
     low, high = (row.get(f"{score}_{end}", np.nan) for end in ("low", "high"))
-    own = row.get("verdict") if score == "difference" else None
-    if own == "no difference shown" or (score == "difference" and pd.isna(own) and low <= 0 <= high):
-        return "no difference shown"
+    if score == "difference" and row["verdict"] not in ("higher", "lower"):
+        return "not tested: labels chose the weights" if pd.isna(row["verdict"]) else row["verdict"]
     if low <= paper <= high:
         return "reproduced (in our interval)"
     return f"differs: {'lower' if ours < paper else 'higher'}{' (no interval)' if pd.isna(low) else ''}"

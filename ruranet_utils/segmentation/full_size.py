@@ -149,9 +149,9 @@ def field_table(
     Returns
     -------
     DataFrame
-        ``model``, ``input``, ``scored at``, ``threshold``; ``mean iou`` of the first seed with ``low`` and ``high``
-        (95 %, bootstrap over photographs) and ``sd`` over ``n_seeds``; ``mean ap`` (average precision), ``mean aupr``
-        (11 thresholds); ``iou`` and ``aupr`` of each lesion; ``n``; ``note``.
+        ``model``, ``input``, ``scored at``, ``threshold``; ``mean iou`` with ``low`` and ``high`` (95 %, bootstrap over
+        photographs and seeds) and ``sd`` over ``n_seeds`` seeds; ``mean ap`` (average precision), ``mean aupr`` (11
+        thresholds); ``iou`` and ``aupr`` of each lesion; all of them means over the seeds; ``n``; ``note``.
     """
     channels = [list(lesions).index(lesion) for lesion in published.FIELD_LESIONS]
     sizes = {"network": "512 x 512", "own": OWN_SIZE}
@@ -167,22 +167,24 @@ def field_table(
 
 
 def _row(of_seeds: Sequence[np.ndarray], threshold: float, seed: int) -> dict:
-    first = of_seeds[0]
-    pooled, spread = first.sum(axis=0), [iou_at(one.sum(axis=0), threshold).mean() for one in of_seeds]
-    drawn = np.random.default_rng(seed).integers(len(first), size=(N_RESAMPLES, len(first)))
-    means = [iou_at(first[rows].sum(axis=0), threshold).mean() for rows in drawn]
-    auprs = [coarse_aupr(lesion) for lesion in pooled]
-    each = iou_at(pooled, threshold)
+    n, rng = len(of_seeds[0]), np.random.default_rng(seed)
+    pooled = [one.sum(axis=0) for one in of_seeds]
+    each = np.array([iou_at(one, threshold) for one in pooled])
+    auprs = np.mean([[coarse_aupr(lesion) for lesion in one] for one in pooled], axis=0)
+    means = []
+    for rows in rng.integers(n, size=(N_RESAMPLES, n)):
+        drawn = rng.integers(len(of_seeds), size=len(of_seeds)) if len(of_seeds) > 1 else [0]
+        means.append(np.mean([iou_at(of_seeds[number][rows].sum(axis=0), threshold) for number in drawn]))
     return {
         "threshold": threshold,
-        "mean iou": spread[0],
+        "mean iou": each.mean(),
         "low": np.quantile(means, 0.025),
         "high": np.quantile(means, 0.975),
-        "sd": np.std(spread, ddof=1) if len(spread) > 1 else np.nan,
-        "n_seeds": len(spread),
-        "mean ap": np.mean([average_precision_of(lesion) for lesion in pooled]),
-        "mean aupr": np.mean(auprs),
-        **{f"iou {lesion}": iou for lesion, iou in zip(published.FIELD_LESIONS, each, strict=True)},
+        "sd": np.std(each.mean(axis=1), ddof=1) if len(of_seeds) > 1 else np.nan,
+        "n_seeds": len(of_seeds),
+        "mean ap": np.mean([average_precision_of(lesion) for one in pooled for lesion in one]),
+        "mean aupr": auprs.mean(),
+        **{f"iou {lesion}": iou for lesion, iou in zip(published.FIELD_LESIONS, each.mean(axis=0), strict=True)},
         **{f"aupr {lesion}": aupr for lesion, aupr in zip(published.FIELD_LESIONS, auprs, strict=True)},
-        "n": len(first),
+        "n": n,
     }

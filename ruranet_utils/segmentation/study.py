@@ -77,9 +77,11 @@ def encoder_table(segmenter: Segmenter, scores: Sequence[Mapping[tuple[str, str]
     DataFrame
         ``lesion``, ``encoder``; ``iou``, ``accuracy``, ``precision``, ``recall``, ``dice``, ``aupr``, pooled over
         the pixels of the test images, mean over the seeds; ``iou_low``, ``iou_high`` (95 %, bootstrap over patients
-        and seeds), ``iou_sd`` over ``n_seeds`` seeds, ``iou_first`` of the first seed; ``iou_mean`` and ``aupr_mean``
+        and seeds), ``iou_sd`` over ``n_seeds`` seeds; ``iou_first``, ``iou_first_low``, ``iou_first_high`` of the first
+        seed alone, for the card of its network; ``iou_mean`` and ``aupr_mean``
         over images; ``n`` test images, ``n_with`` of them with the lesion; ``threshold`` of the probability, chosen
-        on the validation images (of a joint network, out of fold, once and for all); ``validation_iou`` (first seed;
+        on the validation images (of a joint network, out of fold, once and for all; ``released``, on the test images);
+        ``validation_iou`` (first seed;
         out of fold in a joint network, missing if it is not cross-validated) and ``chosen`` by it; ``parameters``;
         ``weights``; ``note``: what the masks show if that is not the lesion itself; ``patches``, ``time_s`` and
         ``waited_s`` (for data) of the first seed's training, and the ``machine`` it ran on.
@@ -101,12 +103,17 @@ def _row(segmenter: LesionSegmenter, lesion: str, encoder: str, of_seeds: list[A
     each = [segmentation_scores(pd.DataFrame(x["test"], columns=COUNTS), "mean")["iou"] for x in of_seeds]
     patients = segmenter.cohort.split(PROTOCOLS[segmenter.protocol][2]).patients
     hits, unions = np.array([[x["test"][:, 0], x["test"][:, :3].sum(axis=1)] for x in of_seeds]).swapaxes(0, 1)
-    low, high = ratio_interval(hits, unions, patients, np.random.default_rng(segmenter.profile.seed))
+    (low, high), (first_low, first_high) = (
+        ratio_interval(hits[seeds], unions[seeds], patients, np.random.default_rng(segmenter.profile.seed))
+        for seeds in (slice(None), slice(1))
+    )
     return {
         "lesion": lesion,
         "encoder": encoder,
         **pooled.mean().to_dict(),
         "iou_first": pooled["iou"].iloc[0],
+        "iou_first_low": first_low,
+        "iou_first_high": first_high,
         "iou_sd": pooled["iou"].std(),
         "n_seeds": len(of_seeds),
         "iou_low": low,
@@ -302,7 +309,8 @@ def keep(segmenter: Segmenter, study: pd.DataFrame) -> list[Model]:
 
 def _about(segmenter: Segmenter, rows: pd.DataFrame) -> dict:
     """A card's entries about a network's lesions; it has scores only if the network has SCSE."""
-    scores = rows.set_index("lesion")[["iou_first", "iou_low", "iou_high"]].T.to_dict()
+    of_first = rows.set_index("lesion")[["iou_first", "iou_first_low", "iou_first_high"]]
+    scores = of_first.set_axis(["iou_first", "iou_low", "iou_high"], axis=1).T.to_dict()
     notes = dict(zip(rows["lesion"], rows["note"], strict=True))
     first = rows[["weights", "machine"]].iloc[0].to_dict()
     return {**first, "notes": notes, "scores": scores if segmenter.attention else {}}

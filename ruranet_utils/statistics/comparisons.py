@@ -21,8 +21,9 @@ def compare(correct: np.ndarray, other: np.ndarray, patients: np.ndarray) -> dic
 
     Parameters
     ----------
-    correct, other : ndarray of bool, shape (n_images,) or (n_trainings, n_images)
-        Whether each image was classified correctly by the one and by the other method. The number of trainings may
+    correct, other : ndarray of bool or float, shape (n_images,) or (n_trainings, n_images)
+        Whether each image was classified correctly by the one and by the other method, or what it adds to a score that
+        is a mean over images. The number of trainings may
         differ between them; with a single one the result holds for this training.
     patients : ndarray, shape (n_images,)
 

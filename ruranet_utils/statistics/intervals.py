@@ -109,6 +109,7 @@ def ratio_interval(
 
     Pooled IoU is the ratio of (tp, tp + fp + fn), a mean that of (values, 1). Accuracies have
     :func:`accuracy_interval`. Of several trainings, it is the interval of their mean ratio; trainings are drawn, too.
+    Draws from K trainings have only (K - 1) / K of their variance.
 
     Parameters
     ----------
@@ -123,7 +124,8 @@ def ratio_interval(
     Returns
     -------
     low, high : float
-        Both NaN if there is one group only or every denominator is 0. Resamples that sum to 0 are left out.
+        Both NaN if there is one group only or every denominator is 0. Resamples that sum to 0, in any of the trainings
+        drawn, are left out.
 
     Raises
     ------

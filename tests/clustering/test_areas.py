@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from ruranet_utils.clustering import areas
+from ruranet_utils.clustering.study import diagnose_images
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.features.macula import Macula, zone_table
 from ruranet_utils.profiles import LESIONS
@@ -73,6 +75,10 @@ def test_the_rule_asks_for_exudates_within_one_disc_diameter(masks, zones, label
     assert not areas.rule(lost).any(), "without a disc the rule finds nothing"
 
 
+def diagnosed(whole, tiny, cohort):
+    return diagnose_images(whole, cohort, tiny)["predicted"][0]
+
+
 def test_the_channel_compares_with_the_whole_image(masks, zones, cohort, labels, tiny):
     whole = np.random.default_rng(1).normal(size=(N, 5))
     table = areas.lesion_channel(whole, 1 - labels, masks, zones, cohort, tiny).set_index("clustered")
@@ -92,6 +98,13 @@ def test_the_channel_compares_with_the_whole_image(masks, zones, cohort, labels,
     assert found.loc["lesions, features", "balanced_accuracy"] == balanced_accuracy_score(uneven.labels, labels)
     balanced = found["balanced_accuracy"]
     np.testing.assert_allclose(found["difference"].iloc[1:], balanced.iloc[1:] - balanced.iloc[0])
+    differs = (labels == uneven.labels).astype(float) - (diagnosed(whole, tiny, uneven) == uneven.labels)
+    weights = np.where(uneven.labels == 1, N / 2 / 6, N / 2 / (N - 6))
+    residual = weights * (differs - [differs[uneven.labels == label].mean() for label in uneven.labels])
+    sums = [residual[uneven.patients == patient].sum() for patient in np.unique(uneven.patients)]
+    variance = (N / 2) / (N / 2 - 1) / N**2 * np.dot(sums, sums)
+    half = found.loc["lesions, features", ["difference_low", "difference_high"]].diff().iloc[-1] / 2
+    assert half == pytest.approx(t.ppf(0.975, N / 2 - 1) * np.sqrt(variance)), "variance within the classes"
     guessed = found.loc["nothing: the larger class for all"]
     assert (guessed["accuracy"], guessed["balanced_accuracy"]) == (1 - 6 / N, 0.5)
     assert table.index[-1] == "rule: exudate within 1 DD", "equal classes need no such row"

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from ruranet_utils.clustering.choices import choose, compare_choices
 from ruranet_utils.clustering.estimators import Clustering
 from ruranet_utils.clustering.study import weight_search_all, weight_stability
-from ruranet_utils.clustering.weighting import WEIGHT_GRID, aggregate
+from ruranet_utils.clustering.weighting import WEIGHT_GRID, WeightSearch, aggregate
 from ruranet_utils.data.cohort import Cohort
 from ruranet_utils.profiles import LESIONS
 from ruranet_utils.statistics.comparisons import adjust
@@ -61,6 +61,21 @@ def test_each_way_chooses_by_its_criterion(searches):
         for i in range(81)
     ]
     assert agreed[chosen["agreement"]] == pytest.approx(max(agreed))
+
+
+def test_no_criterion_chooses_a_lone_image(searches):
+    """Weighting 40 leaves one image of twenty-five alone, and every criterion likes it best."""
+    turned = np.arange(81)[:, None] % 24 == np.arange(25) % 24
+    labels = turned.astype(int) + (np.arange(25) < 12)
+    labels = np.minimum(labels, 1)
+    labels[40] = np.arange(25) == 0
+    liked = (np.arange(81) == 40).astype(float)
+    criteria = {"silhouette": liked, "calinski_harabasz": liked, "davies_bouldin": -liked}
+    alike = {method: WeightSearch(labels, criteria) for method in searches}
+    chosen = choose(alike, liked)
+    assert chosen["equal"] == 0 and 40 not in chosen.values()
+    labels[40] = np.arange(25) < 2
+    assert set(choose(alike, liked).values()) >= {0, 40}, "two of twenty-five are enough"
 
 
 def test_stability_is_the_agreement_with_parts_of_the_patients(reduced, searches, cohort, tiny, store, journal):

@@ -97,6 +97,9 @@ def test_features_of_the_camera_find_the_class_where_it_is_tied_and_nowhere_else
     assert accuracy(table, "fully tied", TRANSFERRED) == 0.5
     assert set(table.loc[table["seen"] == "lesions", "method"]) == {*METHODS, SUPERVISED, TRANSFERRED}
     assert (table["accuracy_low"] <= table["accuracy"]).all() and (table["n"] == 40).all()
+    assert table.groupby("method")["n_seeds"].unique().map(list).to_dict() == {
+        method: [10 if method == "dmh" else 1] for method in (*METHODS, SUPERVISED, TRANSFERRED)
+    }
 
 
 def test_features_of_the_class_do_not_care_for_the_camera(pool, told):

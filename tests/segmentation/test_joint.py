@@ -207,7 +207,7 @@ def test_images_predicted_in_parts_are_predicted_as_at_once(studied, with_health
     expected = np.concatenate(list(model.probabilities(images, segmenter.profile)))
     monkeypatch.setattr(store_module, "PART_PX", 2 * images[0, 0].size)
     used = replace(segmenter, profile=replace(segmenter.profile, workers=workers), store=Store(tmp_path))
-    monkeypatch.setattr(JointSegmenter, "model", lambda *_: model)
+    monkeypatch.setattr(JointSegmenter, "_model", lambda *_: model)
     np.testing.assert_allclose(used.probabilities(images, ENCODER), expected, atol=1e-4, rtol=1e-2)  # 16 bits
     assert len(list((tmp_path / "joint_probabilities").glob("*.json"))) == 3
     masks = model.masks(images, used.profile, used.store)
@@ -226,7 +226,7 @@ def test_predictions_are_in_bfloat16_where_the_profile_says(studied, with_health
     np.testing.assert_allclose(mixed, exact, atol=0.03)
 
 
-def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied):
+def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied, monkeypatch):
     segmenter, _ = studied
     found = segmenter.out_of_fold(ENCODER)
     for fold in range(N_FOLDS):
@@ -234,6 +234,7 @@ def test_out_of_fold_means_by_the_network_that_has_not_seen_the_image(studied):
         model = segmenter.model(ENCODER, fold)
         (probability,) = model.probabilities(segmenter.cohort.images[segmenter.rows[rows]][:1], segmenter.profile)
         np.testing.assert_allclose(found[rows][0], probability[0], atol=1e-3)
+    monkeypatch.setattr(joint_module, "THRESHOLD", float(np.median(found)))
     encoders = dict.fromkeys(segmenter.lesions, ENCODER)
     masks, test = segmenter.unseen_masks(encoders), np.setdiff1d(np.arange(len(segmenter.cohort)), segmenter.rows)
     np.testing.assert_array_equal(masks[segmenter.rows], segmenter._decide(found, ENCODER))
@@ -253,6 +254,11 @@ def test_one_file_is_kept_and_finds_the_same(studied, with_healthy, joint, monke
     np.testing.assert_array_equal(again.predict(images, joint), kept.predict(images, joint))
     masks = lesion_masks(with_healthy, images, segmenter.profile, segmenter.store)
     np.testing.assert_array_equal(masks, segmenter.masks(images, best_encoders(study)))
+    assert load_model("synthetic").card == again.card, "masks by one seed leave the file of the study of two alone"
+    own = lesion_masks(
+        with_healthy, with_healthy.images, segmenter.profile, segmenter.store, lesions=LESIONS[:2], unseen=True
+    )
+    np.testing.assert_array_equal(own, segmenter.unseen_masks(best_encoders(study))[:, :2])
     unmasked = replace(with_healthy, table=with_healthy.table.filter(regex="^(?!.*_px$)"), masks=None)
     np.testing.assert_array_equal(
         lesion_masks(unmasked, images, replace(joint, models="synthetic"), segmenter.store),
