@@ -87,7 +87,8 @@ class Profile:
     weights : str
         ``"imagenet"`` or ``"random"``: initial weights of the backbones.
     allow_random_weights : bool
-        Whether a backbone without available ImageNet weights may start from random ones. Tables then say so.
+        Whether a backbone without available ImageNet weights may start from random ones. Tables then say so. It is not
+        trained as a classifier of Table 3, unless none has weights.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"auto"``.
     threads : int
