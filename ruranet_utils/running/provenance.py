@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], before: dict, forced: bool = False) -> dict:
+def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], before: dict, cold: bool = False) -> dict:
     """Everything needed to tell where a table comes from: the content of ``run.json``.
 
     Parameters
@@ -41,8 +41,8 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         since their tables are still there; ``other_settings`` are those that differed then. With equal settings each
         notebook's ``costliest`` run is kept, too, the one that computed the most steps: a run that finds everything in
         the store says nothing about the cost.
-    forced : bool
-        Whether every step was computed again: what this run cost then holds, even if earlier code computed more.
+    cold : bool
+        Whether every step was computed: what this run cost then holds, even if earlier code computed more.
     """
     settings = json.loads(json.dumps(asdict(profile)))  # tuples become lists, as in the file
     notebooks = {}
@@ -53,7 +53,7 @@ def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], befor
         notebooks[name] = {**kept, "other_settings": others} if others else kept
     for name, facts in ran.items():
         earlier = notebooks.get(name, {})
-        costliest = facts if forced or "other_settings" in earlier else earlier.get("costliest", facts)
+        costliest = facts if cold or "other_settings" in earlier else earlier.get("costliest", facts)
         notebooks[name] = {**facts, "costliest": max({**facts}, costliest, key=lambda run: run["computed"])}
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -184,11 +184,11 @@ def main(
         print(f"{paths.store()}: {size} have an older layout, which is not read; `ruranet store --prune` removes them")
     expected = estimate(chosen, used)
     print(expected[""], flush=True)
-    start = time.perf_counter()
+    start, cold = time.perf_counter(), force or not any(paths.steps().glob("*/*.json"))
     file, before, ran = results / "run.json", read_run(results), {}
     for name, facts in _run_all(chosen, parameters, results / "notebooks", expected):
         ran[name] = facts
-        described = json.dumps(describe_run(used, parameters, ran, before, force), indent=1)
+        described = json.dumps(describe_run(used, parameters, ran, before, cold), indent=1)
         write_atomically(file, lambda file, text=described: file.write_text(text + "\n"))  # a later one may fail
     print(f"done in {tqdm.format_interval(time.perf_counter() - start)}: {results}", flush=True)
     if as_json:
