@@ -158,6 +158,9 @@ FINDINGS = """\
   {kmedoids}, of k-means from {kmeans}, of agglomerative clustering from {agglomerative} and of DMH from {dmh}. Weights
   chosen by the labels of other patients reach {others}, in this order. These are means over the backbones with ImageNet
   weights ([table](../figures/open/table_4_summary.md)).
+- **Random weights find the wrong thing**: on features of the backbones without ImageNet weights, k-medoids, all lesion
+  weights 1, has a mean accuracy of {random[mean]:.2f} for the diagnosis and of {random[eye]:.2f} for telling left eyes
+  from right ones; on those with ImageNet weights {pretrained[mean]:.2f} and {pretrained[eye]:.2f}.
 - **Camera and class**: DMH has a mean accuracy of {untied} if both classes come from SRahim, and of {tied} if class 1
   comes from IDRiD, whose photographs all show lesions but have no grade of edema. From images *whose lesions were
   removed* the label-free clusterings get {blind_untied} with one camera and {blind_tied} with one camera for each class
@@ -272,8 +275,9 @@ def findings() -> str:
     table_1 = pd.read_csv(paths.figures("open") / "table_1.csv").set_index(["encoder", "lesion"])["iou ours"]
     protocols = pd.read_csv(paths.figures("open") / "table_protocols.csv").set_index(["protocol", "lesion"])["iou"]
     whole, lesions, heads = (_find("open", "table_5", {"variant": row} | _EQUAL) for row in ("a+", "c", "d"))
-    means = pd.read_csv(paths.figures("open") / "table_4_summary.csv").query("weights != 'random'")
-    means = means.set_index(["method", "selection"])["mean"]
+    summary = pd.read_csv(paths.figures("open") / "table_4_summary.csv")
+    means = summary.query("weights != 'random'").set_index(["method", "selection"])["mean"]
+    sides = summary.query("method == 'kmedoids' and selection == 'equal'").set_index("weights")
     areas = _find("open", "table_lesion_channel", _AREAS)
     verdicts = pd.read_csv(paths.figures("open") / "table_audit.csv")["verdict"]
     variance = _find("open", "table_pca_versus_paper", {"quantity": _VARIANCE})
@@ -304,6 +308,8 @@ def findings() -> str:
         most_without=ladder.loc[ladder["protocol"].str.startswith("all but"), "accuracy"].max(),
         folds=_estimate(folds, "auc"),
         n_draws=len(draws),
+        random=sides.loc["random"],
+        pretrained=sides.loc["ImageNet"],
         draws=draws.agg(["min", "max"]),
         tied=_estimate(tied),
         untied=_estimate(untied),

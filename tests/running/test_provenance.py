@@ -26,9 +26,7 @@ def test_what_is_known_of_other_notebooks_is_kept_with_the_settings_that_were_ot
     warm = describe_run(profile, {}, {"a": {"time_s": 1.0, "computed": 0}}, json.loads(json.dumps(first)))
     assert warm["notebooks"]["a"]["time_s"] == 1 and warm["notebooks"]["a"]["costliest"]["time_s"] == 9
     assert warm["notebooks"]["b"] == first["notebooks"]["b"]
-    cheaper = describe_run(
-        profile, {}, {"a": {"time_s": 3.0, "computed": 2}}, json.loads(json.dumps(first)), cold=True
-    )
+    cheaper = describe_run(profile, {}, {"a": {"time_s": 3.0, "computed": 2}}, json.loads(json.dumps(first)), cold=True)
     assert cheaper["notebooks"]["a"]["costliest"]["time_s"] == 3, "today's code computes less"
     other = replace(profile, epochs=7)
     changed = describe_run(other, {}, {"a": {"time_s": 2.0, "computed": 1}}, json.loads(json.dumps(warm)))
