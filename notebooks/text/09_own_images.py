@@ -92,7 +92,7 @@ by_area = log_areas(masks)
 groups = group_by_areas(by_area)
 spaces = {"kmedoids": reduced, "dmh": project(reduced, run.profile, run.store).embedding}
 found_by = {"areas": (groups.more.astype(int), by_area)}
-found_by |= {m: label_free_clusters(space, m, run.profile, run.store) for m, space in spaces.items()}
+found_by |= {m: label_free_clusters(space, m, run.profile) for m, space in spaces.items()}
 clusters, rows = pd.DataFrame({"image_id": photographs.table["image_id"], "severity": groups.severity}), []
 for method, (labels, clustered) in found_by.items():
     several = 1 < len(np.unique(labels)) < len(labels)

@@ -76,9 +76,7 @@ def project_all(
     return results
 
 
-def label_free_clusters(
-    embedded: np.ndarray, method: str, profile: Profile, store: Store
-) -> tuple[np.ndarray, np.ndarray]:
+def label_free_clusters(embedded: np.ndarray, method: str, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
     """Two clusters with all lesion weights 1; no labels are needed.
 
     Parameters
@@ -88,7 +86,6 @@ def label_free_clusters(
     method : str
         One of ``profiles.METHODS``.
     profile : Profile
-    store : Store
 
     Returns
     -------
@@ -96,8 +93,8 @@ def label_free_clusters(
     features : ndarray of float64, shape (n_images, k)
         What was clustered: the mean over lesions (Eq. 2).
     """
-    search = weight_search_all({("", method, 0): embedded}, profile, store)["", method, 0]
-    return search.labels[weighting.EQUAL], aggregate(embedded, WEIGHT_GRID[weighting.EQUAL])
+    features = aggregate(embedded, WEIGHT_GRID[weighting.EQUAL])
+    return Clustering(_algorithm(method), random_state=profile.seed).fit_predict(features), features
 
 
 @unchecked
@@ -194,7 +191,7 @@ def weight_search_all(
 
     jobs = {}
     for (name, method, number), embedded in spaces.items():
-        algorithm = "kmedoids" if method == "dmh" else method
+        algorithm = _algorithm(method)
         settings = {**profile.settings("seed", "threads"), "method": algorithm, "embedded": digest_arrays(embedded)}
         jobs[name, method, number] = settings, partial(compute, embedded, algorithm)
     found = store.fetch_all(SEARCH, jobs, profile.workers)
@@ -246,6 +243,11 @@ def diagnose_images(features: np.ndarray, cohort: Cohort, profile: Profile) -> d
         "n_seeds": 1,
     }
     return {**row, "predicted": match_clusters(cohort.labels, clusters)[None]}
+
+
+def _algorithm(method: str) -> str:
+    """What clusters the features of a method: DMH is k-medoids after its heads."""
+    return "kmedoids" if method == "dmh" else method
 
 
 def _interval(predicted: np.ndarray, cohort: Cohort) -> dict[str, float]:

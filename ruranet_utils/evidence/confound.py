@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ruranet_utils.clustering.estimators import CLUSTERERS, Clustering
-from ruranet_utils.clustering.study import label_free_clusters, project_all
+from ruranet_utils.clustering.study import N_SEEDS, label_free_clusters, project_all
 from ruranet_utils.data.cohort import Cohort, load_cohorts, synthetic_cohort
 from ruranet_utils.data.phantoms.painting import CAMERAS
 from ruranet_utils.evidence.inpainting import lesion_holes, without_lesions
@@ -257,8 +257,8 @@ def _predict(
         if features.ndim == 3:
             spaces = [reduced]
             if method == "dmh":
-                spaces = [heads.embedding for heads in project_all({"": reduced}, profile, store)[""]]
-            clusters = [label_free_clusters(space, method, profile, store)[0] for space in spaces]
+                spaces = [heads.embedding for heads in project_all({"": reduced}, profile, store, N_SEEDS)[""]]
+            clusters = [label_free_clusters(space, method, profile)[0] for space in spaces]
         else:
             clusters = [Clustering(method, random_state=profile.seed).fit_predict(reduced)]
         found[method] = np.stack([match_clusters(labels[chosen], one) for one in clusters]), chosen
