@@ -138,7 +138,8 @@ FINDINGS = """\
   several runs or chosen on the test images ([table](../figures/open/table_field.md)).
 - **Training on the test images**, as the code released with the paper does, gives hard exudates
   {released[hard_exudates]:.2f} (held out {held_out[hard_exudates]:.2f}) and microaneurysms
-  {released[microaneurysms]:.2f} (held out {held_out[microaneurysms]:.2f}); these networks saw no healthy eyes.
+  {released[microaneurysms]:.2f} (held out {held_out[microaneurysms]:.2f}), hemorrhages {released[hemorrhages]:.2f}
+  (held out {held_out[hemorrhages]:.2f}), after as many training steps; these networks saw no healthy eyes.
 - **With labels**, {best} reaches an AUC of {best_folds} in cross-validation, MobileNet {folds}, and {hold_out} on one
   hold-out of {hold_out_row[n]:.0f} images, where it finds DME in {recall:.0%} of the eyes with it. These networks see
   the whole photograph at 224 px, without lesion masks, which may be why the clusterings have higher accuracies; that
@@ -314,8 +315,8 @@ def findings() -> str:
         tied=_estimate(tied),
         untied=_estimate(untied),
         untied_row=untied,
-        blind_tied="{lowest:.2f} to {highest:.2f}".format(**blind.loc["fully tied"]),
-        blind_untied="{lowest:.2f} to {highest:.2f}".format(**blind.loc["untied"]),
+        blind_tied=_range(blind.loc["fully tied"]),
+        blind_untied=_range(blind.loc["untied"]),
         exudates=exudates,
         aneurysms=aneurysms,
         mean_iou=table_1["mobilenet_v2"][list(published.FIELD_LESIONS)].mean(),
@@ -398,6 +399,11 @@ def _with_weights(row: pd.Series | None) -> pd.Series | None:
 
 def _estimate(row: pd.Series, score: str = "accuracy") -> str:
     return f"{row[f'{score} ours']:.2f} [{row[f'{score}_low']:.2f}, {row[f'{score}_high']:.2f}]"
+
+
+def _range(row: pd.Series) -> str:
+    ends = [f"{row[name]:.2f}" for name in ("lowest", "highest")]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _cell(row: pd.Series | None, score: str) -> str:

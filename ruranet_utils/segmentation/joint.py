@@ -162,7 +162,7 @@ class JointSegmenter:
         for encoder in dict.fromkeys(encoder for _, encoder in pairs):
             self.store.prepare(self.trainings(encoder), plan(self.profile).workers)
             trained = self.train("", encoder)
-            thresholds = dict(zip(self.lesions, self._thresholds(encoder), strict=True))
+            thresholds = self._thresholds(encoder)
             shared = {
                 "parameters": np.array([sum(map(np.size, learned(trained)))]),
                 "speed": trained["speed"],
@@ -170,7 +170,7 @@ class JointSegmenter:
             }
             of_test = self.probabilities(self.cohort.images[test], encoder)
             of_val = self.out_of_fold(encoder) if self.cross_validates else of_test[:0]
-            masks_of_test, masks_of_val = (self._decide(found, encoder) for found in (of_test, of_val))
+            masks_of_test, masks_of_val = (decide(found, thresholds, self._disc) for found in (of_test, of_val))
             for lesion in (lesion for lesion, name in pairs if name == encoder):
                 truth = self.cohort.masks[:, ANNOTATIONS.index(lesion)]
                 channel = self.lesions.index(lesion)
@@ -183,7 +183,7 @@ class JointSegmenter:
                 ranked = of_test[:, channel].astype(np.float32)
                 aupr = np.array([average_precision(ranked, truth[test], way) for way in ("pooled", "mean")])
                 found[lesion, encoder] = {"val": counts[0], "test": counts[1], "aupr": aupr, **shared}
-                found[lesion, encoder]["threshold"] = np.array([thresholds[lesion]])
+                found[lesion, encoder]["threshold"] = np.array([thresholds[channel]])
         return {pair: found[pair] for pair in pairs}
 
     @cached_property
