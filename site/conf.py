@@ -84,7 +84,9 @@ def complete(app, docname, source):
         for cell in notebook["cells"]:
             cell["metadata"]["mystnb"] = {"image": {"alt": cell["metadata"].get("alt", "")}}
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        for cell, prompt in zip(code, ("Parameters", "Imports"), strict=False):  # the same in all notebooks
+        injected = "injected-parameters" in code[1]["metadata"].get("tags", [])  # by papermill, in the open run
+        prompts = "Parameters", *(["Parameters of this run"] if injected else []), "Imports"
+        for cell, prompt in zip(code, prompts, strict=False):  # the same in all notebooks
             cell["metadata"]["tags"] = ["hide-input"]
             cell["metadata"]["mystnb"] |= {"code_prompt_show": prompt, "code_prompt_hide": prompt}
         # the class by which the theme knows the tables of pandas
