@@ -25,7 +25,7 @@
 # | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area`, `table_cohort_versus_paper` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
 # | Needs | synthetic: 9 s, 0.9 GB · open: 58 s, 1.8 GB; on two CPU cores, `run.json` |
 #
-# We build two cohorts. The **segmentation cohort** has lesion masks; the networks of notebook 02 are trained on it. The **diagnosis cohort** has one DME label per image; notebooks 03 to 05 diagnose it. In the synthetic profile both cohorts are the same images, as in the paper. In the open profile they are IDRiD (masks, no labels) and SRahim (labels, no masks), because we found no open data set that has both for the same photographs.
+# We build two cohorts. The **segmentation cohort** has lesion masks; the networks of notebook 02 are trained on it. The **diagnosis cohort** has one DME label per image; notebooks 03 to 05 diagnose it. In the synthetic profile both cohorts are the same images, as in the paper. In the open profile they are IDRiD (masks, no labels) and SRahim (labels, no masks), because we found no open data set that has both for the same photographs. SRahim's label is maculopathy as graded on the photograph (the name of the folder), not edema as measured by optical coherence tomography; these notebooks call it DME.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -51,7 +51,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## The merge
 #
-# Each photograph is cropped to the square around its field of view, so that no pixels are wasted on the black border (`crop_field`; off in the profile `paper`, which squeezes the whole photograph, as the paper does), and resized with bicubic interpolation. A mask pixel is set if the lesion covers at least a quarter of it, so that microaneurysms do not vanish. Splits are by patient, not by image: both eyes of a patient always end up in the same split.
+# Each photograph is cropped to the square around its field of view, so that no pixels are wasted on the black border (`crop_field`; off in the profile `paper`, which squeezes the whole photograph, as the paper does), and resized with bicubic interpolation. A mask pixel is set if the lesion covers at least a quarter of it, so that microaneurysms do not vanish. Splits are by patient, not by image: both eyes of a patient always end up in the same split. The splits below are for segmentation; in `open` its network is trained on the validation images, too. For diagnosis, notebook 03 makes its own splits, and notebooks 04, 05, and 10 cluster all images.
 
 # %%
 segmentation, diagnosis = run.cohorts
@@ -65,7 +65,10 @@ together["label"] = together["label"].map({0: "no DME", 1: "DME"}).fillna("not g
 by = [together[name] for name in ("cohort", "source", "camera", "label")]
 counts = pd.crosstab(by, together["split"]).reindex(columns=["train", "val", "test"], fill_value=0)
 counts = counts.assign(total=counts.sum(axis=1)).rename_axis(columns=None).reset_index()
-run.answer(f"{len(diagnosis)} photographs for diagnosis, {len(segmentation)} for segmentation; by split below.")
+n_patients, n_masked = len(np.unique(diagnosis.patients)), len(segmentation)
+run.answer(
+    f"{len(diagnosis)} photographs of {n_patients} patients for diagnosis, {n_masked} with masks; by split below."
+)
 show(run.save_table(counts, "table_cohort"), "Images by cohort, source, camera, label, and split")
 
 # %% [markdown]
@@ -99,7 +102,7 @@ show(run.save_table(left_out, "table_left_out"), f"{len(left_out)} of {len(audit
 # %% [markdown]
 # ## What predicts the label without looking at the retina?
 #
-# If an image's source or camera predicts its label, recognizing the camera can pass for a diagnosis. The profile `paper` uses only graded photographs (`negatives = "graded"`); the rows below it show the paper's mixture, in which photographs from other sources are *assumed* to be free of edema. `cramers v` is the strength of the association, from 0 to 1. `accuracy` is the accuracy of giving each image the majority label of its group, `guessing` that of giving every image the majority label of the whole cohort. **Read this table before believing Table 4.**
+# If an image's source or camera predicts its label, recognizing the camera can pass for a diagnosis. The profile `paper` uses only graded photographs (`negatives = "graded"`); the rows below it show the paper's mixture, in which photographs from other sources are *assumed* to be free of edema. `known` is what is used to guess the label and `groups` how many values it has. `cramers v` is the strength of the association, from 0 to 1; `p value` is from a chi-squared test that counts images, not patients, and is therefore too small. `accuracy` is the accuracy of giving each image the majority label of its group, `guessing` that of giving every image the majority label of the whole cohort. **Read this table before believing Table 4.**
 
 # %%
 known = audit[audit["label"].notna() & (audit["dropped"] == "")]
@@ -155,17 +158,16 @@ ours = {
     "images for diagnosis": (TEXT["n_patients"].value, len(diagnosis)),
     "with DME": (TEXT["n_positive"].value, int((diagnosis.table["label"] == 1).sum())),
     "without DME": (TEXT["n_negative"].value, int((diagnosis.table["label"] == 0).sum())),
-    "patients": ("302, one image each", len(np.unique(diagnosis.patients))),
+    "patients": (302, n_patients),
     "images with lesion masks": (302, int(segmentation.manifest()[AREAS[0]].notna().sum())),
     "image side (px)": (TEXT["image_size_px"].value, run.profile.image_size_px),
     "train : val : test": ("8 : 1 : 1", " : ".join(f"{10 * part:g}" for part in run.profile.split)),
     "sources": (TEXT["n_sources"].value, counts["source"].nunique()),
     "edema masks": ("“edema regions”", segmentation.lesion_notes.get("edema", "exact, painted")),
 }
-versus = pd.DataFrame(
-    [(name, str(paper), str(here)) for name, (paper, here) in ours.items()], columns=["", "paper", "ours"]
-)
-show(run.save_table(versus.rename(columns={"": "quantity"}), "table_cohort_versus_paper"), "Cohort: paper versus ours")
+rows = [(name, str(paper), str(here)) for name, (paper, here) in ours.items()]
+versus = pd.DataFrame(rows, columns=["quantity", "paper", "ours"])
+show(run.save_table(versus, "table_cohort_versus_paper"), "Cohort: paper versus ours")
 
 # %% [markdown]
 # **Limits.** If a source does not identify its patients, each photograph counts as a patient. A perceptual hash finds copies of a photograph, not the same eye on another day. The phantoms are painted, perfectly annotated, and cleaner than any clinical photograph: they test the code, not the medicine.

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 02 · Which encoder finds which lesion? Tables 1 and 2
 #
-# **Question.** Ten encoders compete inside an SCSE-U-Net for four lesions. Which is best for which, and how good is it on images it has not seen?
+# **Question.** In the paper, ten encoders compete inside an SCSE-U-Net for four lesions. Which is best for which, and how good is it on images it has not seen? (`open` trains one encoder, MobileNet, so it answers only the second part.)
 #
 # | | |
 # | --- | --- |
@@ -23,7 +23,7 @@
 # | Writes | `table_1`, `table_2`, `table_2_inverted`, `table_protocols`, `table_scse`, `table_healthy`, `time_1`, and, in `open`, `table_field` (csv, md); `fig_encoders`, `fig_training`, `fig_1_module`, `fig_1_attention`, `fig_segmentation` |
 # | Needs | synthetic: 4 min, 2.9 GB · open: 80 min, 6.6 GB; on two CPU cores, `run.json` |
 #
-# The paper trains a binary U-Net for each lesion, and so does the synthetic profile (`masks = "per_lesion"`). The open profile trains **one network with a channel for each lesion** (`masks = "joint"`) in a third of the time. Its loss is the mean Dice loss of the channels plus five times the focal loss; a channel without an annotated mask is left out. Patches are drawn by lesion first, then by a photograph that shows it. A second stage of training uses photographs without retinopathy, from patients outside the diagnosis cohort, as hard negatives: patches around what the first stage mistook for lesions. The network is trained on all training images for a fixed number of epochs, so no image is used to choose anything. Given several encoders, three-fold cross-validation chooses among them; the threshold, 0.3, scored best out of fold ([models/README.md](../models/README.md)).
+# The paper trains a binary U-Net for each lesion, and so does the synthetic profile (`masks = "per_lesion"`). The open profile trains **one network with a channel for each lesion** (`masks = "joint"`) in a third of the time. Its loss is the mean Dice loss of the channels plus five times the focal loss; a channel without an annotated mask is left out. Patches are drawn by lesion first, then by a photograph that shows it. A second stage of training uses photographs without retinopathy, from patients outside the diagnosis cohort, as hard negatives: patches around what the first stage mistook for lesions. The network is trained on all training images for a fixed number of epochs, so none is held back. Given several encoders, three-fold cross-validation chooses among them. The threshold was chosen on the training images, too: for the network that comes with this project, 0.3 scored better out of fold than 0.5 ([models/README.md](../models/README.md)).
 #
 # Each U-Net has spatial and channel squeeze-and-excitation (SCSE, Roy et al. 2018) in its decoder: the features $x$ of a stage, including those from the skip connection, are reweighted per channel ($C$, from their mean over the image) and per pixel ($S$, from all channels there),
 #
@@ -39,7 +39,7 @@
 #
 # $$\mathrm{FocalLoss} = -\alpha_t (1 - p_t)^\gamma \log(p_t) \qquad (1)$$
 #
-# Single-lesion networks are trained with Adam and stopped early on the Dice score of the validation images. A pixel's probability is averaged over the image and its three flips; it counts as lesion above the threshold with the best validation IoU. **All scores are from the test images**, which play no part in training, stopping, or the choice of threshold and encoder. The tables report the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, where $TP$ are lesion pixels found, $FP$ false positives and $FN$ lesion pixels missed. Scores are pooled over all pixels of the test images; intervals are 95 % bootstrap intervals over patients, and over seeds where there are several.
+# Single-lesion networks are trained with Adam and stopped early on the Dice score of the validation images. A pixel's probability is averaged over the image and its three flips; it counts as lesion above the threshold with the best validation IoU. **All scores are from the test images**, which play no part in training, stopping, or the choice of threshold and encoder; `validation_iou` and the protocol `released` are the exceptions. The tables report the intersection over union, $\mathrm{IoU} = TP / (TP + FP + FN)$, where $TP$ are lesion pixels found, $FP$ false positives and $FN$ lesion pixels missed. Scores are pooled over all pixels of the test images; intervals are 95 % bootstrap intervals over patients, and over seeds where there are several.
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -97,7 +97,7 @@ found = [
     f"{names[row.lesion]} {row.iou:.2f} [{row.iou_low:.2f}, {row.iou_high:.2f}] with {DISPLAY[row.encoder]}"
     for row in study[study["chosen"]].itertuples()
 ]
-run.answer(f"IoU on {study['n'].iloc[0]} photographs that no network has seen: {'; '.join(found)}.")
+run.answer(f"IoU on {study['n'].iloc[0]} test photographs, which these networks have not seen: {'; '.join(found)}.")
 
 # %% [markdown]
 # ## Table 1 · All encoders on all lesions
@@ -134,7 +134,7 @@ show(table_1[[*keys, *more]].dropna(subset="threshold"), "Table 1, continued · 
 # %% [markdown]
 # ## Figure · IoU of every encoder
 #
-# Points with intervals are ours, crosses are the paper's. If the encoders' intervals overlap, their ranking in the table is mostly luck; if a cross lies far to the right of every point, no choice of encoder explains the difference.
+# Points with intervals are ours, crosses are the paper's. The intervals show how precisely each IoU is known. They do not test one encoder against another: all are scored on the same images, so only a paired comparison could. If a cross lies far to the right of every point, no choice among these encoders explains the difference.
 
 # %% alt="One panel for each lesion: the IoU of every encoder as a point with its interval, and the paper's IoU as a cross where it prints one."
 printed = published.table_1().set_index(keys)["iou"]
@@ -179,7 +179,7 @@ show(run.save_table(table_2, "table_2"), "Table 2 · paper versus ours", first=[
 # %% [markdown]
 # ### The edema row, like with like
 #
-# The code released with the paper inverts the mask it calls edema before using it, so its score is that of the image *outside* the region. That is nearly the whole image, so the score says little: the last row marks every pixel. All rows are computed from the row above: errors, hits and the region's share follow from accuracy, IoU and recall.
+# The code released with the paper inverts the mask it calls edema before using it, so its score is that of the image *outside* the region. That is nearly the whole image, so the score says little: the last row marks every pixel. All rows are computed from the edema row of Table 2: errors, hits and the region's share follow from its accuracy, IoU and recall.
 
 # %%
 if "edema" in names:
@@ -189,7 +189,7 @@ if "edema" in names:
 # %% [markdown]
 # ## Beside the field
 #
-# Open profile only: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5, and also at the network's 512 px and its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. All are means over `n_seeds` seeds (`sd` is their spread); intervals are bootstrapped over photographs and seeds. The published rows were chosen on the test images or are the best of several runs (`note`).
+# Open profile only: IoU of hard and soft exudates, hemorrhages and microaneurysms on IDRiD's 27 test images, scored as others score it, at the photographs' own size and threshold 0.5, and also at the network's 512 px and its own threshold. `mean ap` is average precision; `mean aupr` is the trapezoid over 11 thresholds that others print, which is larger. All are means over `n_seeds` seeds (`sd` is their spread); intervals are bootstrapped over photographs and seeds. `note` says how each published row was chosen: one on the test images, one as the best of three runs; for the other two we do not know.
 
 # %%
 if run.profile.name == "open" and run.profile.masks == "joint":
@@ -204,7 +204,7 @@ if run.profile.name == "open" and run.profile.masks == "joint":
 # %% [markdown]
 # ## Healthy eyes stay empty
 #
-# Every IDRiD photograph with masks shows lesions; a network that has seen no others finds lesions in healthy eyes. The table gives the share of photographs in which each lesion is found (at least 20 px of 512 x 512), by diagnosis, with 95 % intervals over patients. None of these photographs was used in training. `auc` compares the lesion's area in healthy eyes and in eyes with macular edema, without a threshold. In the synthetic profile the classes are with and without edema, and both have lesions.
+# Every IDRiD photograph with masks shows lesions; a network that has seen no others finds lesions in healthy eyes. The table gives the share of photographs in which each lesion is found (at least 20 px of 512 x 512), by diagnosis, with 95 % intervals over patients. None of these photographs was used in training. `auc` compares the lesion's area in the masks found between healthy eyes and eyes with macular edema; it does not depend on the 20 px. In `open`, the row called edema is the optic disc, which every eye has. In the synthetic profile the classes are with and without edema, and both have lesions.
 
 # %%
 learned = segmentation.patients[segmentation.table["split"] != "test"]

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 03 · How good is a supervised diagnosis? Table 3
 #
-# **Question.** We fine-tune backbones on labeled images to tell DME from no DME. What should an unsupervised method be measured against?
+# **Question.** How well do backbones fine-tuned on labeled images tell DME from no DME? An unsupervised method should be measured against them.
 #
 # | | |
 # | --- | --- |
@@ -163,7 +163,8 @@ run.save_figure(plots.confusions(matrices), "fig_confusion")
 # Cross-validation on all labeled photographs instead of equal numbers per class, with the backbone that [04](04_clustering.ipynb) also uses. The loss weights both classes equally. Accuracy depends on the class balance, so read the balanced accuracy and the AUC. In the synthetic profile the classes are balanced anyway.
 
 # %%
-scored = table_3(on_natural, run.profile).assign(protocol="cross-validation", positive=natural.labels.mean())
+scored = table_3(on_natural, run.profile).assign(protocol="cross-validation")
+scored["share with DME"] = natural.labels.mean()
 show(run.save_table(scored, "table_3_natural"), f"{natural.labels.sum()} of {len(natural)} photographs with DME")
 
 # %% [markdown]

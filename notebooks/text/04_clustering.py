@@ -137,7 +137,7 @@ compared = {
 show(compared["oracle"], "Table 4 · weights chosen on the true labels", best, first=lead)
 
 # %% [markdown]
-# Without labels (`equal`); believe these rows for new photographs:
+# Without labels (`equal`); no label chose the weights, so no such choice inflates these rows:
 
 # %%
 show(compared["equal"], "Table 4 · all weights 1", best, first=lead)
@@ -170,7 +170,7 @@ show(run.save_table(summary, "table_4_summary"), caption, {"mean": "max"}, "sele
 # %% [markdown]
 # ## Figure · What the labels are worth
 #
-# Each point is one backbone. The step from `held_out` (labels of other patients) to `oracle` (the labels that are scored) is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, score slightly higher (for 56 images 0.55 on average, for 174 images 0.53), except under `held_out`, where the other half's labels decide which cluster is DME.
+# Each point is one backbone. The step from `held_out` (labels of other patients) to `oracle` (the labels that are scored) is what choosing the weights on the answer adds. The dashed line is 0.5; two random clusters, matched to the classes, score slightly higher (on average 0.55 for 56 independent images and 0.53 for 174; more if the two eyes of a patient go together), except under `held_out`, where the other half's labels decide which cluster is DME.
 
 # %% alt="Accuracy of four clustering methods, one point for each backbone, for four ways of choosing the lesion weights, with the paper's accuracies as crosses and chance as a dashed line."
 fig = plots.clusterings(results, published.table_4(), len(diagnosis))
@@ -198,7 +198,7 @@ run.save_figure(fig, "fig_course")
 # %% [markdown]
 # ## Choosing the weights without labels
 #
-# K-medoids without heads. `stability`: how well the clusters are recovered from 80 % of the patients; `agreement`: how well three methods agree. Differences are from equal weights, which are the default because they choose nothing: a criterion would have to do better on more than one cohort to replace them.
+# K-medoids without heads. Each row but the last chooses the weights by one criterion, without labels: silhouette, Calinski-Harabasz index, and Davies-Bouldin index of the clusters; `stability`, how well the clusters are found again from 80 % of the patients; `agreement`, here how well three clustering methods agree. `oracle` uses the labels. Differences are relative to equal weights. Those are the default because they choose nothing; another criterion would have to do better on more than one cohort to replace them.
 
 # %%
 choices = compare_choices(reduced[name], diagnosis, run.profile, run.store)
@@ -258,9 +258,9 @@ for stage, method in (("before the heads", "kmedoids"), ("after the heads", "dmh
 run.save_figure(plots.projections(rows), "fig_2_embedding")
 
 # %% [markdown]
-# **Limits.** The labels match the two clusters to the two classes, so chance is slightly above 0.5. The clusters describe the images at hand; they do not say where a new photograph belongs.
+# **Limits.** The labels match the two clusters to the two classes, so chance is slightly above 0.5. The intervals take the clusters and this match as given: they say how precisely the accuracy of these clusters is known, not how clusters of other patients would score. Under `oracle` they surround a number that is too high by choice. The clusters describe the images at hand; they do not say where a new photograph belongs.
 #
-# **What differs from the paper.** The rows of its Table 4 were not scored on the same images: the accuracies of k-medoids, k-means and agglomerative clustering are possible only with 150 or 300 images, those of DMH only with 302. Its agglomerative rows are macro averages over three clusters. Ours are all scored on the same images, after optimally matching two clusters to two classes.
+# **What differs from the paper.** The rows of its Table 4 were not scored on the same images: with at most 400 images, the accuracies of k-medoids, k-means and agglomerative clustering are possible only with 150 or 300, those of DMH only with 302. Its agglomerative rows are macro averages over three clusters. Ours are all scored on the same images, after optimally matching two clusters to two classes.
 
 # %% [markdown]
 # ## Checks

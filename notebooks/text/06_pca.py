@@ -63,7 +63,10 @@ varying = int((features.reshape(-1, features.shape[2]).std(axis=0) > 0).sum())
 curve_table = run.save_table(curve, "table_pca")
 k, ratio, error = (TEXT[name].value for name in ("n_components", "cumulative_variance", "reconstruction_error"))
 kept = curve.set_index("k").loc[min(k, curve["k"].max())]
-run.answer(f"{kept.name} components keep {kept['explained_ratio']:.1%} of the variance; the paper reports {ratio:.1%}.")
+run.answer(
+    f"{kept.name} components keep {kept['explained_ratio']:.1%} of the variance; the paper reports {ratio:.1%}. "
+    f"Its error, {error:.4f}, is 1 minus its share of the variance."
+)
 show(
     curve_table[curve_table["k"].isin([1, 2, 5, 10, 20, 50, 100])],
     f"{DISPLAY[backbone]}: {features.shape[0] * features.shape[1]} rows of {features.shape[2]} features, of which {varying} vary",
@@ -79,6 +82,8 @@ run.save_figure(plots.components(curve, (k, ratio, error)), "fig_pca")
 
 # %% [markdown]
 # ## Smallest k for a given share of the variance
+#
+# A dash means that more than 100 components are needed.
 
 # %%
 show(run.save_table(smallest_k(curve), "table_pca_smallest_k"), "Components needed")
@@ -104,7 +109,7 @@ versus = pd.DataFrame(
 show(run.save_table(versus, "table_pca_versus_paper"), "PCA: paper versus ours")
 
 # %% [markdown]
-# **Limits, and what differs from the paper.** There is only one backbone (the line above the first table names it). The share of the variance that 50 components keep depends on how many rows there are and how similar the masked images look: empty masks all give the same features, which PCA reconstructs for free.
+# **Limits, and what differs from the paper.** There is only one backbone (the line above the first table names it). The share of the variance that 50 components keep depends on how many rows there are and how similar the masked images look: empty masks all give the same features, which few components are enough to reconstruct.
 
 # %% [markdown]
 # ## Checks

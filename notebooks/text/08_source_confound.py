@@ -90,7 +90,7 @@ run.save_figure(fig, "fig_confound_photographs", shows_images=True)
 # %% [markdown]
 # ## Is the camera in the features?
 #
-# A logistic regression identifies the camera from the features, among images of class 1 alone, so that the class cannot help; it is cross-validated over patients. An AUC of 0.5 is chance. Lesion features see little of the image but still carry part of the camera: colors, sharpness, and, on real images, which lesions were found and the optic disc (which is what the mask called edema shows in `open`).
+# A logistic regression identifies the camera from the features, among images of class 1 alone, so that the class cannot help; it is cross-validated over patients. An AUC of 0.5 is chance. Lesion features see little of the image but still carry part of the camera: colors, sharpness, and, on real images, which lesions were found and the optic disc (which is what the mask called edema shows in `open`). `n` counts the images, `n second` those of the second camera.
 
 # %%
 backbone = reference_backbone(run.profile)
@@ -126,9 +126,9 @@ blind = scores[(scores["seen"] == "lesions removed") & scores["method"].isin(MET
 most = ", ".join(
     f"{one:.2f} ({cohort})" for cohort, one in blind.groupby("cohort", sort=False)["accuracy"].max().items()
 )
-run.answer(f"The best clustering of photographs *without lesions* reaches an accuracy of {most}.")
-wide = scores.pivot_table(index=["seen", "method"], columns="cohort", values="accuracy", sort=False)
 n_images = len(next(iter(pool.cohorts.values())))
+run.answer(f"The best clustering *without lesions* reaches an accuracy of {most}; N = {n_images} in each cohort.")
+wide = scores.pivot_table(index=["seen", "method"], columns="cohort", values="accuracy", sort=False)
 show(wide.reset_index(), f"Accuracy, {DISPLAY[backbone]}, {n_images} images in each cohort")
 
 # %% [markdown]
@@ -160,7 +160,18 @@ show(run.save_table(ranges, "table_confound_versus_paper"), "Accuracies of the l
 # %% [markdown]
 # ## Does the released code explain 0.84? One ingredient at a time
 #
-# The code released with the paper differs from the paper's text, and from our protocol, in the ingredients below. Each row adds one of them to our protocol (k-medoids, all weights 1); the last rows combine them. Differences are relative to our protocol on the same images; `p adjusted` (Benjamini and Hochberg) corrects for their number. All networks are those that saw no healthy eyes, so only the ingredient differs. Two ingredients have no row where they cannot change anything: the sum over the lesions in place of their mean, and GoogLeNet without its own input transformation, unless its weights are torchvision's. "Inverted disc": the mask called edema is an optic disc, and the released code inverts it, so this "lesion" covers almost the whole image.
+# The code released with the paper differs from the paper's text, and from our protocol, in the ingredients below. Each row adds one of them to our protocol (k-medoids, all weights 1); the last rows combine them. Differences are relative to our protocol on the same images; `p adjusted` (Benjamini and Hochberg) corrects for their number. All networks are those that saw no healthy eyes, so only the ingredient differs. Two ingredients have no row where they cannot change anything: the sum over the lesions in place of their mean, and GoogLeNet without its own input transformation, unless its weights are torchvision's.
+#
+# - `inverted disc`: the mask called edema is an optic disc, and the released code inverts it, so this "lesion" covers almost the whole image.
+# - `small dropped`: parts of a mask with at most 10 pixels are removed.
+# - `pca last`: features are standardized and reduced after the lesions are averaged, not before.
+# - `random start`: k-medoids starts at random (mean of ten starts).
+# - `agglomerative three clusters`: images in the cluster without a class count as errors.
+# - `half of images`: the first half of each class, by file name.
+# - `weights by labels`: lesion weights from {0.1, 1, 10} with the highest accuracy on the labels that are scored.
+# - `segmentation trained on test images`: lesions found by the networks of the protocol `released` ([02](02_backbone_study.ipynb)).
+# - `classes from two sources`: the fully tied cohort.
+# - `all but the sources`: the others combined, with either clustering. `all, k-medoids` adds the two sources but not the segmentation trained on test images.
 
 # %%
 given = replace(segmentation, healthy=None), diagnosis.images, run.profile, run.store
@@ -176,18 +187,18 @@ show(run.save_table(ladder, "table_ladder"), f"{DISPLAY[backbone]}; {finding}")
 # %% [markdown]
 # ## Figure · From our protocol to the released one
 #
-# The accuracies of the table with their intervals. An ingredient to the right of the solid line raises the score; one that reaches the dotted line explains the paper's.
+# The accuracies of the table with their intervals. The table's verdict, not the position of a point, says whether an ingredient raises or lowers the accuracy. An ingredient that reaches the dotted line could explain the paper's accuracy but does not prove that it does. Rows with another n use other images and cannot be compared with the solid line.
 
-# %% alt="Accuracy with its interval of our protocol, of each ingredient of the released one added to it, and of all of them; the paper's 0.84 as a dotted line."
+# %% alt="Accuracy with its interval of our protocol, of each ingredient of the released one added to it, and of their combinations; the paper's 0.84 as a dotted line."
 fig, ax = plt.subplots(figsize=(7, 4.6), layout="constrained")
 labels = [f"{row.protocol} (n = {row.n})" for row in ladder.itertuples()]
 plots.forest(ax, ladder, labels, paper=published.TEXT["accuracy"].value, ours=ladder["accuracy"][0])
 run.save_figure(fig, "fig_ladder")
 
 # %% [markdown]
-# **Reading.** An accuracy of 0.84 on merged sources is evidence of a diagnosis only if the sources of each class are stated or the same accuracy is reached within one source. This does not mean that the paper's method recognizes the camera: its merge cannot be rebuilt from what the paper prints. It means that the printed number cannot tell the two apart. Only one of the six sources grades edema ([data card](../data/README.md)). Notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) measure the diagnosis on cohorts with one camera (`open`) or with cameras independent of the class (`synthetic`).
+# **Reading.** An accuracy of 0.84 on merged sources is evidence of a diagnosis only if both classes come from the same sources in the same proportions, or if the same accuracy is reached within one source. This does not mean that the paper's method recognizes the camera: its merge cannot be rebuilt from what the paper prints. It means that the printed number cannot tell the two apart. Only one of the six sources grades edema ([data card](../data/README.md)). Notebooks [03](03_supervised.ipynb) to [05](05_ablation.ipynb) measure the diagnosis on cohorts with one camera (`open`) or with cameras independent of the class (`synthetic`).
 #
-# **Limits.** There are only two cameras; on real images the second source also means another hospital, another population, and another grading rule, and we cannot separate these effects here. The IDRiD photographs show lesions but have no edema grade. Inpainting leaves smooth patches, and lesions that nobody found remain. The lesion models of `open` were trained on other photographs of IDRiD and may find more there, although those of its training photographs, found out of fold, come from networks with two thirds of the examples.
+# **Limits.** There are only two cameras; on real images the second source also means another hospital, another population, and another grading rule, and we cannot separate these effects here. The IDRiD photographs show lesions but have no edema grade. Inpainting leaves smooth patches, and lesions that nobody found remain. In `open`, the lesion networks were trained on other photographs of IDRiD, so they may find more lesions there than in SRahim. The lesions of IDRiD's own training photographs come from networks trained on the other two folds, which saw only two thirds of the examples and may find fewer.
 
 # %% [markdown]
 # ## Checks

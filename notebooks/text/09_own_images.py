@@ -23,7 +23,7 @@
 # | Writes | `clusters`, `table_clusters`, `table_lesions_found` (csv, md); `fig_clusters`; `fig_lesions_found` |
 # | Needs | synthetic: 11 s, 1.5 GB · open: 2 min, 4.7 GB once the lesions are found; on two CPU cores, `run.json` |
 #
-# In the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). In the other profiles they are the cohort that notebooks 03 to 05 diagnose, used without its labels. **Research only: a cluster is not a diagnosis.**
+# In the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). In the other profiles they are the cohort that notebooks 03 to 05 diagnose, whose labels only score the two groups. **Research only: a cluster is not a diagnosis.**
 
 # %% tags=["parameters"]
 profile = "synthetic"  # "synthetic": made here, CPU; "open": real, openly licensed; "paper": six Kaggle sources; "folder": yours
@@ -54,7 +54,7 @@ run = start(profile, seed=seed, data_dir=data_dir)
 # %% [markdown]
 # ## Lesions
 #
-# The networks are this project's, unless you have masks of your own to train on. `iou` is the score of a network on test images of the data it was trained on; on photographs from another camera it may do worse, so look at the figure before using a number. A photograph counts as having a lesion if a single pixel was found, correctly or not.
+# The networks are this project's, unless you have masks of your own to train on. `iou` is the score of a network on the test images of its own data set, which it was not trained on; on photographs from another camera it may do worse, so look at the figure before using a number. A photograph counts as having a lesion if a single pixel was found, correctly or not.
 
 # %%
 segmentation, photographs = run.cohorts
@@ -126,7 +126,7 @@ show(listed.head(10), f"The first 10 of {len(listed)} rows of clusters.csv")
 # %% [markdown]
 # ## Figure · The two groups
 #
-# Top: every photograph by its severity and by how certain its group is. Two clouds with a gap between them are two real groups; a single cloud was merely cut in two. Bottom: the area that each lesion covers.
+# Top: every photograph by its severity and by how certain its group is. Look along the horizontal axis: a gap suggests two groups; points without a gap are one cloud that was cut in two. Certainty is low near the cut in either case. Bottom: the area that each lesion covers.
 
 # %% alt="Top, every photograph as a point by severity and certainty, colored by group; bottom, the area of each lesion in every photograph as a tick, by group."
 order = ["fewer lesions", "more lesions"]
@@ -152,7 +152,7 @@ run.save_figure(plots.outlined(rows, shows), "fig_lesions_found", shows_images=T
 #
 # The paper reports an accuracy of 0.84 on photographs it does not identify. Only labels can tell what the two clusters mean for yours: with a `labels.csv`, notebooks 03, 04, 08, and 10 run as well, and Table 4 says how well clusters and labels agree.
 #
-# **Limits.** The networks only know the cameras they were trained on: in `open` one for lesions and one for healthy eyes, in `synthetic` two painted ones. The clusters are fitted to the photographs at hand, and there are always two, whether or not there are two kinds of photographs: a silhouette near 0 means that there are not.
+# **Limits.** The networks only know the cameras they were trained on: in `open` one for lesions and one for healthy eyes, in `synthetic` two painted ones. The clusters are fitted to the photographs at hand, and there are always two, whether or not there are two kinds of photographs: a silhouette near 0 gives no reason to believe in two.
 
 # %% [markdown]
 # ## Checks

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 from joblib import Parallel, delayed
+from PIL import Image
 
-from ruranet_utils.data.decoding import check_mask, read_mask_of
+from ruranet_utils.data.decoding import check_mask, read_mask_of, shows_a_retina
 from ruranet_utils.data.reading import (
     EXPORT,
     check_header,
@@ -21,12 +22,11 @@ from ruranet_utils.data.reading import (
     without_bomb_warnings,
 )
 from ruranet_utils.data.refusal import Refused, printable
-from ruranet_utils.data.sources.folder import Folder, look
+from ruranet_utils.data.sources.folder import Folder, check_name, look
 from ruranet_utils.data.splits import SPLITS, assign_splits, balance, deal_patients
 from ruranet_utils.profiles import Profile
 from ruranet_utils.storage.progress import progress
 
-LONGEST_NAME_BYTES = 220  # results append up to 35 more, and file systems stop at 255
 END_OF_IMAGE = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 TAIL_BYTES = 4096  # cameras append less than this after the end of an image
 START_OF_SCAN = b"\xff\xda"
@@ -134,10 +134,12 @@ def check(root: Path, profile: Profile) -> Checked:
         problems += _too_few(folder, masks.reads, profile)
     empty = masks.reads and not any(facts["masks"] - facts["empty"] for facts in masks.reads.values())
     small = [name for name, shape in headers.shapes.items() if min(shape) < SMALL_PX]
+    others = [name for name in headers.shapes if name in headers.doubtful]
     notes = [
         *folder.notes,
         *(["all masks are empty, so no network is trained: check how they were exported"] if empty else []),
         *([f"{len(small)} photographs are smaller than {SMALL_PX} pixels, such as {small[0]}"] if small else []),
+        *([f"{len(others)} of the photographs may not show a retina, such as {others[0]}"] if others else []),
     ]
     return Checked(root, problems, notes, reads)
 
@@ -148,9 +150,11 @@ def _masked(folder: Folder) -> set[str]:
 
 @dataclass(frozen=True)
 class Headers:
-    """The upright size in pixels of each photograph that could be read, height first; and the problems."""
+    """The upright size in pixels of each photograph that could be read, height first; which may not show a retina; and
+    the problems."""
 
     shapes: dict[str, tuple[int, int]]
+    doubtful: set[str]
     problems: list[Refused]
 
 
@@ -170,33 +174,39 @@ def check_photographs(images: Mapping[str, Path], profile: Profile, glanced: Con
     with without_bomb_warnings():
         done = Parallel(profile.workers, prefer="threads", return_as="generator", batch_size=64)(jobs)
         found = list(progress(done, desc="checking", total=len(images), unit="photograph"))
-    shapes = {name: shape for name, shape in zip(images, found, strict=True) if isinstance(shape, tuple)}
-    return Headers(shapes, [problem for problem in found if isinstance(problem, Refused)])
+    read = {name: one for name, one in zip(images, found, strict=True) if not isinstance(one, Refused)}
+    shapes, doubtful = (
+        {name: shape for name, (shape, _) in read.items()},
+        {name for name, (_, no) in read.items() if no},
+    )
+    return Headers(shapes, doubtful, [one for one in found if isinstance(one, Refused)])
 
 
-def _shape_or_problem(path: Path, glance: bool, crop_field: bool) -> tuple[int, int] | Refused:
+def _shape_or_problem(path: Path, glance: bool, crop_field: bool) -> tuple[tuple[int, int], bool] | Refused:
+    """The shape, and whether a glance shows something other than a retina."""
     try:
-        name = os.fsencode(path.stem)
-        if printable(path) != str(path):
-            raise Refused(path, "has a name that is not UTF-8", "one that is", "rename it")
-        if len(name) > LONGEST_NAME_BYTES:
-            remedy = "shorten it, since names of results are longer"
-            raise Refused(path, f"has a name of {len(name)} bytes", f"at most {LONGEST_NAME_BYTES}", remedy)
+        check_name(path)
         with opened(path) as image:
             check_header(image, path)
             shape = upright_shape(image)
             if not _is_whole(path, image.format):
-                image.load()
-        if glance:
-            read_image(path, GLANCE_PX, crop_field)
-        return shape
+                _decode(image, path)
+        return shape, glance and not shows_a_retina(read_image(path, GLANCE_PX, crop_field)[0])
     except Refused as problem:
         return problem
 
 
+def _decode(image: Image.Image, path: Path) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if image.format in ("JPEG", "MPO"):
+            raise Refused(path, "is cut off", "a whole file", EXPORT) from error
+        raise
+
+
 def _is_whole(path: Path, kind: str | None) -> bool:
-    """Whether a file holds the mark at the end of its image; False also for gzipped files and formats without one,
-    which must be decoded."""
+    """Whether a file holds the mark at the end of its image; if not, or if the format has none, it must be decoded."""
     if path.suffix.lower() == ".gz":
         return False
     with path.open("rb") as file:
@@ -205,10 +215,8 @@ def _is_whole(path: Path, kind: str | None) -> bool:
             return True
     if kind not in ("JPEG", "MPO"):
         return False
-    data = path.read_bytes()  # what cameras append after the end may be long
-    if data.rfind(END_OF_IMAGE[kind]) < data.rfind(START_OF_SCAN):
-        raise Refused(path, "is cut off", "a whole file", EXPORT)
-    return True
+    data = path.read_bytes()  # what cameras append after the end may be long, and hold any bytes
+    return data.rfind(END_OF_IMAGE[kind]) > data.rfind(START_OF_SCAN)
 
 
 @dataclass(frozen=True)

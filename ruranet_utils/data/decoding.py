@@ -248,6 +248,11 @@ def field_of_view(image: np.ndarray) -> float:
     return float((image.max(axis=0) > GROUND).mean())
 
 
+def shows_a_retina(image: np.ndarray) -> bool:
+    """Whether an image, uint8 of shape (3, h, w), has the colors and the field of view of a fundus photograph."""
+    return retina_score(image) >= RETINA_SCORE and field_of_view(image) >= FIELD_OF_VIEW
+
+
 SHARES = {"retina_score": retina_score, "field_of_view": field_of_view}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from ruranet_utils.data.reading import DAMAGE, ORIENTATION
+from ruranet_utils.data.reading import DAMAGE, has_16_bits, orientation
 from ruranet_utils.data.refusal import Refused
 
 MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
@@ -84,9 +84,9 @@ def read_mask(path: Path, unjudged: int = 0) -> np.ndarray:
 def _check_header(image: Image.Image, path: Path) -> None:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise Refused(path, f"holds {image.n_frames} pages", "the mask of one lesion", "save that page alone")
-    if image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9):  # Pillow turns a TIFF itself
+    deep = image.mode.startswith("RGB") and has_16_bits(image)  # before the EXIF of a PNG, which makes Pillow decode it
+    if image.format != "TIFF" and orientation(image) != 1:  # Pillow turns a TIFF itself
         raise Refused(path, "is stored rotated (EXIF)", "an upright mask", "turn it upright and save it again")
-    deep = image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
     inverted = image.mode not in ("1", "L") and dict(getattr(image, "tag_v2", {})).items() >= WHITE_IS_ZERO.items()
     if image.mode not in MODES or deep or inverted:
         what = " with 16 bits per channel" if deep else ", in which white is zero" if inverted else ""

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ruranet_utils.data.field import Frame, frame_of
+from ruranet_utils.data.field import DARK, Frame, frame_of
 from ruranet_utils.data.refusal import Refused
 
 FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF")
@@ -96,12 +96,12 @@ def read_upright(path: Path, size_px: int, crop_field: bool) -> tuple[Image.Imag
     """
     with opened(path) as image:
         check_header(image, path)
-        is_deep = _is_deep(image)  # before reading the EXIF of a PNG, which makes Pillow decode it
+        is_deep = has_16_bits(image)  # before reading the EXIF of a PNG, which makes Pillow decode it
         shape = upright_shape(image)
         turned = orientation(image)
         # JPEG decodes straight to 1/2, 1/4 or 1/8; twice the target leaves the last step to the better filter.
         image.draft("RGB", (2 * size_px, 2 * size_px))
-        stored = _eight_bits(path) if is_deep else image
+        stored = _eight_bits(path, image.mode == "RGBA") if is_deep else image
         is_upright = image.format == "TIFF" and not is_deep  # Pillow has turned it
         upright = _on_black(stored if is_upright else turn(stored, turned))
     _check_pixels(upright, path)
@@ -129,7 +129,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise Refused(path, "has too many pixels", f"at most {MAX_PIXELS:,}", "scale it down") from None
     except PermissionError:
         raise Refused(path, "may not be read", "read access", "change its permissions (chmod +r)") from None
-    except DAMAGE as error:
+    except Refused:
+        raise
+    except (*DAMAGE, ValueError) as error:
         raise _damaged(path, error) from error
 
 
@@ -166,9 +168,10 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
     rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if (rim.min(axis=1) > BRIGHTEST).mean() > 0.5:
         raise Refused(path, "has a white ground", "black around the field of view", "fill it with black")
+    ground = max(DARKEST, DARK * np.percentile(pixels.max(axis=2), 99))  # some cameras' black is above 0
     for rows in (pixels, pixels[::-1], pixels.swapaxes(0, 1), pixels.swapaxes(0, 1)[::-1]):
         end = rows[-max(2, len(rows) // 20) :].astype(int)
-        if len(rows) >= GLANCE_PX // 2 and np.ptp(end, axis=1).max() <= 1 and end.max() > DARKEST:
+        if len(rows) >= GLANCE_PX // 2 and np.ptp(end, axis=1).max() <= 1 and end.max() > ground:
             raise Refused(path, "ends in an area without detail", "a whole photograph", EXPORT)
 
 
@@ -182,15 +185,15 @@ def check_color(pixels: np.ndarray, path: Path) -> None:
         raise Refused(path, found, "a color photograph", NO_COLOR)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow would drop the lower 8 of 16 bits."""
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether Pillow would drop the lower 8 of 16 bits per channel; ask before it decodes the image."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) == 16
     return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)
 
 
-def _eight_bits(path: Path) -> Image.Image:
-    """The upper 8 bits of an image with 16 per channel; many cameras fill only 10 or 12 of them."""
+def _eight_bits(path: Path, transparent: bool) -> Image.Image:
+    """The upper 8 bits of an image with 16 per channel, on black; many cameras fill only 10 or 12 of them."""
     import imagecodecs  # takes a tenth of a second, and only needed here
 
     try:
@@ -200,9 +203,10 @@ def _eight_bits(path: Path) -> Image.Image:
         raise _damaged(path, error) from error
     if pixels.shape[-1] not in (3, 4):  # planes of one color each
         pixels = np.moveaxis(pixels, 0, -1)
+    opacity = pixels[..., 3:] / np.iinfo(pixels.dtype).max if transparent else 1
     pixels = pixels[..., :3]
     depth = next(bits for bits in DEPTHS if pixels.max() < 2**bits)
-    return Image.fromarray(np.round(pixels / (2**depth - 1) * 255).astype(np.uint8))
+    return Image.fromarray(np.round(pixels * opacity / (2**depth - 1) * 255).astype(np.uint8))
 
 
 def _on_black(image: Image.Image) -> Image.Image:

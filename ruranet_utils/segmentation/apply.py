@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import cpu_count
+from hashlib import sha256
+from os import cpu_count, fsencode
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from ruranet_utils.data.decoding import field_of_view
+from ruranet_utils.data.decoding import field_of_view, shows_a_retina
 from ruranet_utils.data.field import Frame
-from ruranet_utils.data.reading import check_color, read_upright
+from ruranet_utils.data.reading import EXPORT, check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.base import stem_of
-from ruranet_utils.data.sources.folder import find_photographs
+from ruranet_utils.data.sources.folder import RESULTS as TABLE
+from ruranet_utils.data.sources.folder import check_name, find_photographs, stem_by_content
 from ruranet_utils.profiles import DISPLAY, PROFILES, get_profile
 from ruranet_utils.segmentation.model_file import EIGHT_NEIGHBORS, Model, load, model_path
 from ruranet_utils.storage import paths
@@ -40,7 +42,6 @@ SHOWN_PX, LEGEND_PX, COLUMN_PX = (
     450,
 )  # side of an overlay; line height and column width of its legend
 MOST_THREADS = 4
-TABLE = "lesions.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,16 +241,16 @@ def photographs(path: str | Path, out: Path | None = None) -> dict[str, Path]:
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if path.is_file():
-        return {stem_of(path.name) or path.name: path}
+        return {stem_of(path.name) or stem_by_content(path): path}
     files, problems, notes = find_photographs(path)
     if out:
         found, place = files, out.resolve()
         files = {name: file for name, file in found.items() if not file.resolve().is_relative_to(place)}
         if found and not files:
             problems = [Refused(path, f"holds nothing but results in {out}", "photographs", "name another --out")]
-    refuse(problems)
     for note in notes:
         warnings.warn(note, stacklevel=3)
+    refuse(problems)
     return files
 
 
@@ -282,6 +283,8 @@ class Finder:
         upright, frame = read_upright(file, max(size_px, SHOWN_PX // 2), self.model.card["crop_field"])
         pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
         check_color(pixels, file)
+        if not shows_a_retina(pixels.transpose(2, 0, 1)):
+            warnings.warn(f"{file} may not show a retina", stacklevel=2)
         room = (frame.right - frame.left) * upright.width // frame.width_px
         shown = np.asarray(frame.cut(upright, max(size_px, min(SHOWN_PX, room)), Image.Resampling.BICUBIC))
         return self.find(name, pixels.transpose(2, 0, 1), shown, frame)
@@ -317,27 +320,52 @@ def segment_into(folder: Path, files: Mapping[str, Path], finder: Finder) -> Ite
         Why a photograph was left out.
     """
     table, model = folder / TABLE, finder.model.card["sha256"][:12]
-    known = _tidy(table).groupby("image")
+    known = dict(list(_tidy(table).groupby("image")))
     for name, file in files.items():
-        about = {"photograph": digest_file(file)[:12], "model": model}
-        if name not in known.groups or not _is_done(known.get_group(name), about, finder, folder):
-            try:
+        try:
+            about = {"photograph": _digest(file), "model": model}
+            before = known.get(name)
+            if before is None or not _is_done(before, about, finder, folder):
+                about["folder"] = _place(name, file)
+                _check_owner(before, about, file)
                 finding = finder.read(name, file)
-            except Refused as error:
-                yield error
-                continue
-            finding.save(folder)
-            rows = finding.table.assign(**about)
-            rows.to_csv(table, mode="a", header=not table.exists(), index=False)
+                finding.save(folder)
+                rows = finding.table.assign(**about)
+                rows.to_csv(table, mode="a", header=not table.exists(), index=False)
+        except Refused as error:
+            yield error
+            continue
         yield None
     _tidy(table)
+
+
+def _digest(file: Path) -> str:
+    check_name(file)
+    try:
+        return digest_file(file)[:12]
+    except OSError as error:
+        raise Refused(file, f"cannot be opened ({error.strerror})", "a readable file", EXPORT) from error
+
+
+def _place(name: str, file: Path) -> str:
+    """Stands for the folder that a photograph's name starts from."""
+    return sha256(fsencode(file.resolve().parents[name.count("/")])).hexdigest()[:12]
+
+
+def _check_owner(before: pd.DataFrame | None, about: Mapping[str, str], file: Path) -> None:
+    """Refuse to replace the results of a photograph of the same name from another folder."""
+    if before is None or (before["photograph"] == about["photograph"]).all():
+        return
+    if not before["folder"].isin(["", about["folder"]]).all():
+        found = "has the name of a photograph of another folder whose results are there"
+        raise Refused(file, found, "results of one folder", "name another --out")
 
 
 def read_rows(folder: Path, images: Sequence[str], lesions: Sequence[str]) -> pd.DataFrame:
     """The rows of ``lesions.csv`` for these photographs, in their order, and lesions (see :attr:`Finding.table`)."""
     rows = _read(folder / TABLE)
     rows = rows[rows["lesion"].isin(lesions)].set_index("image").loc[list(images)].reset_index()
-    return rows.drop(columns=["photograph", "model"])
+    return rows.drop(columns=["photograph", "model", "folder"])
 
 
 def _tidy(table: Path) -> pd.DataFrame:
@@ -351,8 +379,9 @@ def _tidy(table: Path) -> pd.DataFrame:
 
 
 def _read(table: Path) -> pd.DataFrame:
-    names = dict.fromkeys(("image", "photograph", "model"), str)  # also 001 and NA are names
-    return pd.read_csv(table, converters=names, on_bad_lines="skip", float_precision="round_trip")
+    names = dict.fromkeys(("image", "photograph", "model", "folder"), str)  # also 001 and NA are names
+    rows = pd.read_csv(table, converters=names, on_bad_lines="skip", float_precision="round_trip")
+    return rows if "folder" in rows else rows.assign(folder="")
 
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:

@@ -532,3 +532,57 @@ def test_a_gzipped_photograph_is_decoded_not_searched_for_its_end(root):
         image.save(content, "JPEG", quality=95)
         (root / "images" / f"{name}.jpg.gz").write_bytes(gzip.compress(content.getvalue()))
     assert reads(root)["photographs"] == 12
+
+
+def test_a_video_behind_the_end_of_a_photograph_does_no_harm(root):
+    EYES[0][0].save(root / "images/eye 00.jpg")
+    (root / "images/eye 00.png").unlink()
+    with (root / "images/eye 00.jpg").open("ab") as file:
+        file.write(b"ftypmp42" + b"\xff\xda" * 9000)
+    assert reads(root)["photographs"] == 12
+
+
+def test_photographs_of_something_else_are_said(root):
+    noise = np.random.default_rng(0).integers(-30, 30, (*SIZE[::-1], 3))
+    Image.fromarray((np.array([90, 140, 220]) + noise).astype(np.uint8)).save(root / "images/sky.png")
+    shutil.rmtree(root / "masks")
+    (root / "labels.csv").unlink()
+    checked = check(root, profile(root))
+    assert checked.usable and checked.notes == ["1 of the photographs may not show a retina, such as sky"]
+
+
+def test_raw_files_are_not_taken_for_their_thumbnails(root):
+    EYES[0][0].save(root / "images/IMG_1.nef", format="TIFF")
+    [note] = check(root, profile(root)).notes
+    assert "IMG_1.nef" in note and "develop raw files as JPEG" in note
+
+
+def test_dicom_without_a_suffix_is_known_by_its_content(root):
+    (root / "images/IM000001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
+    [note] = check(root, profile(root)).notes
+    assert "IM000001" in note and "export DICOM as PNG" in note
+
+
+def test_what_lies_in_the_wrong_place_is_named(root):
+    EYES[0][0].save(root / "eye 12.jpg")
+    (root / "masks.zip").write_bytes(b"PK")
+    (root / "masks/hemorrhages.zip").write_bytes(b"PK")
+    beside, among = check(root, profile(root)).notes
+    assert "not read: eye 12.jpg, masks.zip; photographs belong in images/" in beside
+    assert "not read: hemorrhages.zip; masks belong in a folder for their lesion" in among
+
+
+def test_results_among_the_photographs_are_passed_over(root):
+    shutil.rmtree(root / "masks")
+    (root / "images/found").mkdir()
+    (root / "images/found/lesions.csv").write_text("image,lesion,number\neye 00,hemorrhages,1\n")
+    EYES[0][0].save(root / "images/found/eye 00_overlay.jpg")
+    [note] = check(root, profile(root)).notes
+    assert "found" in note and "folders with lesions.csv hold results" in note
+    assert reads(root)["photographs"] == 12
+
+
+def test_the_number_of_a_visit_is_no_suffix_of_masks(root):
+    for name in NAMES:
+        (root / f"masks/hard_exudates/{name}.png").rename(root / f"masks/hard_exudates/{name}_2.png")
+    assert "eye 00_2.png matches no image" in found(root)

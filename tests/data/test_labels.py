@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ruranet_utils.data.refusal import Refused
 from ruranet_utils.data.sources.folder import finder
 from ruranet_utils.data.sources.labels import read_labels
 
@@ -84,3 +85,22 @@ def test_unknown_columns_are_named(tmp_path):
     assert notes == [
         f"{tmp_path / 'labels.csv'}: ignored columns: camera; if one says who the patient is, name it patient"
     ]
+
+
+@pytest.mark.parametrize("blank", ["NA", "n/a", "unknown", "-", "None"])
+def test_words_for_nothing_are_empty_cells(tmp_path, blank):
+    assert read(tmp_path, f"image,label,patient\neye 1,1,{blank}\n") == {"eye 1": ("1", "")}
+    assert read(tmp_path, f"image,label,patient\neye 1,{blank},NAN1\n") == {"eye 1": ("", "NAN1")}
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "mac-roman", "cp1251"])
+def test_an_unknown_encoding_is_named_where_it_hides_a_photograph(tmp_path, encoding):
+    name = {"gbk": "眼1", "mac-roman": "Auge é", "cp1251": "глаз"}[encoding]
+    (tmp_path / "labels.csv").write_bytes(f"image,label\neye 1,0\n{name},1\n".encode(encoding))
+    with pytest.raises(Refused, match=r"labels\.csv is in an unknown encoding.*save it as 'CSV UTF-8'"):
+        read_labels(tmp_path / "labels.csv", finder([*IMAGES, name]))
+
+
+@pytest.mark.parametrize("written", ["eye 1.webp", "eye 1.JFIF", "eye 1.jp2", "eye 1 .jpg", "eye 1.avif"])
+def test_any_suffix_of_a_photograph_may_be_written(written):
+    assert finder(IMAGES)(written) == "eye 1"

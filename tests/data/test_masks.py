@@ -2,6 +2,7 @@
 
 import re
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -9,6 +10,7 @@ from skimage.transform import downscale_local_mean
 
 from ruranet_utils.data.field import Frame, shrink_mask
 from ruranet_utils.data.masks import read_mask
+from ruranet_utils.data.refusal import Refused
 from tests.data.trees import save_mask
 
 LESION = np.zeros((48, 64), bool)
@@ -227,3 +229,20 @@ def test_a_mask_that_says_it_is_turned_is_refused(tmp_path):
 def test_a_mask_of_nothing_but_what_is_not_to_be_judged_is_empty(tmp_path, ground):
     Image.fromarray(np.where(LESION, 127, ground).astype(np.uint8)).save(tmp_path / "m.png")
     assert not read_mask(tmp_path / "m.png", 127).any()
+
+
+@pytest.mark.parametrize("width", [720, 64])
+def test_sixteen_is_no_depth_where_it_is_part_of_another_number(tmp_path, width):
+    """The rows of a BMP 720 pixels wide have 2160 bytes."""
+    lesion = np.pad(LESION, ((0, 0), (0, width - 64)))
+    Image.fromarray(lesion.astype(np.uint8) * 255).convert("RGB").save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.bmp"), lesion)
+
+
+@pytest.mark.parametrize("value", [1, 255, 65535])
+def test_color_masks_of_sixteen_bits_are_refused(tmp_path, value):
+    """Pillow drops their lower bytes: a mask of ones would be empty."""
+    deep = np.repeat(LESION[..., None], 3, axis=2).astype(np.uint16) * value
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(deep))
+    with pytest.raises(Refused, match="16 bits per channel"):
+        read_mask(tmp_path / "a.png")

@@ -291,3 +291,29 @@ def test_a_transparent_ground_is_black(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(disc()).save(tmp_path / "b.png")
     np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.png", "b.png")))
+
+
+@pytest.mark.parametrize("level", [16, 20])
+def test_a_ground_that_is_not_quite_black_is_no_missing_end(tmp_path, level):
+    Image.fromarray(disc((level, level, level))).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", 64)[0].max() > 100
+
+
+def test_a_transparent_ground_of_sixteen_bits_is_black(tmp_path):
+    opaque = np.where(disc().any(axis=2), 65535, 0).astype(np.uint16)
+    pixels = np.dstack([disc((255, 255, 255)).astype(np.uint16) * 257, opaque])
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    Image.fromarray(disc()).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, 32)[0] for name in ("a.png", "b.png")))
+
+
+def test_what_pillow_refuses_without_a_name_is_named(tmp_path):
+    """Comments of more than a megabyte, and a compression that it does not know."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", " " * 2**21, zip=True)
+    Image.fromarray(disc()).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(Refused, match=r"a\.png cannot be decoded"):
+        read_image(tmp_path / "a.png", 32)
+    tifffile.imwrite(tmp_path / "a.tif", disc(), photometric="rgb", compression="jpeg2000")
+    with pytest.raises(Refused, match=r"a\.tif is not an image that can be read"):
+        read_image(tmp_path / "a.tif", 32)

@@ -65,7 +65,10 @@ PRIVATE = re.compile(
 TELLING = ["/home/anna/x.jpg", "/work/main", "ghp_0123456789abcdef", "anna@example.org", "C:\\\\Users", "192.168.0.3"]
 
 
-@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+PUBLISHED = (*notebooks(), *sorted((paths.NOTEBOOKS / "open").glob("*.ipynb")))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_notebooks_name_no_path_person_machine_or_token(path):
     notebook = nbformat.read(path, as_version=4)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):

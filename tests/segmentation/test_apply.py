@@ -223,7 +223,7 @@ def test_what_a_cropping_model_finds_comes_back_where_it_was(model, phantoms, tm
 def test_results_are_no_photographs(model, folder):
     out = folder / "found"
     assert into(out, folder, Finder.of(model)) == [None, None]
-    assert set(photographs(folder, out)) == {"eye 0", "eye 1"} and len(photographs(folder)) > 2
+    assert set(photographs(folder, out)) == set(photographs(folder)) == {"eye 0", "eye 1"}
     with pytest.raises(Refused, match=r"holds nothing but results in .*name another --out"):
         photographs(out, out)
 
@@ -231,8 +231,9 @@ def test_results_are_no_photographs(model, folder):
 def test_a_photograph_has_one_name_alone_and_in_its_folder(tmp_path):
     for name in ("eye.jpg.gz", "a.b.png"):
         (tmp_path / name).write_bytes(b"x")
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.webp")
     alone = {name for file in tmp_path.iterdir() for name in photographs(file)}
-    assert alone == set(photographs(tmp_path)) == {"eye", "a.b"}
+    assert alone == set(photographs(tmp_path)) == {"eye", "a.b", "other"}
 
 
 def test_rows_of_lesions_that_are_not_asked_for_repeat_nothing(model, folder, tmp_path, monkeypatch):
@@ -252,3 +253,48 @@ def test_rows_of_lesions_that_are_not_asked_for_repeat_nothing(model, folder, tm
 def test_without_a_field_of_view_a_share_is_missing(model):
     found = segment(np.zeros((1, 3, 64, 64), np.uint8), model=model)
     assert found.table["area_percent"].isna().all()
+
+
+def test_results_of_another_folder_are_not_replaced(model, folder, tmp_path):
+    """Cameras number photographs alike; a photograph changed in its place is found again."""
+    out, finder, other = tmp_path / "out", Finder.of(model), tmp_path / "other"
+    assert into(out, folder, finder) == [None, None]
+    other.mkdir()
+    (other / "eye 1.png").write_bytes((folder / "eye 1.png").read_bytes())  # a copy
+    Image.open(folder / "eye 0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other / "eye 0.png")
+    table = (out / TABLE).read_bytes()
+    refused, copied = into(out, other, finder)
+    assert "of another folder" in str(refused) and "name another --out" in str(refused) and copied is None
+    assert (out / TABLE).read_bytes() == table
+    (other / "eye 0.png").replace(folder / "eye 0.png")
+    assert into(out, folder, finder) == [None, None] and (out / TABLE).read_bytes() != table
+
+
+def test_a_table_of_an_older_version_is_continued(model, folder, tmp_path):
+    out, finder = tmp_path / "out", Finder.of(model)
+    into(out, folder, finder)
+    pd.read_csv(out / TABLE).drop(columns="folder").to_csv(out / TABLE, index=False)
+    (folder / "eye 0.png").replace(folder / "eye 2.png")
+    assert into(out, folder, finder) == [None, None]
+    assert set(read_rows(out, ["eye 1", "eye 2"], ["hemorrhages"])["image"]) == {"eye 1", "eye 2"}
+
+
+def test_files_that_cannot_be_opened_or_named_do_not_stop_the_others(model, folder, tmp_path):
+    (folder / "eye 0a.png").symlink_to(folder / "gone.png")
+    (folder / ("x" * 230 + ".png")).write_bytes((folder / "eye 0.png").read_bytes())
+    first, broken, last, long = into(tmp_path / "out", folder, Finder.of(model))
+    assert first is None and last is None
+    assert "cannot be opened (No such file" in str(broken) and "name of 230 bytes" in str(long)
+
+
+def test_a_photograph_of_something_else_is_said(model, folder):
+    noise = np.random.default_rng(0).integers(-30, 30, (60, 80, 3))
+    Image.fromarray((np.array([90, 140, 220]) + noise).astype(np.uint8)).save(folder / "sky.png")
+    with pytest.warns(UserWarning, match=r"sky\.png may not show a retina"):
+        Finder.of(model).read("sky", folder / "sky.png")
+
+
+def test_what_is_passed_over_is_said_even_if_nothing_is_left(tmp_path):
+    (tmp_path / "eye.dcm").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="export DICOM as PNG"), pytest.raises(Refused, match="holds no image"):
+        photographs(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ruranet_utils.data.reading import opened
-from ruranet_utils.data.refusal import Refused, refuse
+from ruranet_utils.data.refusal import Refused, printable, refuse
 from ruranet_utils.data.sources.base import SUFFIXES, Record, Source, expect_folder, stem_of
 from ruranet_utils.data.sources.labels import read_labels
 from ruranet_utils.profiles import ANNOTATIONS
@@ -32,13 +33,17 @@ SOURCE = Source(
 )
 DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "__macosx")
 OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if they hold an image
+RAW = (".nef", ".nrw", ".cr2", ".cr3", ".dng", ".arw", ".orf", ".rw2", ".pef")  # which hold a readable thumbnail
 HOW_TO_EXPORT = {
     ".dcm": "export DICOM as PNG",
     ".heic": "export HEIC as JPEG",
     ".pdf": "export PDF as PNG",
     ".csv": "labels belong in labels.csv beside images/",
+    **dict.fromkeys(RAW, "develop raw files as JPEG"),
 }
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods")
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz")
+RESULTS, THEIR_START = "lesions.csv", b"image,lesion,number"  # what ``ruranet segment`` writes into a folder of results
 SPELLINGS = {
     "exudates": "hard_exudates",
     "haemorrhages": "hemorrhages",
@@ -48,6 +53,7 @@ SPELLINGS = {
     "he": "hemorrhages",
     "se": "soft_exudates",
 }
+LONGEST_NAME_BYTES = 220  # results append up to 35 more, and file systems stop at 255
 HOW_TO_GRADE = 'write 1 for macular edema (grade 1 or more, or "yes") and 0 for none'
 
 
@@ -146,7 +152,7 @@ def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list
     expect_folder(folder)
     found, problems, passed_over, first = {}, [], [], {}
     for path in _walk(folder):
-        stem = stem_of(path.name) or (_stem_by_content(path) if _is_photograph(path) else None)
+        stem = stem_of(path.name) or (stem_by_content(path) if _is_photograph(path) else None)
         if stem is None:
             passed_over.append(path)
             continue
@@ -162,22 +168,42 @@ def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list
     return found, problems, [_say(passed_over)] if passed_over else []
 
 
+def check_name(path: Path) -> None:
+    """Raise :class:`Refused` if results cannot be named after a photograph."""
+    if printable(path) != str(path):
+        raise Refused(path, "has a name that is not UTF-8", "one that is", "rename it")
+    if (n_bytes := len(os.fsencode(path.stem))) > LONGEST_NAME_BYTES:
+        remedy = "shorten it, since names of results are longer"
+        raise Refused(path, f"has a name of {n_bytes} bytes", f"at most {LONGEST_NAME_BYTES}", remedy)
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder in order of their names, except hidden ones and what operating systems leave behind."""
+    """Files below a folder in order of their names, except hidden ones and what operating systems leave behind.
+
+    Links to folders and folders of results stand for themselves.
+    """
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in DROPPINGS:
             continue
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and not _holds_results(path):
             yield from _walk(path)
         else:
             yield path
 
 
-def _stem_by_content(path: Path) -> str:
+def _holds_results(folder: Path) -> bool:
+    table = folder / RESULTS
+    return table.is_file() and table.read_bytes().startswith(THEIR_START)
+
+
+def stem_by_content(path: Path) -> str:
+    """The name of a photograph whose suffix is unusual, or which has none."""
     return path.stem if path.suffix.lower() in OTHER_SUFFIXES else path.name
 
 
 def _is_photograph(path: Path) -> bool:
+    if path.suffix.lower() in RAW:
+        return False
     try:
         with opened(path):
             return True
@@ -186,12 +212,23 @@ def _is_photograph(path: Path) -> bool:
 
 
 def _say(passed_over: list[Path]) -> str:
-    suffixes = {path.suffix.lower() for path in passed_over}
-    how = [remedy for suffix, remedy in HOW_TO_EXPORT.items() if suffix in suffixes]
-    how += ["links to folders are not followed"] if any(path.is_dir() for path in passed_over) else []
+    suffixes = {".dcm" if _is_dicom(path) else path.suffix.lower() for path in passed_over}
+    how = list(dict.fromkeys(remedy for suffix, remedy in HOW_TO_EXPORT.items() if suffix in suffixes))
+    folders = [path for path in passed_over if path.is_dir()]
+    how += ["links to folders are not followed"] if any(path.is_symlink() for path in folders) else []
+    how += [f"folders with {RESULTS} hold results"] if not all(path.is_symlink() for path in folders) else []
     named = _listed(path.name for path in passed_over)
     where = f"in {passed_over[0].parent} {len(passed_over)} of the files cannot be read as images and are ignored"
     return f"{where}: {'; '.join([named, *how])}"
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its content; those on a CD have no suffix."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _strangers(root: Path, known: Iterable[Path]) -> list[str]:
@@ -200,13 +237,25 @@ def _strangers(root: Path, known: Iterable[Path]) -> list[str]:
     folders = [path.name for path in others if path.is_dir() and path.name.lower() not in DROPPINGS]
     tables = [path.name for path in others if path.is_file() and path.suffix.lower() in TABLES]
     notes = [f"{root}: the folders {_listed(folders)} are not read; masks belong in masks/"] if folders else []
-    return notes + ([f"{root}: {_listed(tables)} is not read; labels belong in labels.csv"] if tables else [])
+    notes += [f"{root}: {_listed(tables)} is not read; labels belong in labels.csv"] if tables else []
+    return notes + _misplaced(root, others, "photographs belong in images/")
+
+
+def _misplaced(folder: Path, paths: Iterable[Path], where: str) -> list[str]:
+    """A note on images and archives in a folder where no files are read."""
+    suffixes = (*OTHER_SUFFIXES, *ARCHIVES)
+    files = [path for path in paths if path.is_file() and (stem_of(path.name) or path.suffix.lower() in suffixes)]
+    names = _listed(path.name for path in files)
+    return [f"{folder}: not read: {names}; {where}, and archives have to be unpacked"] if files else []
 
 
 def _masks(root: Path, images: dict[str, Path], problems: list, notes: list[str]) -> dict[str, dict[str, Path]]:
     masks: dict[str, dict[str, Path]] = {}
     taken: dict[str, Path] = {}
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+    children = sorted(root.iterdir()) if root.is_dir() else []
+    others = [path for path in children if stem_of(path.name) is None and not path.name.startswith(".")]
+    notes += _misplaced(root, others, "masks belong in a folder for their lesion")
+    for folder in children:
         is_dropping = folder.name.startswith(".") or folder.name.lower() in DROPPINGS
         if is_dropping or (folder.is_file() and stem_of(folder.name) is None):
             continue
@@ -256,7 +305,8 @@ def _common_suffix(names: list[str], images: dict[str, Path]) -> str:
         fitting = [image for image in images if name.startswith(image)]
         suffixes.add(name.removeprefix(max(fitting, key=len)) if fitting else "")
     suffix = suffixes.pop() if len(suffixes) == 1 else ""
-    return "" if suffix[:1].isalnum() else suffix  # IMG_31 is not a mask of IMG_3
+    names_a_kind = not suffix[:1].isalnum() and any(map(str.isalpha, suffix))
+    return suffix if names_a_kind else ""  # neither IMG_31 nor IMG_3_1 is a mask of IMG_3
 
 
 def finder(names: Iterable[str]) -> Callable[[str], str | None]:
@@ -273,13 +323,17 @@ def finder(names: Iterable[str]) -> Callable[[str], str | None]:
 
     def find(written: str) -> str | None:
         form = _form(written).removeprefix("./").removeprefix("images/")
-        for spelling in (form, stem_of(form) or form):
+        for spelling in (form, _form(stem_of(form) or _without_other_suffix(form))):
             for wanted in (spelling, spelling.casefold()):
                 if len(found := known.get(wanted, set())) == 1 or wanted in found:
                     return wanted if wanted in found else next(iter(found))
         return None
 
     return find
+
+
+def _without_other_suffix(name: str) -> str:
+    return name.rpartition(".")[0] if name.lower().endswith(OTHER_SUFFIXES) else name
 
 
 def _labels(file: Path, images: dict[str, Path], problems: list, notes: list[str]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ SPELLINGS = {
     "label": ("label", "labels"),
     "patient": ("patient", "patients", "patientid", "patientno", "subject", "subjectid"),
 }
+BLANK = r"(?i)^(na|n/a|nan|none|null|unknown|-+|\?)$"  # what people and programs write for a value that is missing
 
 
 def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataFrame, list[str]]:
@@ -32,6 +33,7 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     spaces              around every cell; empty rows and trailing delimiters
     label               ``1.0`` for ``1``; empty cells or no such column if nothing is labeled
     patient             ``7.0`` for ``7``
+    empty cells         also ``NA``, ``unknown``, ``-`` and the like as label or patient (``BLANK``)
     image               anything by which ``find`` finds a photograph
     ==================  ===============================================================================================
 
@@ -53,9 +55,10 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     ------
     Refused
         If a column is missing or there twice, a row has more cells than the header, or a quotation mark is not closed;
-        names the line.
+        names the line. If the encoding is unknown, since a name that is not ASCII is that of no photograph.
     """
-    lines = _text(file).splitlines()
+    text, is_guess = _text(file)
+    lines = text.splitlines()
     if lines and lines[0].lower().startswith("sep="):
         lines = ["", *lines[1:]]  # line numbers stay the same
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
@@ -80,24 +83,29 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
             rows.append(dict(zip(header, cells + [""] * len(header), strict=False)))
     table = pd.DataFrame(rows, columns=header, dtype=str)
     blank = pd.Series("", table.index, dtype=str)
-    table["label"] = table.get("label", blank).str.replace(r"^([01])\.0+$", r"\1", regex=True)
+    columns = {name: table.get(name, blank).str.replace(BLANK, "", regex=True) for name in ("label", "patient")}
+    table["label"] = columns["label"].str.replace(r"^([01])\.0+$", r"\1", regex=True)
     unknown = [cell for cell in header if cell not in SPELLINGS]
     notes = [f"{file}: ignored columns: {', '.join(unknown)}; if one says who the patient is, name it patient"]
-    table["patient"] = table.get("patient", blank).str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    table["patient"] = columns["patient"].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    if is_guess and any(not cell.isascii() and find(cell) is None for cell in table["image"]):
+        found = "is in an unknown encoding, in which it names no photograph of images/"
+        raise Refused(file, found, "UTF-8", "save it as 'CSV UTF-8'")
     table.index = [find(cell) or cell for cell in table["image"]]
     return table[["label", "patient"]], notes if unknown else []
 
 
-def _text(file: Path) -> str:
+def _text(file: Path) -> tuple[str, bool]:
+    """The text, and whether its encoding is only a guess."""
     data = file.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace")
+        return data.decode("utf-16", errors="replace"), False
     if b"\0" in data[:2]:  # UTF-16 without its mark
-        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace"), False
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), False
     except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
+        return data.decode("cp1252", errors="replace"), True
 
 
 def _columns(cells: list[str], file: Path) -> list[str]:
