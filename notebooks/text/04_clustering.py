@@ -198,7 +198,7 @@ run.save_figure(fig, "fig_course")
 # %% [markdown]
 # ## Choosing the weights without labels
 #
-# K-medoids without heads. Each row but the last chooses the weights by one criterion, without labels: silhouette, Calinski-Harabasz index, and Davies-Bouldin index of the clusters; `stability`, how well the clusters are found again from 80 % of the patients; `agreement`, here how well three clustering methods agree. `oracle` uses the labels. Differences are relative to equal weights. Those are the default because they choose nothing; another criterion would have to do better on more than one cohort to replace them.
+# K-medoids without heads. Each row between `equal` and `oracle` chooses the weights by one criterion, without labels: silhouette, Calinski-Harabasz index, and Davies-Bouldin index of the clusters; `stability`, how well the clusters are found again from 80 % of the patients; `agreement`, here how well three clustering methods agree. `oracle` uses the labels. Differences are relative to equal weights. Those are the default because they choose nothing; another criterion would have to do better on more than one cohort to replace them.
 
 # %%
 choices = compare_choices(reduced[name], diagnosis, run.profile, run.store)

@@ -170,7 +170,7 @@ show(run.save_table(ranges, "table_confound_versus_paper"), "Accuracies of the l
 # - `half of images`: the first half of each class, by file name.
 # - `weights by labels`: lesion weights from {0.1, 1, 10} with the highest accuracy on the labels that are scored.
 # - `segmentation trained on test images`: lesions found by the networks of the protocol `released` ([02](02_backbone_study.ipynb)).
-# - `classes from two sources`: the fully tied cohort.
+# - `classes from two sources`: the fully tied cohort. This is our guess about the paper's data, not a choice of its code.
 # - `all but the sources`: the others combined, with either clustering. `all, k-medoids` adds the two sources but not the segmentation trained on test images.
 
 # %%

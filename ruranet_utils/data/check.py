@@ -134,7 +134,7 @@ def check(root: Path, profile: Profile) -> Checked:
         problems += _too_few(folder, masks.reads, profile)
     empty = masks.reads and not any(facts["masks"] - facts["empty"] for facts in masks.reads.values())
     small = [name for name, shape in headers.shapes.items() if min(shape) < SMALL_PX]
-    others = [name for name in headers.shapes if name in headers.doubtful]
+    others = headers.doubtful
     notes = [
         *folder.notes,
         *(["all masks are empty, so no network is trained: check how they were exported"] if empty else []),
@@ -154,7 +154,7 @@ class Headers:
     the problems."""
 
     shapes: dict[str, tuple[int, int]]
-    doubtful: set[str]
+    doubtful: list[str]
     problems: list[Refused]
 
 
@@ -175,10 +175,8 @@ def check_photographs(images: Mapping[str, Path], profile: Profile, glanced: Con
         done = Parallel(profile.workers, prefer="threads", return_as="generator", batch_size=64)(jobs)
         found = list(progress(done, desc="checking", total=len(images), unit="photograph"))
     read = {name: one for name, one in zip(images, found, strict=True) if not isinstance(one, Refused)}
-    shapes, doubtful = (
-        {name: shape for name, (shape, _) in read.items()},
-        {name for name, (_, no) in read.items() if no},
-    )
+    shapes = {name: shape for name, (shape, _) in read.items()}
+    doubtful = [name for name, (_, other) in read.items() if other]
     return Headers(shapes, doubtful, [one for one in found if isinstance(one, Refused)])
 
 

@@ -68,7 +68,9 @@ def read_mask(path: Path, unjudged: int = 0) -> np.ndarray:
         raise Refused(path, found, "a mask", "save it as PNG") from None
     except Image.DecompressionBombError:
         raise Refused(path, "has too many pixels", "the size of its photograph", "scale it down") from None
-    except DAMAGE as error:
+    except Refused:
+        raise
+    except (*DAMAGE, ValueError) as error:
         raise Refused(path, f"cannot be decoded ({error})", "an undamaged file", "save it again, as PNG") from error
     if not np.isfinite(colors).all() or colors.min() < 0:
         raise Refused(path, f"holds {_listed(colors)}", "0 and one value above it", "save it as an 8-bit gray image")

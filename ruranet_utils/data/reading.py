@@ -97,11 +97,12 @@ def read_upright(path: Path, size_px: int, crop_field: bool) -> tuple[Image.Imag
     with opened(path) as image:
         check_header(image, path)
         is_deep = has_16_bits(image)  # before reading the EXIF of a PNG, which makes Pillow decode it
+        transparent = image.mode == "RGBA" and not any("RGBa" in str(tile[3]) for tile in image.tile)
         shape = upright_shape(image)
         turned = orientation(image)
         # JPEG decodes straight to 1/2, 1/4 or 1/8; twice the target leaves the last step to the better filter.
         image.draft("RGB", (2 * size_px, 2 * size_px))
-        stored = _eight_bits(path, image.mode == "RGBA") if is_deep else image
+        stored = _eight_bits(path, transparent) if is_deep else image
         is_upright = image.format == "TIFF" and not is_deep  # Pillow has turned it
         upright = _on_black(stored if is_upright else turn(stored, turned))
     _check_pixels(upright, path)

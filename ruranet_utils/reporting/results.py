@@ -144,11 +144,11 @@ FINDINGS = """\
   photographs' own size and threshold 0.5, where the best published ones that we found are {field}: one chosen on the
   test images, one the best of three runs ([table](../figures/open/table_field.md)).
 - **Training on the test images**, as the code released with the paper does, gives hard exudates
-  {released[hard_exudates]:.2f} (held out {held_out[hard_exudates]:.2f}; the paper's best encoder
+  {released[hard_exudates]:.2f} (held out {held_out[hard_exudates]:.2f}, the paper's best encoder
   {printed[hard_exudates]:.2f}), microaneurysms {released[microaneurysms]:.2f} (held out
-  {held_out[microaneurysms]:.2f}; {printed[microaneurysms]:.2f}) and hemorrhages {released[hemorrhages]:.2f} (held out
-  {held_out[hemorrhages]:.2f}; {printed[hemorrhages]:.2f}). Both were trained for equally many steps, without healthy
-  eyes.
+  {held_out[microaneurysms]:.2f}, the paper's {printed[microaneurysms]:.2f}) and hemorrhages {released[hemorrhages]:.2f}
+  (held out {held_out[hemorrhages]:.2f}, the paper's {printed[hemorrhages]:.2f}). The networks of both protocols took
+  equally many steps and saw no healthy eyes.
 - **Healthy eyes**: in eyes without retinopathy the networks of `open` find hard exudates in
   {healthy[hard_exudates]:.0%}, microaneurysms in {healthy[microaneurysms]:.0%}, hemorrhages in
   {healthy[hemorrhages]:.0%} and soft exudates in {healthy[soft_exudates]:.0%} (N = {n_healthy}). The network in
@@ -187,8 +187,9 @@ FINDINGS = """\
   (N = {untied_row[n]:.0f}): that much is camera, hospital, case mix, and what inpainting leaves.
 - **What would explain {paper_heads:.2f}?** Of {n_choices} choices of the code released with the paper, each added to
   our protocol, those that reach it: {reaches}; all together reach {most_without:.2f}. Classes from two sources, which
-  the paper neither states nor rules out, reach {sources}, and with the other choices {everything}. Our two sources
-  differ in camera and case mix, and the lesion networks were trained on other photographs of one of them
+  the paper neither states nor rules out, reach {sources}, and with the other choices, but lesions found by networks
+  that have not seen the test images, {everything} (N = {n_everything:.0f}). Our two sources differ in camera and case
+  mix, and the lesion networks were trained on other photographs of one of them
   ([08](../notebooks/open/08_source_confound.ipynb)).
 - **50 components** keep {variance[ours]:.0%} of the variance, in the paper {variance[paper]:.0%}. The paper's
   reconstruction error repeats its explained variance.
@@ -237,7 +238,7 @@ def summary() -> str:
 
 
 def headline() -> Figure:
-    """Five bars on real photographs: the paper's accuracy, ours with and without labels, areas alone, camera alone."""
+    """Bars on real photographs: the paper, its method with and without labels, areas alone, lesions painted over."""
     heads = [_find("open", "table_4", _DMH | selection) for selection in (_ORACLE, _EQUAL)]
     areas = _find("open", "table_lesion_channel", _AREAS).rename({"accuracy": "accuracy ours"})
     blind = _find("open", "table_confound", _BLIND)
@@ -272,7 +273,7 @@ def verdict(paper: float, row: pd.Series, score: str) -> str:
     Parameters
     ----------
     paper : float
-        NaN if it has none.
+        NaN if it has none; the row's own verdict, if any, is then added.
     row : Series
         ``weights``, ``<score> ours`` and, if there is an interval, ``<score>_low`` and ``<score>_high``.
     score : str
@@ -332,6 +333,7 @@ def findings() -> str:
         most_without=ladder.loc[ladder.index.str.startswith("all but"), "accuracy ours"].max(),
         sources=_estimate(ladder.loc[SOURCES]),
         everything=_estimate(ladder.loc["all, k-medoids"]),
+        n_everything=ladder.loc["all, k-medoids", "n"],
         healthy=healthy["healthy"],
         n_healthy=healthy["healthy n"].iloc[0],
         n_negative=healthy[["healthy n", "others n"]].iloc[0].sum(),

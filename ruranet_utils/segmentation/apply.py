@@ -20,8 +20,8 @@ from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import EXPORT, check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
 from ruranet_utils.data.sources.base import stem_of
+from ruranet_utils.data.sources.folder import RAW, check_name, find_photographs, stem_by_content
 from ruranet_utils.data.sources.folder import RESULTS as TABLE
-from ruranet_utils.data.sources.folder import check_name, find_photographs, stem_by_content
 from ruranet_utils.profiles import DISPLAY, PROFILES, get_profile
 from ruranet_utils.segmentation.model_file import EIGHT_NEIGHBORS, Model, load, model_path
 from ruranet_utils.storage import paths
@@ -240,9 +240,12 @@ def photographs(path: str | Path, out: Path | None = None) -> dict[str, Path]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
+    if path.suffix.lower() in RAW:
+        found = "is a raw file, of which only a thumbnail can be read"
+        raise Refused(path, found, "a photograph", "develop it as JPEG")
     if path.is_file():
         return {stem_of(path.name) or stem_by_content(path): path}
-    files, problems, notes = find_photographs(path)
+    files, problems, notes = find_photographs(path, out)
     if out:
         found, place = files, out.resolve()
         files = {name: file for name, file in found.items() if not file.resolve().is_relative_to(place)}
@@ -320,11 +323,11 @@ def segment_into(folder: Path, files: Mapping[str, Path], finder: Finder) -> Ite
         Why a photograph was left out.
     """
     table, model = folder / TABLE, finder.model.card["sha256"][:12]
-    known = dict(list(_tidy(table).groupby("image")))
+    known = _tidy(table).groupby("image")
     for name, file in files.items():
         try:
             about = {"photograph": _digest(file), "model": model}
-            before = known.get(name)
+            before = known.get_group(name) if name in known.groups else None
             if before is None or not _is_done(before, about, finder, folder):
                 about["folder"] = _place(name, file)
                 _check_owner(before, about, file)
@@ -348,8 +351,8 @@ def _digest(file: Path) -> str:
 
 
 def _place(name: str, file: Path) -> str:
-    """Stands for the folder that a photograph's name starts from."""
-    return sha256(fsencode(file.resolve().parents[name.count("/")])).hexdigest()[:12]
+    """Stands for the folder that a photograph's name starts from, wherever the photograph itself is linked to."""
+    return sha256(fsencode(file.absolute().parents[name.count("/")].resolve())).hexdigest()[:12]
 
 
 def _check_owner(before: pd.DataFrame | None, about: Mapping[str, str], file: Path) -> None:
@@ -373,7 +376,8 @@ def _tidy(table: Path) -> pd.DataFrame:
     if not table.is_file():
         return pd.DataFrame(columns=["image"])
     rows = _read(table)
-    rows = rows[rows["model"] != ""].drop_duplicates(["image", "lesion"], keep="last")
+    whole = (rows["model"] != "") & rows["folder"].str.len().isin([0, 12])
+    rows = rows[whole].drop_duplicates(["image", "lesion"], keep="last")
     write_atomically(table, lambda path: rows.to_csv(path, index=False))
     return rows
 
@@ -381,7 +385,7 @@ def _tidy(table: Path) -> pd.DataFrame:
 def _read(table: Path) -> pd.DataFrame:
     names = dict.fromkeys(("image", "photograph", "model", "folder"), str)  # also 001 and NA are names
     rows = pd.read_csv(table, converters=names, on_bad_lines="skip", float_precision="round_trip")
-    return rows if "folder" in rows else rows.assign(folder="")
+    return rows.reindex(columns=list(dict.fromkeys([*rows, *names])), fill_value="")
 
 
 def _is_done(rows: pd.DataFrame, about: Mapping[str, str], finder: Finder, folder: Path) -> bool:

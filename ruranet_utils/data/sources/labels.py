@@ -18,7 +18,10 @@ SPELLINGS = {
     "label": ("label", "labels"),
     "patient": ("patient", "patients", "patientid", "patientno", "subject", "subjectid"),
 }
-BLANK = r"(?i)^(na|n/a|nan|none|null|unknown|-+|\?)$"  # what people and programs write for a value that is missing
+BLANK = {  # what people and programs write for a value that is missing; a label "none" or "-" may be a grade
+    "label": r"(?i)^(na|n/a|nan|null|unknown|\?)$",
+    "patient": r"(?i)^(na|n/a|nan|none|null|unknown|-+|\?)$",
+}
 
 
 def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataFrame, list[str]]:
@@ -33,7 +36,7 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     spaces              around every cell; empty rows and trailing delimiters
     label               ``1.0`` for ``1``; empty cells or no such column if nothing is labeled
     patient             ``7.0`` for ``7``
-    empty cells         also ``NA``, ``unknown``, ``-`` and the like as label or patient (``BLANK``)
+    empty cells         also ``NA``, ``unknown`` and the like as label or patient (``BLANK``)
     image               anything by which ``find`` finds a photograph
     ==================  ===============================================================================================
 
@@ -55,7 +58,8 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
     ------
     Refused
         If a column is missing or there twice, a row has more cells than the header, or a quotation mark is not closed;
-        names the line. If the encoding is unknown, since a name that is not ASCII is that of no photograph.
+        names the line. If it is not Unicode and, read as Windows-1252, names something that is not ASCII and no
+        photograph.
     """
     text, is_guess = _text(file)
     lines = text.splitlines()
@@ -83,14 +87,15 @@ def read_labels(file: Path, find: Callable[[str], str | None]) -> tuple[pd.DataF
             rows.append(dict(zip(header, cells + [""] * len(header), strict=False)))
     table = pd.DataFrame(rows, columns=header, dtype=str)
     blank = pd.Series("", table.index, dtype=str)
-    columns = {name: table.get(name, blank).str.replace(BLANK, "", regex=True) for name in ("label", "patient")}
+    columns = {name: table.get(name, blank).str.replace(words, "", regex=True) for name, words in BLANK.items()}
     table["label"] = columns["label"].str.replace(r"^([01])\.0+$", r"\1", regex=True)
     unknown = [cell for cell in header if cell not in SPELLINGS]
     notes = [f"{file}: ignored columns: {', '.join(unknown)}; if one says who the patient is, name it patient"]
     table["patient"] = columns["patient"].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
-    if is_guess and any(not cell.isascii() and find(cell) is None for cell in table["image"]):
-        found = "is in an unknown encoding, in which it names no photograph of images/"
-        raise Refused(file, found, "UTF-8", "save it as 'CSV UTF-8'")
+    lost = [cell for cell in table["image"] if not cell.isascii() and find(cell) is None] if is_guess else []
+    if lost:
+        found = f"is not Unicode; read as Windows-1252 it names {lost[0]!r}, which is not in images/"
+        raise Refused(file, found, "UTF-8, or names as in images/", "save it as 'CSV UTF-8', or correct the name")
     table.index = [find(cell) or cell for cell in table["image"]]
     return table[["label", "patient"]], notes if unknown else []
 
