@@ -379,7 +379,7 @@ def _patient_notes(patients: pd.Series, file: Path) -> Iterator[str]:
 
 def _faults(table: pd.DataFrame, images: dict[str, Path], file: Path, labeled: bool) -> Iterator[Refused]:
     others = table[~table["label"].isin(("0", "1"))] if labeled else table[:0]
-    valued = [f"{name} ({label or 'blank or NA'})" for name, label in others["label"].items()]
+    valued = [f"{name} ({label or 'blank'})" for name, label in others["label"].items()]
     twice, strangers = table.index[table.index.duplicated()].unique(), table.index.difference(images)
     missing = [name for name in images if name not in table.index] if labeled else []
     as_there = f"names as in images/ (such as {next(iter(images), 'eye 1')!r}), with the folder where several share one"
