@@ -59,7 +59,7 @@ class Frame:
         size_px : int
         resample : Image.Resampling
         """
-        x, y = self._inside(size_px)
+        x, y = self.inside(size_px)
         scale = np.array([image.width / self.width_px, image.height / self.height_px])
         first = np.maximum((self.left, self.top), 0) * scale
         last = np.minimum((self.right, self.bottom), (self.width_px, self.height_px)) * scale
@@ -83,7 +83,7 @@ class Frame:
         ndarray, shape (height_px, width_px) or (height_px, width_px, 3)
             Zero outside the frame.
         """
-        x, y = self._inside(square.shape[0])
+        x, y = self.inside(square.shape[0])
         left, top = max(0, self.left), max(0, self.top)
         right, bottom = min(self.right, self.width_px), min(self.bottom, self.height_px)
         part = Image.fromarray(square[slice(*y), slice(*x)]).resize((right - left, bottom - top), resample)
@@ -91,7 +91,7 @@ class Frame:
         found[top:bottom, left:right] = part
         return found
 
-    def _inside(self, size_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    def inside(self, size_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Columns and rows of the square that show the photograph, each as first and past-the-last."""
         spans = []
         for first, last, length in ((self.left, self.right, self.width_px), (self.top, self.bottom, self.height_px)):

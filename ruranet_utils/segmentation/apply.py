@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from ruranet_utils.data.decoding import field_of_view, shows_a_retina
+from ruranet_utils.data.decoding import GROUND, field_of_view, shows_a_retina
 from ruranet_utils.data.field import Frame
 from ruranet_utils.data.reading import EXPORT, check_color, read_upright
 from ruranet_utils.data.refusal import Refused, refuse
@@ -42,6 +42,10 @@ SHOWN_PX, LEGEND_PX, COLUMN_PX = (
     450,
 )  # side of an overlay; line height and column width of its legend
 MOST_THREADS = 4
+LEAST_DISC = 1e-3  # share of the square; anything smaller is a reflection
+DISCS = (0.006, 0.04)  # the usual range at 45 to 50 degrees
+LEAST_ROUND = 0.9  # shorter by longer side of a field that is no ellipse
+DARK_BELOW = 50  # of 255: median of the brightest channel; at least 68 in the photographs trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +77,9 @@ class Finding:
         """One row per lesion.
 
         ``image``, ``lesion``; ``number`` of connected parts; ``area_percent`` of the field of view; ``disc_areas``, the
-        area in areas of the optic disc, missing if no disc was searched for or found.
+        area in areas of the optic disc, missing if no disc was searched for or found (specks are none).
         """
-        disc = self.masks["optic_disc"].sum() if "optic_disc" in self.masks else 0
+        disc = self.masks["optic_disc"].sum() if self.masks.get("optic_disc", np.zeros(1)).mean() >= LEAST_DISC else 0
         return pd.DataFrame(
             {
                 "image": self.name,
@@ -286,11 +290,12 @@ class Finder:
         upright, frame = read_upright(file, max(size_px, SHOWN_PX // 2), self.model.card["crop_field"])
         pixels = np.asarray(frame.cut(upright, size_px, Image.Resampling.BICUBIC))
         check_color(pixels, file)
-        if not shows_a_retina(pixels.transpose(2, 0, 1)):
-            warnings.warn(f"{file} may not show a retina", stacklevel=2)
         room = (frame.right - frame.left) * upright.width // frame.width_px
         shown = np.asarray(frame.cut(upright, max(size_px, min(SHOWN_PX, room)), Image.Resampling.BICUBIC))
-        return self.find(name, pixels.transpose(2, 0, 1), shown, frame)
+        finding = self.find(name, pixels.transpose(2, 0, 1), shown, frame)
+        for doubt in _doubts(pixels, frame, finding.masks.get("optic_disc")):
+            warnings.warn(f"{file} {doubt}", stacklevel=2)
+        return finding
 
     def find(
         self, name: str, image: np.ndarray, shown: np.ndarray | None = None, frame: Frame | None = None
@@ -305,6 +310,31 @@ class Finder:
             frame or Frame.whole(*image.shape[1:]),
             field_of_view(image),
         )
+
+
+def _doubts(pixels: np.ndarray, frame: Frame, disc: np.ndarray | None) -> Iterator[str]:
+    """What makes findings in a photograph doubtful, seen in its square, uint8 of shape (side, side, 3)."""
+    if not shows_a_retina(pixels.transpose(2, 0, 1)):
+        yield "may not show a retina"
+        return
+    brightest = pixels.max(axis=2)
+    field = brightest > GROUND
+    if np.median(brightest[field]) < DARK_BELOW:
+        yield "is dark: lesions may be missed"
+    if _is_ellipse(field, frame):
+        yield "shows an ellipse: was it squeezed to a square? Use the original"
+    if disc is not None and disc.mean() >= LEAST_DISC and not DISCS[0] <= disc.mean() <= DISCS[1]:
+        yield f"has an optic disc of {disc.mean():.1%} of the square: a field far from 45 to 50 degrees, or no disc"
+
+
+def _is_ellipse(field: np.ndarray, frame: Frame) -> bool:
+    """Whether the field of view is narrower one way than the other although no edge of the photograph cuts it there."""
+    lengths = frame.right - frame.left, frame.bottom - frame.top  # of the columns, and of the rows
+    ends = [np.flatnonzero(field.any(axis=axis))[[0, -1]] for axis in (0, 1)]
+    extents = [np.ptp(end) * length for end, length in zip(ends, lengths, strict=True)]
+    narrow = int(np.argmin(extents))
+    (first, last), (start, stop) = ends[narrow], frame.inside(len(field))[narrow]
+    return extents[narrow] < LEAST_ROUND * max(extents) and first > start + 1 and last < stop - 2
 
 
 def segment_into(folder: Path, files: Mapping[str, Path], finder: Finder) -> Iterator[Refused | None]:

@@ -1,5 +1,6 @@
 """Two lines on photographs: one file, a folder, an array; what is written, and what is refused."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -337,3 +338,39 @@ def test_a_raw_file_is_refused_alone_too(folder):
     (folder / "IMG_1.NEF").write_bytes((folder / "eye 0.png").read_bytes())
     with pytest.raises(Refused, match="only a thumbnail"):
         photographs(folder / "IMG_1.NEF")
+
+
+def drawn_eye(width=300, height=300, level=160, size=(400, 300)):
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    inside = np.hypot((x - size[0] / 2) / (width / 2), (y - size[1] / 2) / (height / 2)) < 0.98
+    noise = np.random.default_rng(0).random((*size[::-1], 1)) * 0.2 + 0.8
+    return Image.fromarray((inside[..., None] * noise * [level, level / 2, level / 4]).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("eye", "doubts"),
+    [
+        ({}, []),
+        ({"width": 400, "height": 400}, []),  # cut at the top and the bottom
+        ({"size": (200, 300)}, []),  # cut at the left and the right
+        ({"width": 200, "size": (300, 300)}, ["shows an ellipse: was it squeezed"]),
+        ({"level": 55}, ["is dark: lesions may be missed"]),
+    ],
+)
+def test_what_makes_findings_doubtful_is_said(model, tmp_path, eye, doubts):
+    drawn_eye(**eye).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Finder.of(model, "hemorrhages").read("a", tmp_path / "a.png")
+    said = [str(one.message) for one in caught if "a.png" in str(one.message)]
+    assert len(said) == len(doubts) and all(map(str.__contains__, said, doubts)), said
+
+
+def test_a_disc_of_an_unusual_size_is_said_and_a_speck_is_not_measured_by(model, phantoms, tmp_path):
+    drawn_eye().save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"a\.png has an optic disc of 6\.\d%"):  # a square of 16 of 64 pixels
+        finding = Finder.of(model).read("a", tmp_path / "a.png")
+    assert finding.table["disc_areas"].notna().all()
+    speck = np.zeros((100, 100), bool)
+    speck[30, 30:32] = True
+    assert replace(finding, masks={**finding.masks, "optic_disc": speck}).table["disc_areas"].isna().all()
