@@ -23,7 +23,7 @@
 # | Paper | Section 3.1 |
 # | Reads | the profile's sources (`data/README.md`) |
 # | Writes | `cohort_segmentation`, `cohort_diagnosis`, `table_cohort`, `table_left_out`, `table_confounds`, `table_lost_area`, `table_cohort_versus_paper` (csv, md); `fig_cohort`, `fig_lesion_area`, `fig_examples` |
-# | Needs | synthetic: 9 s, 0.9 GB · open: 1 min, 1.8 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 9 s, 1.2 GB · open: 1 min, 1.8 GB; on two CPU cores, `run.json` |
 #
 # We build two cohorts. The **segmentation cohort** has lesion masks; the networks of notebook 02 are trained on it. The **diagnosis cohort** has one DME label per image; notebooks 03 to 05 diagnose it. In the synthetic profile both cohorts are the same images, as in the paper. In the open profile they are IDRiD (masks, no labels) and SRahim (labels, no masks), because we found no open data set that has both for the same photographs. SRahim's label is maculopathy as graded on the photograph (the name of the folder), not edema as measured by optical coherence tomography; these notebooks call it DME.
 

@@ -21,7 +21,7 @@
 # | Paper | Section 3.3, Table 3 |
 # | Reads | the diagnosis cohort of notebook 01 |
 # | Writes | `table_3`, `table_3_natural`, `table_3_splits`, `table_3_draws` (csv, md); `fig_roc`, `fig_draws`, `fig_calibration`, `fig_confusion` |
-# | Needs | synthetic: 1 min, 3.7 GB · open: 25 min, 5.0 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 1 min, 3.9 GB · open: 25 min, 5.0 GB; on two CPU cores, `run.json` |
 #
 # The paper has six backbones; where the profile asks for ImageNet weights, we train those that have them, since so few photographs do not train a network from scratch. The last layer of each backbone is replaced with a single logit, and all layers are trained with Adam on binary cross-entropy that weights both classes equally. The threshold-free score is the area under the ROC curve, the probability that a photograph with DME gets a higher score $s$ than one without:
 #

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.2 and 3.3, Eq. 2 to 5, Table 4 |
 # | Reads | both cohorts of notebook 01, the models of notebook 02 |
 # | Writes | `table_4`, `table_4_all_scores`, `table_4_summary`, `table_4_paired`, `table_4_sensitivity`, `table_4_choices` (csv, md); `fig_2_module`, `fig_2_embedding`, `fig_clustering`, `fig_course`, `fig_weights` |
-# | Needs | synthetic: 2 min, 3.3 GB · open: 9 min, 6.0 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 2 min, 3.5 GB · open: 8 min, 6.2 GB; on two CPU cores, `run.json` |
 #
 # Each image is multiplied by each of its four predicted lesion masks and passed through a backbone without its classifier, giving features $x_1 \dots x_4$. These are standardized and reduced to 50 principal components $z_1 \dots z_4$, with one basis for all lesions and all images, as in the paper: every image is clustered and none is held out. DMH passes each $z_i$, centered, through its own projection head, a two-layer perceptron whose output is scaled to length 1, $f_i = h_i(z_i)$; the other methods cluster $f_i = z_i$. The heads minimize
 #

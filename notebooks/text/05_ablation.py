@@ -21,7 +21,7 @@
 # | Paper | Section 3.4, Table 5 |
 # | Reads | both cohorts of notebook 01, the encoders of notebook 02 |
 # | Writes | `table_5`, `table_5_steps`, in `open` `table_5_seeds` (csv, md); `fig_ablation` |
-# | Needs | synthetic: 37 s, 2.3 GB · open: 10 min, 5.1 GB once its networks are trained; on two CPU cores, `run.json` |
+# | Needs | synthetic: 39 s, 2.6 GB · open: 9 min, 5.1 GB; on two CPU cores, `run.json` |
 #
 # | variant | segmentation | SCSE | heads | PCA |
 # | --- | --- | --- | --- | --- |

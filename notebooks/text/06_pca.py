@@ -21,7 +21,7 @@
 # | Paper | Section 2.2, Eq. 6 |
 # | Reads | the masks of notebook 02, the features of notebook 04 |
 # | Writes | `table_pca`, `table_pca_smallest_k`, `table_pca_versus_paper` (csv, md); `fig_pca` |
-# | Needs | synthetic: 4 s, 0.8 GB · open: 17 s, 1.8 GB; on two CPU cores, `run.json` |
+# | Needs | synthetic: 5 s, 1.0 GB · open: 21 s, 2.2 GB; on two CPU cores, `run.json` |
 #
 # $$\mathrm{ReconstructionError}(k) = \frac{1}{N}\sum_{n=1}^{N} \lVert X^{(n)} - W_k W_k^T X^{(n)} \rVert_2^2 \qquad (6)$$
 #

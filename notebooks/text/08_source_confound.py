@@ -21,7 +21,7 @@
 # | Paper | Section 3.1 (six sources, 151 + 151 images, sources of each class not stated); accuracy 0.8411, abstract |
 # | Reads | synthetic: eyes painted here; open: both cohorts, lesion models as in notebook 02 and three more for the folds |
 # | Writes | `table_confound`, `table_confound_cohorts`, `table_confound_camera`, `table_confound_versus_paper`, `table_ladder` (csv, md); `fig_confound`, `fig_confound_camera`, `fig_confound_photographs`, `fig_ladder` |
-# | Needs | synthetic: 1 min, 2.9 GB · open: 9 min, 5.5 GB once its networks are trained; on two CPU cores, `run.json` |
+# | Needs | synthetic: 1 min, 3.1 GB · open: 32 min, 6.4 GB; on two CPU cores, `run.json` |
 #
 # If class and camera agree in a share $q$ of the images, a method that looks only at the camera reaches
 #

@@ -21,7 +21,7 @@
 # | Paper | Sections 2.1 and 2.2, Eq. 1 to 6 |
 # | Reads | the diagnosis cohort of notebook 01; the models of notebook 02 |
 # | Writes | `clusters`, `table_clusters`, `table_lesions_found` (csv, md); `fig_clusters`; `fig_lesions_found` |
-# | Needs | synthetic: 11 s, 1.5 GB · open: 2 min, 4.7 GB once the lesions are found; on two CPU cores, `run.json` |
+# | Needs | synthetic: 9 s, 1.7 GB · open: 2 min, 6.4 GB; on two CPU cores, `run.json` |
 #
 # In the profile `folder` these are your photographs ([docs/own_images.md](../docs/own_images.md)). In the other profiles they are the cohort that notebooks 03 to 05 diagnose, whose labels only score the two groups. **Research only: a cluster is not a diagnosis.**
 

@@ -21,7 +21,7 @@
 # | Paper | Section 2.2; accuracy 0.8411, abstract |
 # | Reads | both cohorts of notebook 01, the models of notebook 02, the features of notebook 04 |
 # | Writes | `table_lesion_channel`, `table_4_by_kind`, `table_4_doubted`, `table_zones`, `table_natural`, in `open` `table_lesion_channel_unaware` (csv, md); `fig_macula`, `fig_channel` |
-# | Needs | synthetic: 4 s, 0.8 GB · open: 8 min, 5.3 GB once its networks are trained; on two CPU cores, `run.json` |
+# | Needs | synthetic: 4 s, 1.0 GB · open: 7 min, 5.2 GB; on two CPU cores, `run.json` |
 #
 # Maculopathy is graded by distance: an exudate within one disc diameter (DD) of the fovea. Given the optic disc and the lesions that a network finds, this is a rule that needs no training on diagnoses:
 #
