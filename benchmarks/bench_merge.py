@@ -88,7 +88,7 @@ def _draw(growth: pd.DataFrame) -> None:
     figures.style()
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for ax, column, label, limits in (
-        (axes[0], "time_s", "time (s)", (1, 300)),
+        (axes[0], "time_s", "time (s)", (1, 3_000)),
         (axes[1], "peak_mb", "peak memory (MB)", (100, 20_000)),
     ):
         for name, rows in growth.groupby("store"):
