@@ -53,6 +53,7 @@ def main(kills: int, only: tuple[str, ...], seed: int) -> None:
         "kills survived": f"{(table['killed'] != 'nothing').sum()}/{kills}",
         "steps": n_steps,
         "finished steps repeated": repeated,
+        "dead kernels not noticed": table["killed"].str.startswith("kernel,").sum(),
         "files compared": len(one),
         "files differing": len(differing),
         "processes left over": len(left_over),
@@ -62,8 +63,9 @@ def main(kills: int, only: tuple[str, ...], seed: int) -> None:
     if not only:
         save_measurement(table, "chaos", RESULTS, digits=1)
         save_measurement(pd.DataFrame([summary]), "chaos_summary", RESULTS)
-    if repeated or differing or left_over or "nothing" in set(table["killed"]):
-        raise SystemExit(f"error: {repeated} steps repeated; differing: {differing}; left over: {left_over}")
+    missed = summary["dead kernels not noticed"]
+    if repeated or missed or differing or left_over or "nothing" in set(table["killed"]):
+        raise SystemExit(f"error: {repeated} steps repeated, {missed} kernels missed; {differing=}; {left_over=}")
 
 
 def moments(kills: int, n_steps: int, step_s: float, rng: np.random.Generator) -> list[tuple[int, float, str]]:

@@ -118,7 +118,12 @@ def _start(path: Path, executed: Path) -> Kernel:
     journal = executed / f".{path.stem}.jsonl"
     journal.unlink(missing_ok=True)
     # this environment's own kernel, whatever others JUPYTER_PATH has under that name
-    manager = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    manager = KernelManager(
+        kernel_name="python3",
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+        # nbclient notices that a kernel is dead only between messages that it awaits; the blocking client waits forever
+        client_class="jupyter_client.asynchronous.AsyncKernelClient",
+    )
     manager.start_kernel(
         cwd=str(paths.NOTEBOOKS),
         env={**os.environ, "RURANET_JOURNAL": str(journal), "RURANET_WIDGETS": "0", "TQDM_DISABLE": "1"},
