@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -80,15 +81,11 @@ def near_duplicates(records: list) -> pd.DataFrame:
 def _hashes(path) -> list[np.ndarray]:
     """Of a photograph, then of its rescaled and recompressed copies."""
     hashes = [perceptual_hash(read_image(path, SIZE_PX)[0])]
-    with Image.open(path) as image:
+    with Image.open(path) as image, TemporaryDirectory() as folder:
         for width, quality in COPIES:
-            file = io.BytesIO()
-            image.convert("RGB").resize((width, width * image.height // image.width)).save(
-                file, "JPEG", quality=quality
-            )
-            with Image.open(file) as copy:
-                square = copy.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
-                hashes.append(perceptual_hash(np.asarray(square).transpose(2, 0, 1)))
+            copy = Path(folder, f"{width}.jpg")
+            image.convert("RGB").resize((width, width * image.height // image.width)).save(copy, quality=quality)
+            hashes.append(perceptual_hash(read_image(copy, SIZE_PX)[0]))
     return hashes
 
 

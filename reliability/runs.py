@@ -18,6 +18,7 @@ from ruranet_utils.storage import paths
 
 RESULTS = Path(__file__).parent / "results"
 ELSEWHERE = Path(__file__).parent / "elsewhere"
+LONGEST_S = 3600
 TIMINGS = ("time_1.csv", "time_1.md", "run.json")
 # One network of each kind: every notebook and every kind of step in a few minutes.
 SMALL = {"epochs": 2, "encoders": "mobilenet_v2", "classifiers": "mobilenet_v2", "extractors": "mobilenet_v2"}
@@ -74,6 +75,10 @@ def _hear_interrupts() -> None:
 
 def finish(process: subprocess.Popen, folder: Path) -> None:
     """Wait for a run that must succeed."""
+    try:
+        process.wait(LONGEST_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
     if process.wait():
         output = (folder.parent / "output.txt").read_text()
         raise RuntimeError(f"the run in {folder} ended with {process.returncode}:\n{output[-3000:]}")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,14 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
+
+
+def kill(process):
+    """A process and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        command = psutil.Process(process.pid)
+        for one in [command, *command.children(recursive=True)]:
+            os.kill(one.pid, signal.SIGKILL)
 
 
 def jobs(n, compute):
@@ -129,9 +138,7 @@ def test_a_run_on_a_cluster_that_loses_a_worker_gives_the_bytes_of_a_serial_run(
     finish(reproduce(serial, [*arguments, "-p", "workers", "1"]), serial)
     run = reproduce(spread, [*arguments, "--dask", address])
     wait_for(lambda: len(finished(spread)) >= 3)
-    lost = psutil.Process(nannies[0].pid)
-    for process in [lost, *lost.children(recursive=True)]:  # the nanny, too, or it would start another worker
-        os.kill(process.pid, signal.SIGKILL)
+    kill(nannies[0])  # the nanny, too, or it would start another worker
     finish(run, spread)
     assert f"2 workers at {address}" in (spread.parent / "output.txt").read_text()
     with workers.connect(address) as client:
@@ -151,3 +158,57 @@ def test_the_slurm_example_writes_a_job_that_a_shell_understands(tmp_path):
     python = paths.ROOT / ".venv/bin/python"
     worker = f"{python} -m ruranet_utils.storage.machine {python} -m distributed.cli.dask_worker tcp://"
     assert worker in job and "--nthreads 1" in job and "#SBATCH --gres=gpu:1" in job
+
+
+def die(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_step_that_kills_its_workers_is_an_error(cluster, store, monkeypatch):
+    """Out of memory, for instance."""
+    from distributed import KilledWorker
+
+    monkeypatch.setenv("RURANET_DASK", cluster[0])
+    with pytest.raises(KilledWorker):
+        store.fetch_all(STEP, jobs(2, die))
+
+
+def test_a_cluster_without_workers_is_an_error(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(workers, "JOINING_S", 2)
+    file = tmp_path / "scheduler.json"
+    command = [*SCHEDULER, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    scheduler = start(command, tmp_path)
+    try:
+        wait_for(file.exists)
+        monkeypatch.setenv("RURANET_DASK", json.loads(file.read_text())["address"])
+        with pytest.raises(ConnectionError, match="has no workers"):
+            store.fetch_all(STEP, jobs(2, where))
+    finally:
+        scheduler.terminate()
+        scheduler.wait(30)
+
+
+def linger(number):
+    time.sleep(600)
+
+
+def test_workers_that_leave_for_good_are_an_error(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(workers, "TIMEOUT_S", 1)
+    monkeypatch.setattr(workers, "WITHOUT_S", 3)
+    file = tmp_path / "scheduler.json"
+    scheduler = [*SCHEDULER, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    processes = [start([*part, "--scheduler-file", file], tmp_path) for part in (scheduler, WORKER)]
+    try:
+        wait_for(file.exists)
+        monkeypatch.setenv("RURANET_DASK", json.loads(file.read_text())["address"])
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(store.fetch_all, STEP, jobs(1, linger))
+            with workers.connect(os.environ["RURANET_DASK"]) as client:
+                wait_for(lambda: any(client.processing().values()))
+            kill(processes[1])
+            with pytest.raises(ConnectionError, match="are gone"):
+                run.result(60)
+    finally:
+        for process in reversed(processes):
+            kill(process)
+            process.wait(30)

@@ -14,7 +14,7 @@ import click
 import pandas as pd
 
 from reliability.runs import ELSEWHERE, RESULTS, SMALL, copy_project, finish, kind, outcome, pairs, reproduce
-from ruranet_utils.running.provenance import save_measurement
+from ruranet_utils.running.provenance import git, save_measurement
 from ruranet_utils.storage import paths
 
 OTHER_USER = ("unshare", "--user", "--map-user=1234")
@@ -34,6 +34,8 @@ def main(small: bool, only: tuple[str, ...], keep: Path | None) -> None:
     """
     arguments = [part for name in only for part in ("--only", name)] + (pairs(SMALL) if small else [])
     complete = not small and not only
+    if complete and git("status", "--porcelain", "--", "figures/synthetic"):
+        raise SystemExit("error: figures/synthetic is compared as committed, but was changed: commit or restore it")
     with tempfile.TemporaryDirectory(prefix="verify-") as temporary:
         root = keep or Path(temporary)
         if root.exists() and any(root.iterdir()):

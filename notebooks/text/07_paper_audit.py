@@ -21,7 +21,7 @@
 # | Paper | Tables 1 to 5, the abstract, Sections 2.2, 3.1, 3.3 and 3.4 |
 # | Reads | `ruranet_utils/published.py`, which holds every printed number |
 # | Writes | `table_audit`, `table_audit_rows`, `table_audit_text` (csv, md); `fig_audit_sizes` |
-# | Needs | 10 s, 1.5 GB; no data, no weights, the same on every profile |
+# | Needs | 10 s, 1.7 GB; no data, no weights, the same on every profile |
 #
 # An accuracy over $n$ images is a whole number of correct answers divided by $n$ (the GRIM test: granularity-related inconsistency of means). So a row is possible only if there are whole numbers $TP, FP, FN, TN$ with
 #

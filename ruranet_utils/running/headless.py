@@ -26,6 +26,7 @@ from ruranet_utils.storage import paths
 
 LOOK_EVERY_S, SAY_EVERY_S = 2, 20  # reading the memory of all processes takes a tenth of a second
 MOST_LANES, LANE_BYTES = 2, 6e9
+START_S = 600  # for a kernel to import the libraries, which takes minutes from a slow disk
 IMPORTS = ["import ruranet_utils.running.start, sklearn, seaborn", "del ruranet_utils, sklearn, seaborn"]
 
 
@@ -174,6 +175,7 @@ def run_notebook(kernel: Kernel, parameters: dict, executed: Path, **hooks: Call
             parameters,
             km=kernel.manager,
             progress_bar=False,
+            start_timeout=START_S,
             request_save_on_cell_execute=False,
             coalesce_streams=True,  # or two lines printed slowly are two outputs
             **hooks,
@@ -235,7 +237,9 @@ class Watch(threading.Thread):
 
 
 def progress_of(noted: list[dict]) -> str:
-    """How many of the jobs planned last a notebook has done."""
+    """How many of the jobs planned last a notebook has done, or for which step of another run it waits."""
+    if noted and "waiting" in noted[-1]:
+        return noted[-1]["waiting"]
     plans = [(number, event) for number, event in enumerate(noted) if "planned" in event]
     if not plans:
         return ""

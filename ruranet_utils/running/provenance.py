@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+SOURCES = ("ruranet_utils", "notebooks/text", "uv.lock", "benchmarks/*.py", "reliability/*.py")
+
 
 def describe_run(profile: Profile, parameters: dict, ran: dict[str, dict], before: dict, cold: bool = False) -> dict:
     """Everything needed to tell where a table comes from: the content of ``run.json``.
@@ -108,8 +110,8 @@ def _digests(results: Path) -> dict[str, str]:
 
 def describe_code() -> dict:
     """``commit`` and whether there are ``uncommitted_changes`` in what results depend on."""
-    status = git("status", "--porcelain", "--", "ruranet_utils", "notebooks/text", "uv.lock")
-    return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(status)}
+    status = git("status", "--porcelain", "--", *SOURCES)
+    return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": None if status is None else bool(status)}
 
 
 def git(*arguments: str) -> str | None:

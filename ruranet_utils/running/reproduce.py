@@ -227,7 +227,6 @@ def _until_interrupted(ended: Iterator) -> Iterator:
 
 def _facts_or_exit(end: Future, executed: Path) -> dict:
     """What a notebook's run returned; if it failed, the command ends with a message and no traceback."""
-    from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
     try:
@@ -238,10 +237,11 @@ def _facts_or_exit(end: Future, executed: Path) -> dict:
         more = f"{last}\n" if last.strip() != said else ""
         where = f"The notebook so far: {executed}"
         raise click.ClickException(f"{executed.stem}, cell {error.exec_count} failed: {said}\n{more}{where}") from None
-    except DeadKernelError:
-        raise click.ClickException(
-            f"the kernel of {executed.stem} died, killed or out of memory; the same command continues"
-        ) from None
+    except RuntimeError as error:  # nbclient's DeadKernelError, or that of a kernel that never answered
+        if not str(error).startswith("Kernel "):
+            raise
+        said = "died, killed or out of memory" if "died" in str(error) else "does not answer"
+        raise click.ClickException(f"the kernel of {executed.stem} {said}; the same command continues") from None
 
 
 if __name__ == "__main__":

@@ -361,10 +361,10 @@ def segment_into(folder: Path, files: Mapping[str, Path], finder: Finder) -> Ite
             if before is None or not _is_done(before, about, finder, folder):
                 about["folder"] = _place(name, file)
                 _check_owner(before, about, file)
-                finding = finder.read(name, file)
+                finding = _with_earlier(finder, before, about).read(name, file)
                 finding.save(folder)
                 rows = finding.table.assign(**about)
-                rows.to_csv(table, mode="a", header=not table.exists(), index=False)
+                rows.to_csv(table, mode="a", header=not _has_rows(table), index=False)
         except Refused as error:
             yield error
             continue
@@ -394,6 +394,14 @@ def _check_owner(before: pd.DataFrame | None, about: Mapping[str, str], file: Pa
         raise Refused(file, found, "results of one folder", "name another --out")
 
 
+def _with_earlier(finder: Finder, before: pd.DataFrame | None, about: Mapping[str, str]) -> Finder:
+    """Also find what this model found in this photograph before, so that its overlay shows all in the table."""
+    if before is None or not (before[["photograph", "model"]] == [about["photograph"], about["model"]]).all().all():
+        return finder
+    wanted = {*finder.lesions, *before["lesion"]}
+    return replace(finder, lesions=tuple(name for name in finder.model.shows if name in wanted))
+
+
 def read_rows(folder: Path, images: Sequence[str], lesions: Sequence[str]) -> pd.DataFrame:
     """The rows of ``lesions.csv`` for these photographs, in their order, and lesions (see :attr:`Finding.table`)."""
     rows = _read(folder / TABLE)
@@ -403,13 +411,17 @@ def read_rows(folder: Path, images: Sequence[str], lesions: Sequence[str]) -> pd
 
 def _tidy(table: Path) -> pd.DataFrame:
     """Remove from ``lesions.csv`` rows that were found again later and a line cut off by an interruption."""
-    if not table.is_file():
+    if not _has_rows(table):
         return pd.DataFrame(columns=["image"])
     rows = _read(table)
     whole = (rows["model"] != "") & rows["folder"].str.len().isin([0, 12])
     rows = rows[whole].drop_duplicates(["image", "lesion"], keep="last")
     write_atomically(table, lambda path: rows.to_csv(path, index=False))
     return rows
+
+
+def _has_rows(table: Path) -> bool:
+    return table.is_file() and table.stat().st_size > 0  # a full disk leaves an empty file
 
 
 def _read(table: Path) -> pd.DataFrame:

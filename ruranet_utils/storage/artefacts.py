@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.progress import note, progress
 
 Arrays = dict[str, np.ndarray]
 PATIENCE_S = 5  # after this, a process says that it is waiting for another
@@ -105,6 +105,7 @@ def locked(path: Path) -> Iterator[None]:
             lock.acquire(timeout=PATIENCE_S)
         except Timeout:
             waiting = f"waiting for {path.parent.name}/{path.stem[:12]}, which another process is computing"
+            note(waiting=waiting)
             with progress(desc=waiting, bar_format="{desc} ({elapsed})"):
                 lock.acquire()
     try:

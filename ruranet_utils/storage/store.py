@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from ruranet_utils.storage.artefacts import (
     save_rows,
     write_atomically,
 )
-from ruranet_utils.storage.progress import progress
+from ruranet_utils.storage.progress import note, progress
 from ruranet_utils.storage.steps import Step
 from ruranet_utils.storage.workers import is_parallel, run
 
@@ -259,14 +258,6 @@ def digest_arrays(*arrays: np.ndarray | None) -> str:
 
 def _short(path: Path) -> str:
     return path.stem[:12]
-
-
-def note(**event) -> None:
-    """Append an event to the run's journal, if it keeps one (``RURANET_JOURNAL``)."""
-    journal = os.environ.get("RURANET_JOURNAL")
-    if journal:
-        with open(journal, "a") as file:
-            file.write(json.dumps(event) + "\n")
 
 
 def _key(step: Step, settings: Mapping) -> dict:

@@ -10,8 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from ruranet_utils.storage import machine, paths
 
 TIMEOUT_S = 20  # for a scheduler to respond
+JOINING_S, WITHOUT_S = 60, 600  # for a first worker to join a cluster, and for another one after the last has left
 
 
 def is_parallel(n_calls: int, workers: int) -> bool:
@@ -46,36 +46,53 @@ def run(calls: Sequence[Callable[[], object]], workers: int) -> Iterator[None]:
     Raises
     ------
     ConnectionError
-        If there is no scheduler at ``RURANET_DASK``.
+        If there is no scheduler at ``RURANET_DASK``, or it has no workers.
     RuntimeError
-        If a worker would not give the same bytes: its versions, instructions or code differ.
+        If a worker would not give the same bytes: its versions, instructions or code differ. dask's ``KilledWorker``,
+        if a call has killed several workers.
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith("RURANET_")}
     variables.pop("RURANET_DASK", None)  # no cluster within the cluster
-    with _backend(min(workers, len(calls))):
-        on_cluster = bool(os.environ.get("RURANET_DASK"))
-        here = {"expected": {**fingerprint(), **_weights()}} if on_cluster else {"parent": os.getpid()}
-        tasks = (delayed(_work)(call, variables, **here) for call in calls)
+    if address := os.environ.get("RURANET_DASK"):
+        yield from _on_cluster(address, calls, variables)
+        return
+    # loky replaces workers that have grown by 300 MB, which is expected, and gives their jobs to new ones.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
+    with parallel_config("loky", n_jobs=min(workers, len(calls)), inner_max_num_threads=1):
+        tasks = (delayed(_work)(call, variables, parent=os.getpid()) for call in calls)
         yield from Parallel(return_as="generator_unordered")(tasks)
 
 
-@contextmanager
-def _backend(workers: int) -> Iterator[None]:
-    address = os.environ.get("RURANET_DASK")
-    if not address:
-        # loky replaces workers that have grown by 300 MB, which is expected, and gives their jobs to new ones.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
-        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
-            yield
-        return
+def _on_cluster(address: str, calls: Sequence[Callable[[], object]], variables: dict[str, str]) -> Iterator[None]:
+    """Make the calls on a cluster. joblib's backend for dask would wait forever for one that dask has given up."""
     with connect(address) as client:
-        if set(client.nthreads().values()) != {1}:
-            raise RuntimeError(f"expected workers with one thread each (--nthreads 1), got {dict(client.nthreads())}")
-        client.run_on_scheduler(fingerprint)  # joblib waits forever if what it sends cannot be imported
-        for worker, found in client.run(fingerprint).items():
-            _check_fingerprint(worker, found, fingerprint())
-        with parallel_config("dask", wait_for_workers_timeout=60):
-            yield
+        from distributed import wait
+
+        _check_workers(client, address)
+        work = partial(_work, variables=variables, expected={**fingerprint(), **_weights()})
+        waiting, seen = {client.submit(partial(work, call), pure=False) for call in calls}, time.monotonic()
+        while waiting:
+            seen = time.monotonic() if client.nthreads() else seen
+            if time.monotonic() - seen > WITHOUT_S:
+                raise ConnectionError(f"the workers at {address} are gone: start others, then the same command")
+            try:
+                done, waiting = wait(waiting, timeout=TIMEOUT_S, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                continue
+            for call in done:
+                yield call.result()
+
+
+def _check_workers(client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=JOINING_S)
+    except TimeoutError:
+        raise ConnectionError(f"the scheduler at {address} has no workers (docs/cluster.md)") from None
+    if set(client.nthreads().values()) != {1}:
+        raise RuntimeError(f"expected workers with one thread each (--nthreads 1), got {dict(client.nthreads())}")
+    client.run_on_scheduler(fingerprint)  # it must be able to import what it passes on
+    for worker, found in client.run(fingerprint, on_error="ignore").items():  # one may be leaving; _work checks again
+        _check_fingerprint(worker, found, fingerprint())
 
 
 def connect(address: str):

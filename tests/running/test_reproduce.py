@@ -78,6 +78,7 @@ def test_progress_names_the_step_and_how_many_there_are():
     noted += [{"key": "b", "found": True}, {"key": "c", "found": True}, {"weights": {}}]
     assert headless.progress_of(noted) == "networks 1 of 3"
     assert headless.progress_of(noted[:1]) == ""
+    assert headless.progress_of([*noted, {"waiting": "waiting for step/a"}]) == "waiting for step/a"
 
 
 def test_tables_hold_computed_numbers_beside_the_papers(small_run):

@@ -374,3 +374,21 @@ def test_a_disc_of_an_unusual_size_is_said_and_a_speck_is_not_measured_by(model,
     speck = np.zeros((100, 100), bool)
     speck[30, 30:32] = True
     assert replace(finding, masks={**finding.masks, "optic_disc": speck}).table["disc_areas"].isna().all()
+
+
+def test_an_overlay_shows_what_was_found_earlier_too(model, folder, tmp_path, monkeypatch):
+    out, read, found = tmp_path / "out", Finder.read, []
+    monkeypatch.setattr(Finder, "read", lambda self, *of: found.append(read(self, *of)) or found[-1])
+    for lesion in ("hemorrhages", "hard_exudates", "hemorrhages"):
+        into(out, folder / "eye 0.png", Finder.of(model, lesion))
+    assert [list(finding.masks) for finding in found] == [["hemorrhages"], ["hard_exudates", "hemorrhages"]]
+    assert sorted(read_rows(out, ["eye 0"], LESIONS)["lesion"]) == ["hard_exudates", "hemorrhages"]
+
+
+def test_an_empty_table_is_begun_again(model, folder, tmp_path):
+    """A full disk leaves one."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / TABLE).touch()
+    assert into(out, folder, Finder.of(model)) == [None, None]
+    assert len(read_rows(out, ["eye 0", "eye 1"], LESIONS)) == 6

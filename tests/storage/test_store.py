@@ -410,13 +410,17 @@ def wait_for(flag: Path) -> None:
 
 
 def test_of_two_runs_at_once_one_computes_and_the_other_waits_and_says_so(store, tmp_path, monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE")  # it says so by a bar
+    monkeypatch.delenv("TQDM_DISABLE")  # it says so by a bar, and in the journal, which a headless run reads
+    monkeypatch.setenv("RURANET_JOURNAL", str(tmp_path / "journal.jsonl"))
     first = start(store.root, tmp_path / "first", 4)
     wait_for(tmp_path / "first")
     second = start(store.root, tmp_path / "second", 0)
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     assert [out for out, _ in outputs] == ["[7.0, 7.0, 7.0]\n"] * 2
-    assert re.search("waiting for step/.*, which another process is computing", outputs[1][1])
+    said = "waiting for step/.*, which another process is computing"
+    assert re.search(said, outputs[1][1])
+    noted = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert re.fullmatch(said, next(event["waiting"] for event in noted if "waiting" in event))
     assert not (tmp_path / "second").exists()
     assert files(store) == [".json", ".safetensors"]
 
