@@ -11,7 +11,6 @@ import gc
 import os
 import platform
 import re
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -120,4 +119,4 @@ def instructions(with_torch: bool = True) -> str:
 
 if __name__ == "__main__":
     prepare_process()
-    sys.exit(subprocess.call(sys.argv[1:]))
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  a signal reaches the command itself

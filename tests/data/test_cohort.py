@@ -347,7 +347,8 @@ def test_missing_data_root(tmp_path, monkeypatch, profile, store):
         load_cohorts(profile, store)
 
 
-def test_paper_profile_says_what_to_fetch(store):
+def test_paper_profile_says_what_to_fetch(store, monkeypatch):
+    monkeypatch.delenv("RURANET_DATA_ROOT", raising=False)
     with pytest.raises(FileNotFoundError, match=r"data.raw.refuge2 from https://refuge\.grand-challenge\.org"):
         load_cohorts(profiles.get_profile("paper"), store)
 

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from ruranet_utils.storage import paths
 from ruranet_utils.storage.machine import AVX2, READ_BY_NUMPY, prepare_process
 
 BARE = {name: value for name, value in os.environ.items() if name not in {*AVX2, "RURANET_INSTRUCTIONS"}}
@@ -85,3 +86,11 @@ def test_a_command_runs_with_the_instructions_fixed_and_its_exit_status_is_kept(
     native = json.loads(python(*machine, SHOW, RURANET_INSTRUCTIONS="native").stdout)
     assert not AVX2.keys() & native.keys()
     assert python(*machine, "raise SystemExit(7)").returncode == 7
+
+
+def test_a_signal_reaches_the_command_itself():
+    """A dask worker whose parent alone was ended would stay."""
+    machine = [sys.executable, "-m", "ruranet_utils.storage.machine"]
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    with subprocess.Popen([*machine, *command], cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert int(process.stdout.read()) == process.pid
