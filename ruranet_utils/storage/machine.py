@@ -119,4 +119,4 @@ def instructions(with_torch: bool = True) -> str:
 
 if __name__ == "__main__":
     prepare_process()
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  a signal reaches the command itself
+    os.execvp(sys.argv[1], sys.argv[1:])  # signals reach the command itself
