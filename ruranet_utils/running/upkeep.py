@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -33,9 +34,18 @@ def _is_of_a_step(folder: Path) -> bool:
 
 
 def size_mb(*entries: Path) -> float:
-    """Disk space of files, and of folders with everything in them, in megabytes (1e6 bytes)."""
+    """Disk space of files, and of folders with everything in them, in megabytes (1e6 bytes).
+
+    What another run removes meanwhile, such as a lock, counts nothing.
+    """
     files = {file for entry in entries if entry.exists() for file in [entry, *entry.rglob("*")]}
-    return 512 * sum(file.lstat().st_blocks for file in files) / 1e6
+    return 512 * sum(map(_blocks, files)) / 1e6
+
+
+def _blocks(file: Path) -> int:
+    with suppress(FileNotFoundError):
+        return file.lstat().st_blocks
+    return 0
 
 
 def survey() -> pd.DataFrame:

@@ -85,3 +85,10 @@ def test_the_command_shows_and_prunes(store, tmp_path):
 def test_an_empty_store(tmp_path, monkeypatch):
     monkeypatch.setenv("RURANET_STORE", str(tmp_path / "none"))
     assert upkeep.survey().empty and upkeep.prune() == 0
+
+
+def test_a_lock_that_is_released_meanwhile_counts_nothing(tmp_path, monkeypatch):
+    """``make reproduce`` describes its store while another notebook is still running."""
+    before = upkeep.size_mb(tmp_path)
+    monkeypatch.setattr("pathlib.Path.rglob", lambda folder, pattern: [folder / "released.lock"])
+    assert upkeep.size_mb(tmp_path) == before
